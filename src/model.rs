@@ -1,0 +1,24 @@
+//! The words of the product: plain types without I/O, clock or async.
+//!
+//! Everything that comes from outside is parsed here, once, into a type that
+//! cannot hold a bad value; the rest of the program passes these types on.
+
+pub mod agent;
+pub mod denial;
+pub mod destination;
+pub mod grant;
+pub mod name;
+pub mod nonce;
+pub mod scope;
+pub mod secret;
+pub mod time;
+
+pub use agent::{Identity, IdentityRule};
+pub use denial::{Ambiguity, Denial, Fault};
+pub use destination::{Destination, Host, Scheme};
+pub use grant::Grant;
+pub use name::{AgentName, CredentialName, MinterName, ScopeName, ServiceName, TaskName};
+pub use nonce::{Nonce, NonceHash, NonceId};
+pub use scope::Risk;
+pub use secret::Credential;
+pub use time::{Deadline, Now};

@@ -1,0 +1,84 @@
+//! The real secret.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// Longest credential, in bytes: what fits a header line of the strictest well-known servers.
+pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
+/// Shortest credential that can be searched for in answers without false finds, in bytes.
+pub const CREDENTIAL_BYTES_SCRUBBABLE: usize = 16;
+
+/// A real credential: printable ASCII, wiped on drop, never printed, read only through [`Credential::expose`].
+pub struct Credential(Zeroizing<Box<[u8]>>);
+
+/// Why bytes were refused as a credential. Says nothing of the bytes themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// There is nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// It is longer than [`CREDENTIAL_BYTES_MAX`].
+    #[error("is longer than 8192 bytes")]
+    TooLong,
+    /// It holds CR, LF, NUL, another control character or a byte beyond ASCII (RFC 9110, 5.5).
+    #[error("holds a control character, a line end or a byte that is not ASCII")]
+    Character,
+}
+
+impl Credential {
+    /// Takes a credential in; `bytes` should be the only copy.
+    ///
+    /// # Errors
+    /// [`CredentialError`] when it could not stand in a header field: header injection stops here.
+    pub fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, CredentialError> {
+        match bytes.len() {
+            0 => Err(CredentialError::Empty),
+            n if n > CREDENTIAL_BYTES_MAX => Err(CredentialError::TooLong),
+            _ if !bytes.iter().all(|b| (0x20..=0x7e).contains(b)) => Err(CredentialError::Character),
+            _ => Ok(Self(Zeroizing::new(bytes.as_slice().into()))),
+        }
+    }
+
+    /// The secret itself. Only `proxy/inject.rs` may call this (clippy's `disallowed-methods`).
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes_count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Credential, CredentialError> {
+        Credential::parse(Zeroizing::new(bytes.to_vec()))
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_header_is_refused() {
+        for bad in [&b"a\rb"[..], b"a\nb", b"a\0b", "a\u{e9}".as_bytes(), b"a\tb", b"a\x7fb"] {
+            assert_eq!(parse(bad).err(), Some(CredentialError::Character));
+        }
+        assert_eq!(parse(b"").err(), Some(CredentialError::Empty));
+        assert_eq!(parse(&[b'a'; 8193]).err(), Some(CredentialError::TooLong));
+    }
+
+    #[test]
+    fn it_is_never_printed() {
+        let secret = parse(b"sk_live_1234567890").unwrap();
+        assert_eq!(format!("{secret:?}"), "Credential(…)");
+    }
+}

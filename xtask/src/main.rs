@@ -1,0 +1,3 @@
+//! The project's chores: `cargo xtask test`, `cargo xtask check`.
+
+fn main() {}
