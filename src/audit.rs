@@ -164,7 +164,10 @@ impl Exchange {
     }
 
     /// Notes what was sent upstream: which version of which credential to which address.
-    pub fn dialled(&mut self, _address: Option<SocketAddr>, _credential_version: Option<u64>) {
+    pub fn dialled(&mut self, _address: Option<SocketAddr>) {
+        todo!()
+    }
+    pub fn carries(&mut self, _version: Option<u64>) {
         todo!()
     }
 

@@ -1,22 +1,51 @@
-//! The life of a request, stage by stage.
+//! The life of a request, stage by stage:
+//! accept, connect, decrypt, extract, grant, inject, (refuse), relay, scrub.
+//!
+//! The types make the order a law: [`inject`] takes a recorded permit, a permit is made only in [`grant`], [`relay`]
+//! takes what `inject` armed, and what is searched for in the answer is made only in `inject`.
 
+pub mod accept;
+pub mod body;
+pub mod connect;
+pub mod decrypt;
+mod deliver;
+pub mod extract;
+pub mod grant;
+mod idle;
+pub mod inject;
+pub mod pace;
 pub mod refuse;
+pub mod refused;
+pub mod relay;
 pub mod scrub;
+mod unread;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Exchange, Recorded};
 use crate::authority::Authority;
-use crate::clock::SharedClock;
-use crate::credential::Credentials;
+use crate::credential::{Credentials, Versioned};
 use crate::lease::Lookup;
 use crate::metrics::Metrics;
+use crate::model::Denial;
 use crate::net::Dialer;
 use crate::policy::Policy;
+use body::{Body, Meter};
+use connect::Session;
+use deliver::{Cleaned, Scene, scrub};
+use extract::extract;
+use grant::{Permit, grant};
+use inject::{Searches, inject};
+use pace::Busy;
+use refused::Refused;
+use relay::{TlsProfiles, Upstream, relay};
 
 /// Every limit and timeout of the data path, each a named setting with a default.
 #[derive(Debug, Clone)]
@@ -80,28 +109,99 @@ pub struct Parts {
     pub authority: Arc<Authority>,
     /// The way out.
     pub dialer: Arc<Dialer>,
+    /// How upstreams are verified.
+    pub tls: TlsProfiles,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// The clock.
-    pub clock: SharedClock,
     /// Limits.
     pub limits: Limits,
 }
 
 /// The data plane of one process.
-pub struct Proxy {}
+pub struct Proxy {
+    audit: Audit,
+    leases: Lookup,
+    policy: Arc<Policy>,
+    credentials: Arc<Credentials>,
+    authority: Arc<Authority>,
+    dialer: Arc<Dialer>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    upstream: Upstream,
+    searches: Searches,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    cutting: CancellationToken,
+}
 
 impl Proxy {
-    /// Puts the proxy together; reads the roots and the services' own CAs.
-    ///
-    /// # Errors
-    /// A sentence about the root or CA file that cannot be used.
-    pub fn new(_parts: Parts) -> Result<Arc<Self>, String> {
-        todo!()
+    /// Puts the proxy together; nothing is bound or sent yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { audit, leases, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
+        let upstream = Upstream::new(dialer.clone(), policy.clone(), tls, limits.clone());
+        Arc::new(Self {
+            audit,
+            leases,
+            policy,
+            credentials,
+            authority,
+            dialer,
+            metrics,
+            limits,
+            upstream,
+            searches: Searches::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            cutting: CancellationToken::new(),
+        })
     }
 
     /// Accepts connections until `shutdown`, then drains within the limit: tunnels included.
-    pub async fn serve(self: Arc<Self>, _listener: TcpListener, _shutdown: CancellationToken) {
-        todo!()
+    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        accept::run(self, listener, shutdown).await;
+    }
+
+    /// One request and its answer.
+    async fn serve(&self, session: &Session, request: Request<Incoming>, busy: Busy) -> Response<Body> {
+        let begun = Instant::now();
+        let scene = Scene::of(session, &request);
+        let mut exchange = self.audit.open(scene.facts(session));
+        let meter = Meter::default();
+        match self.journey(session, request, &mut exchange, &meter).await {
+            Ok(cleaned) => self.deliver(begun, exchange, meter, busy, cleaned),
+            Err(refused) => self.refuse(&scene, exchange, refused).await, // the one map from error to HTTP
+        }
+    }
+
+    /// The journey. Each stage takes what the stage before it has made.
+    async fn journey(
+        &self,
+        session: &Session,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+        meter: &Meter,
+    ) -> Result<Cleaned, Refused> {
+        let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
+        let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
+        let story = permit.story(); // what a later refusal may say
+        let recorded = exchange.record(permit).await.map_err(|_| story.refused(Denial::AuditUnavailable))?;
+        let credential = self.fetch(&recorded).await.map_err(|denial| story.refused(denial))?;
+        exchange.carries(credential.as_ref().map(|credential| credential.version));
+        let (armed, search) =
+            inject(session, &self.searches, recorded, credential.as_deref()).map_err(|denial| story.refused(denial))?;
+        let answer = relay(&self.upstream, &self.limits, armed, meter).await.map_err(|denial| story.refused(denial))?;
+        scrub(answer, &search).map_err(|denial| story.refused(denial)) // streams, never buffers
+    }
+
+    /// The credential that a recorded permit names; none for an anonymous one.
+    async fn fetch(&self, recorded: &Recorded<Permit>) -> Result<Option<Arc<Versioned>>, Denial> {
+        match recorded.credential() {
+            None => Ok(None),
+            Some(name) => match self.credentials.fetch(name).await {
+                Ok(versioned) => Ok(Some(versioned)),
+                Err(unavailable) => Err(Denial::CredentialUnavailable { retry_after: unavailable.retry_after }),
+            },
+        }
     }
 }

@@ -33,3 +33,9 @@ pub struct Context {
 pub fn render(_denial: &Denial, _context: &Context) -> Response<Full<Bytes>> {
     todo!()
 }
+
+/// Spells a refused `CONNECT`.
+#[must_use]
+pub fn connect(_denial: &Denial) -> Response<Full<Bytes>> {
+    todo!()
+}

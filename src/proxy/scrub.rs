@@ -35,3 +35,19 @@ where
 {
     todo!()
 }
+
+/// What to ask of upstream, so that its answer can be searched.
+#[must_use]
+pub fn narrow_accept_encoding(_headers: &http::HeaderMap) -> http::HeaderValue {
+    todo!()
+}
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for ScrubbedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(cx)
+    }
+}

@@ -1,0 +1,225 @@
+//! Sockets in: limits, timeouts, drain.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::body::Body;
+use super::pace::{Pace, Paced};
+use super::{Limits, Proxy, connect};
+use crate::audit::Event;
+use crate::identity;
+use crate::model::{Destination, Identity};
+
+/// How long accepting rests when the system has no file or memory for another connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// One client connection; tunnels and exchanges on it share this.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its number in this process.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    local: SocketAddr,
+    owner: OnceLock<Option<Identity>>,
+}
+
+impl Connection {
+    fn new(peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NUMBER.fetch_add(1, Ordering::Relaxed), peer, local, owner: OnceLock::new() })
+    }
+
+    /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
+    pub fn owner(&self) -> Option<&Identity> {
+        self.owner.get_or_init(|| identity::loopback_owner(self.peer, self.local)).as_ref()
+    }
+
+    /// The owner, if somebody has asked already.
+    pub fn known_owner(&self) -> Option<&Identity> {
+        self.owner.get().and_then(Option::as_ref)
+    }
+}
+
+/// Accepts until `shutdown`, then drains.
+pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
+    let places = Arc::new(tokio::sync::Semaphore::new(proxy.limits.connections_max));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let proxy = proxy.clone();
+                let tasks = proxy.tasks.clone();
+                tasks.spawn(async move {
+                    handle(proxy, stream, peer).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot accept a connection; trying again shortly");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    drop(listener);
+    proxy.drain().await;
+}
+
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
+    proxy.metrics.connections(1);
+    let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+    if let Ok(local) = prepared {
+        let connection = Connection::new(peer, local);
+        let pace = proxy.pace();
+        let io = TokioIo::new(Paced::new(stream, pace.clone()));
+        let service = {
+            let (proxy, connection) = (proxy.clone(), connection.clone());
+            hyper::service::service_fn(move |request| {
+                let (proxy, connection, busy) = (proxy.clone(), connection.clone(), pace.begin());
+                async move { Ok::<_, std::convert::Infallible>(connect::front(proxy, connection, request, busy).await) }
+            })
+        };
+        serve_h1(&proxy, &connection, None, io, service).await;
+    }
+    proxy.metrics.connections(-1);
+}
+
+/// The HTTP/1.1 server, with every option spelled out.
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // `Paced` is stricter and tells a slow head from an idle connection.
+        .header_read_timeout(None)
+        .keep_alive(true)
+        .half_close(false)
+        .preserve_header_case(true)
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_bytes_max)
+        .pipeline_flush(false);
+    builder
+}
+
+/// The HTTP/2 server, with every option spelled out.
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Duration::from_secs(60))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// Serves HTTP/1 on a connection until it ends or the proxy drains.
+pub(super) async fn serve_h1<S, I>(
+    proxy: &Proxy,
+    connection: &Connection,
+    destination: Option<&Destination>,
+    io: TokioIo<I>,
+    service: S,
+) where
+    S: HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible>,
+    S::Future: Send,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let serving = http1_builder(&proxy.limits).serve_connection(io, service).with_upgrades();
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = proxy.draining.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        note_fault(proxy, connection, destination, &error);
+    }
+}
+
+/// Serves HTTP/2 on a connection until it ends or the proxy drains.
+pub(super) async fn serve_h2<S, I>(
+    proxy: &Proxy,
+    connection: &Connection,
+    destination: Option<&Destination>,
+    io: TokioIo<I>,
+    service: S,
+) where
+    S: HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible> + Clone,
+    S::Future: Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let serving = http2_builder(&proxy.limits).serve_connection(io, service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = proxy.draining.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        note_fault(proxy, connection, destination, &error);
+    }
+}
+
+/// What hyper refused by itself never became an exchange; it is on record with its connection.
+fn note_fault(proxy: &Proxy, connection: &Connection, destination: Option<&Destination>, error: &hyper::Error) {
+    let code = if error.is_parse_too_large() {
+        "request_too_large"
+    } else if error.is_parse() {
+        "request_malformed"
+    } else if error.is_timeout() || is_timed_out(error) {
+        "request_timeout"
+    } else {
+        return;
+    };
+    proxy.metrics.exchange(None, code);
+    proxy.audit.note(Event::Connection {
+        connection_id: connection.id,
+        peer: connection.peer,
+        destination: destination.cloned(),
+        code,
+    });
+}
+
+fn is_timed_out(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|source| source.kind() == std::io::ErrorKind::TimedOut)
+}
+
+impl Proxy {
+    pub(super) fn pace(&self) -> Arc<Pace> {
+        Pace::new(self.limits.head_timeout, self.limits.idle_timeout)
+    }
+
+    /// Lets exchanges under way finish within the limit, tunnels included; then cuts what is left.
+    async fn drain(&self) {
+        self.draining.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
+            self.cutting.cancel();
+            // Tasks end at their next poll; a second is ample.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        }
+    }
+}

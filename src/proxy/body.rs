@@ -1,0 +1,308 @@
+//! Bodies on their way: counted, bounded in idleness, cut when their lease is revoked, never buffered.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::inject::Tie;
+use super::pace::Busy;
+use super::scrub::ScrubbedBody;
+use crate::audit::{Ending, Exchange};
+use crate::model::Denial;
+
+/// What ends a body early, towards the agent. Says nothing of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// The upstream broke off, or its body could not be searched.
+    #[error("the upstream's answer broke off")]
+    Upstream,
+    /// The nonce was revoked.
+    #[error("the nonce was revoked")]
+    Cut,
+    /// Nothing moved for too long.
+    #[error("nothing moved for too long")]
+    Idle,
+}
+
+/// What ends an upload early, towards the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UploadFault {
+    /// The agent broke off or sent bad framing.
+    #[error("the agent's body broke off")]
+    Agent,
+    /// The nonce was revoked.
+    #[error("the nonce was revoked")]
+    Cut,
+    /// Nothing moved for too long.
+    #[error("nothing moved for too long")]
+    Idle,
+}
+
+impl UploadFault {
+    /// What the agent is told, if it still listens.
+    pub(super) fn denial(self) -> Denial {
+        match self {
+            Self::Agent => Denial::RequestMalformed,
+            Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
+            Self::Idle => Denial::RequestTimeout,
+        }
+    }
+}
+
+/// Counts an exchange's upload; shared between the upload and the record.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Fires when nothing moved for the limit; made only once something is waited for.
+struct IdleAlarm {
+    limit: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+    is_armed: bool,
+}
+
+impl IdleAlarm {
+    fn new(limit: Duration) -> Self {
+        Self { limit, alarm: None, is_armed: false }
+    }
+
+    fn moved(&mut self) {
+        self.is_armed = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.limit)));
+        if !self.is_armed {
+            alarm.as_mut().reset(Instant::now() + self.limit);
+            self.is_armed = true;
+        }
+        alarm.as_mut().poll(cx)
+    }
+}
+
+/// Fires when the lease is revoked; made only once something is waited for.
+struct CutAlarm {
+    tie: Option<Arc<Tie>>,
+    alarm: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl CutAlarm {
+    fn new(tie: Option<Arc<Tie>>) -> Self {
+        Self { tie, alarm: None }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.tie.as_ref().is_some_and(|tie| tie.membership.is_cut())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(tie) = &self.tie else { return Poll::Pending };
+        let alarm = self.alarm.get_or_insert_with(|| {
+            let tie = tie.clone();
+            Box::pin(async move { tie.membership.cut().await })
+        });
+        alarm.as_mut().poll(cx)
+    }
+}
+
+/// The agent's body on its way upstream.
+pub struct Upload {
+    body: Incoming,
+    meter: Meter,
+    idle: IdleAlarm,
+    cut: CutAlarm,
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+        Self { body, meter, idle: IdleAlarm::new(idle), cut: CutAlarm::new(tie) }
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        if self.cut.is_cut() {
+            return Poll::Ready(Some(Err(UploadFault::Cut)));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.idle.moved();
+                let Some(frame) = frame else { return Poll::Ready(None) };
+                let frame = frame.map_err(|_| UploadFault::Agent);
+                if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
+                    self.meter.add(data.map_or(0, Bytes::len));
+                }
+                Poll::Ready(Some(frame))
+            }
+            Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Cut))),
+            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What the agent gets: a refusal, or an upstream's answer.
+pub enum Body {
+    /// Ours, whole.
+    Refusal(Full<Bytes>),
+    /// The upstream's, streaming.
+    Answer(Box<Download>),
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self::Refusal(Full::default())
+    }
+
+    pub(super) fn refusal(body: Full<Bytes>) -> Self {
+        Self::Refusal(body)
+    }
+}
+
+/// An answer's bytes: searched, or as they came where nothing is to be searched for.
+pub enum Source {
+    /// Every echo is masked.
+    Scrubbed(ScrubbedBody<Incoming>),
+    /// As it came.
+    Plain(Incoming),
+}
+
+/// An answer on its way to the agent; carries the exchange, so that a cut stream is on record as cut.
+pub struct Download {
+    source: Source,
+    exchange: Exchange,
+    meter: Meter,
+    idle: IdleAlarm,
+    cut: CutAlarm,
+    fault: Option<BodyFault>,
+    is_over: bool,
+    _busy: Busy,
+}
+
+impl Download {
+    pub(super) fn new(
+        source: Source,
+        exchange: Exchange,
+        meter: Meter,
+        idle: Duration,
+        tie: Option<Arc<Tie>>,
+        busy: Busy,
+    ) -> Self {
+        let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
+        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match &mut self.source {
+            Source::Scrubbed(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyFault::Upstream),
+            Source::Plain(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyFault::Upstream),
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if self.cut.is_cut() {
+            return Poll::Ready(Some(Err(BodyFault::Cut)));
+        }
+        match self.poll_source(cx) {
+            Poll::Ready(frame) => {
+                self.idle.moved();
+                Poll::Ready(frame)
+            }
+            Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Cut))),
+            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Idle))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Scrubbed(body) => body.is_end_stream(),
+            Source::Plain(body) => body.is_end_stream(),
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.exchange.count_request(self.meter.total());
+        let ending = match self.fault {
+            Some(BodyFault::Upstream) => Ending::UpstreamBroke,
+            Some(BodyFault::Cut | BodyFault::Idle) => Ending::Cut,
+            // hyper drops a body as soon as it says that it is over, or when no body is due.
+            None if self.is_over || self.is_end_stream() => Ending::Complete,
+            None if self.cut.is_cut() => Ending::Cut,
+            None => Ending::ClientGone,
+        };
+        self.exchange.end(ending);
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match self.get_mut() {
+            Self::Refusal(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            Self::Answer(download) => {
+                let frame = ready!(download.poll_next(cx));
+                match &frame {
+                    Some(Ok(frame)) => {
+                        download.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64);
+                    }
+                    Some(Err(fault)) => download.fault = Some(*fault),
+                    None => download.is_over = true,
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Refusal(body) => body.is_end_stream(),
+            Self::Answer(download) => download.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Refusal(body) => body.size_hint(),
+            Self::Answer(download) => match &download.source {
+                Source::Scrubbed(body) => body.size_hint(),
+                Source::Plain(body) => body.size_hint(),
+            },
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `CONNECT host:port` and absolute-form requests → where they go.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::accept::Connection;
+use super::body::Body;
+use super::pace::Busy;
+use super::{Proxy, decrypt, refuse, unread};
+use crate::audit::Event;
+use crate::model::{Ambiguity, Denial, Destination, Scheme};
+use crate::policy::Unlisted;
+
+/// How an exchange reached us, settled before its first byte is judged.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The client connection.
+    pub connection: Arc<Connection>,
+    /// The one destination of everything in it.
+    pub destination: Destination,
+    /// Over TLS or in clear text, as the request says.
+    pub scheme: Scheme,
+    /// Inside a tunnel, or in absolute form on the proxy's own port.
+    pub form: Form,
+}
+
+/// The form in which a request may come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In a tunnel, after TLS; the client named the destination by SNI too.
+    Tunnel,
+    /// In a tunnel, after TLS, to a name that SNI did not repeat: nothing is served there.
+    TunnelWithoutName,
+    /// On the proxy's port: `GET https://host/path`.
+    Absolute,
+}
+
+/// A `CONNECT` that was accepted.
+pub struct Tunnel {
+    /// The client connection.
+    pub connection: Arc<Connection>,
+    /// Where to.
+    pub destination: Destination,
+}
+
+/// Whatever arrives on the proxy's own port.
+pub(super) async fn front(
+    proxy: Arc<Proxy>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+    busy: Busy,
+) -> Response<Body> {
+    if request.method() == Method::CONNECT {
+        return tunnel(&proxy, connection, request);
+    }
+    match absolute(&connection, &request) {
+        Ok(session) => proxy.serve(&session, request, busy).await,
+        Err(denial) => refused(&proxy, &connection, None, &denial),
+    }
+}
+
+fn absolute(connection: &Arc<Connection>, request: &Request<Incoming>) -> Result<Session, Denial> {
+    let scheme = match request.uri().scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
+        _ => return Err(Denial::RequestAmbiguous(Ambiguity::TargetForm)),
+    };
+    let authority = request.uri().authority().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
+    let destination = Destination::parse(authority.as_str(), Some(scheme.default_port()))
+        .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
+    Ok(Session { connection: connection.clone(), destination, scheme, form: Form::Absolute })
+}
+
+fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
+    let destination = match destination(&request) {
+        Ok(destination) => destination,
+        Err(denial) => return refused(proxy, &connection, None, &denial),
+    };
+    let way = match way(proxy, &destination) {
+        Ok(way) => way,
+        Err(denial) => return refused(proxy, &connection, Some(&destination), &denial),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    let tunnel = Tunnel { connection, destination };
+    let task = {
+        let proxy = proxy.clone();
+        async move {
+            let cut = proxy.cutting.clone();
+            let passage = async {
+                match way {
+                    Way::Read(config) => decrypt::run(&proxy, tunnel, upgrade, config).await,
+                    Way::Unread => unread::run(&proxy, tunnel, upgrade).await,
+                }
+            };
+            tokio::select! {
+                () = passage => {}
+                () = cut.cancelled() => {}
+            }
+        }
+    };
+    proxy.tasks.spawn(task);
+    Response::new(Body::empty())
+}
+
+/// What becomes of a tunnel.
+enum Way {
+    /// It is opened and every request in it judged.
+    Read(Arc<rustls::ServerConfig>),
+    /// It is relayed as it is.
+    Unread,
+}
+
+fn destination(request: &Request<Incoming>) -> Result<Destination, Denial> {
+    let authority = request.uri().authority().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
+    Destination::parse(authority.as_str(), None).map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))
+}
+
+fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
+    if proxy.draining.is_cancelled() {
+        return Err(Denial::ShuttingDown);
+    }
+    let is_listed = proxy.policy.services_at(destination).iter().next().is_some();
+    if !is_listed && destination.port != 443 {
+        return Err(Denial::HostNotListed);
+    }
+    let may_pass = proxy.policy.unlisted() == Unlisted::Tunnel && !proxy.policy.lists_host(&destination.host);
+    if may_pass {
+        return Ok(Way::Unread);
+    }
+    proxy.authority.server_config(&destination.host).map(Way::Read).map_err(|_| Denial::Overloaded)
+}
+
+/// Refuses before there is an exchange: the sentence goes into the reason phrase, since no client shows a body here.
+fn refused(
+    proxy: &Proxy,
+    connection: &Connection,
+    destination: Option<&Destination>,
+    denial: &Denial,
+) -> Response<Body> {
+    proxy.metrics.exchange(None, denial.code());
+    proxy.audit.note(Event::Connection {
+        connection_id: connection.id,
+        peer: connection.peer,
+        destination: destination.cloned(),
+        code: denial.code(),
+    });
+    let mut response = refuse::connect(denial).map(Body::refusal);
+    if denial.status() == StatusCode::BAD_REQUEST.as_u16() {
+        // The rest of such a connection cannot be trusted to be in step.
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    }
+    response
+}

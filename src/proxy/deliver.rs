@@ -1,0 +1,176 @@
+//! From a clean answer, or a refusal, to the response that the agent gets; metrics and the closing record on the way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Request, Response, Version};
+use hyper::body::Incoming;
+
+use super::Proxy;
+use super::body::{Body, Download, Meter, Source};
+use super::connect::Session;
+use super::extract::wants_problem_json;
+use super::inject::{Search, Tie};
+use super::pace::Busy;
+use super::refuse;
+use super::refused::Refused;
+use super::relay::Answer;
+use crate::audit::{Ending, Exchange, ExchangeFacts};
+use crate::model::{Denial, ServiceName};
+use crate::policy::Dialect;
+
+/// Longest method in the audit and in refusals, in bytes.
+const METHOD_BYTES_MAX: usize = 32;
+/// Longest path in the audit, in bytes.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// An answer without any echo of the credential.
+pub struct Cleaned {
+    response: Response<Source>,
+    service: ServiceName,
+    address: Option<SocketAddr>,
+    tie: Option<Arc<Tie>>,
+    took: Duration,
+}
+
+/// Masks every echo of the credential in an answer, as it streams.
+///
+/// # Errors
+/// [`Denial::AnswerUnscrubbable`]: it is withheld.
+pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
+    let Answer { response, is_bodyless, service, address, tie, took } = answer;
+    let response = match &search.needles {
+        Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
+        None => response.map(Source::Plain),
+    };
+    Ok(Cleaned { response, service, address, tie, took })
+}
+
+/// What refusals and records say of a request, taken before it is taken apart.
+pub struct Scene {
+    method: String,
+    path: String,
+    host: String,
+    version: Version,
+    wants_problem_json: bool,
+    is_grpc: bool,
+}
+
+impl Scene {
+    /// Looks at a request.
+    #[must_use]
+    pub fn of(session: &Session, request: &Request<Incoming>) -> Self {
+        Self {
+            method: clip(request.method().as_str(), METHOD_BYTES_MAX),
+            path: clip(request.uri().path(), PATH_BYTES_MAX),
+            host: session.destination.host.to_string(),
+            version: request.version(),
+            wants_problem_json: wants_problem_json(request.headers()),
+            is_grpc: is_grpc(request.headers()),
+        }
+    }
+
+    /// What the audit knows when the exchange begins.
+    #[must_use]
+    pub fn facts(&self, session: &Session) -> ExchangeFacts {
+        ExchangeFacts {
+            connection_id: session.connection.id,
+            peer: session.connection.peer,
+            destination: Some(session.destination.clone()),
+            scheme: session.scheme,
+            method: self.method.clone(),
+            path: self.path.clone(),
+            version: version(self.version),
+        }
+    }
+
+    /// git's own paths are answered in git's way, gRPC in gRPC's, the rest as the service is spelled.
+    fn dialect(&self, service: Dialect) -> Dialect {
+        let is_git = self.path.ends_with("/info/refs")
+            || self.path.ends_with("/git-upload-pack")
+            || self.path.ends_with("/git-receive-pack");
+        match service {
+            _ if self.is_grpc => Dialect::Grpc,
+            Dialect::Json if is_git => Dialect::Git,
+            other => other,
+        }
+    }
+}
+
+fn clip(text: &str, max: usize) -> String {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Proxy {
+    /// Hands an answer on; the exchange rides in its body.
+    pub(super) fn deliver(
+        &self,
+        begun: Instant,
+        mut exchange: Exchange,
+        meter: Meter,
+        busy: Busy,
+        cleaned: Cleaned,
+    ) -> Response<Body> {
+        let Cleaned { response, service, address, tie, took } = cleaned;
+        let (mut head, source) = response.into_parts();
+        head.version = Version::HTTP_11;
+        exchange.dialled(address);
+        exchange.answered(head.status.as_u16());
+        self.metrics.exchange(Some(&service), "ok");
+        self.metrics.upstream(&service, "ok");
+        self.metrics.overhead(begun.elapsed().saturating_sub(took));
+        let download = Download::new(source, exchange, meter, self.limits.idle_timeout, tie, busy);
+        Response::from_parts(head, Body::Answer(Box::new(download)))
+    }
+
+    /// Turns a refusal into an answer; the only way from an error to HTTP.
+    pub(super) async fn refuse(&self, scene: &Scene, mut exchange: Exchange, refused: Refused) -> Response<Body> {
+        let Refused { denial, facts, service } = refused;
+        self.count(&denial, service.as_ref().map(|service| &service.name));
+        exchange.deny(&denial, *facts.clone()).await;
+        let context = refuse::Context {
+            dialect: scene.dialect(service.as_ref().map_or(Dialect::Json, |service| service.dialect)),
+            exchange_id: exchange.id().to_owned(),
+            nonce_id: facts.nonce_id,
+            method: scene.method.clone(),
+            path: scene.path.clone(),
+            host: scene.host.clone(),
+            wants_problem_json: scene.wants_problem_json,
+            slots: service.as_ref().map(|service| service.slots.clone()).unwrap_or_default(),
+        };
+        let response = refuse::render(&denial, &context);
+        exchange.answered(response.status().as_u16());
+        exchange.end(Ending::Refused);
+        response.map(Body::refusal)
+    }
+
+    fn count(&self, denial: &Denial, service: Option<&ServiceName>) {
+        self.metrics.exchange(service, denial.code());
+        let outcome = match denial {
+            Denial::UpstreamUnreachable => "unreachable",
+            Denial::UpstreamTls => "tls",
+            Denial::UpstreamTimeout => "timeout",
+            _ => return,
+        };
+        if let Some(service) = service {
+            self.metrics.upstream(service, outcome);
+        }
+    }
+}

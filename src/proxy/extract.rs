@@ -1,0 +1,121 @@
+//! Parse; lift the nonce out. After this the request holds no credential of any kind.
+
+mod fields;
+mod lift;
+mod query;
+mod strays;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Version, header, request};
+use hyper::body::Incoming;
+
+use super::Limits;
+use super::connect::{Form, Session};
+use crate::model::denial::TooLarge;
+use crate::model::{Ambiguity, Denial, Destination};
+use crate::policy::{Policy, Service, Target};
+
+pub use lift::{Basic, Lifted};
+pub use query::{Place as QueryPlace, with as put_back};
+pub use strays::Stray;
+
+/// A request with its nonce lifted out.
+#[derive(Debug)]
+pub struct Presented {
+    /// Method, version and extensions as they came; headers filtered, the slot's header still in its place, empty.
+    pub head: request::Parts,
+    /// The body, not yet read.
+    pub body: Incoming,
+    /// Path and query, canonical, without the slot's parameter.
+    pub target: Target,
+    /// The nonce and where it was; `None` if no slot was filled.
+    pub lifted: Option<Lifted>,
+    /// Texts with the shape of a nonce in other places.
+    pub strays: Vec<Stray>,
+    /// The services that list the destination.
+    pub services: Vec<Arc<Service>>,
+    /// The request asks for an upgrade to WebSocket.
+    pub websocket: bool,
+}
+
+/// Takes a request apart, strictly; nothing is repaired.
+///
+/// # Errors
+/// [`Denial`]: everything that two parties could read differently, everything too large, every credential that is not ours.
+pub fn extract(
+    session: &Session,
+    policy: &Policy,
+    limits: &Limits,
+    request: Request<Incoming>,
+) -> Result<Presented, Denial> {
+    let (mut head, body) = request.into_parts();
+    check_method(&head.method)?;
+    check_authority(session, &head)?;
+    fields::check_framing(&head)?;
+    let text = head.uri.path_and_query().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?.as_str();
+    if text.len() > limits.target_bytes_max {
+        return Err(Denial::RequestTooLarge(TooLarge::Target));
+    }
+    let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
+    let services: Vec<Arc<Service>> = policy.services_at(&session.destination).into_iter().cloned().collect();
+    let websocket = fields::asks_for_websocket(&head.headers);
+    head.headers = fields::strip(std::mem::take(&mut head.headers), head.version)?;
+    if services.is_empty() {
+        let strays = strays::find(&head.headers, &whole, None);
+        return Ok(Presented { head, body, target: whole, lifted: None, strays, services, websocket });
+    }
+    let slots = lift::Slots::of(&services);
+    let (lifted, target) = lift::lift(&mut head.headers, whole, &slots)?;
+    fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
+    let strays = strays::find(&head.headers, &target, lifted.as_ref());
+    Ok(Presented { head, body, target, lifted, strays, services, websocket })
+}
+
+fn check_method(method: &Method) -> Result<(), Denial> {
+    match method.as_str() {
+        "CONNECT" | "TRACE" | "TRACK" => Err(Denial::RequestAmbiguous(Ambiguity::Method)),
+        _ => Ok(()),
+    }
+}
+
+/// SNI, `Host` and `:authority` are the tunnel's destination, or the request is refused (RFC 9110, 7.4).
+fn check_authority(session: &Session, head: &request::Parts) -> Result<(), Denial> {
+    if session.form == Form::TunnelWithoutName {
+        return Err(Denial::DestinationMismatch);
+    }
+    if let Some(scheme) = head.uri.scheme_str()
+        && scheme != session.scheme.as_str()
+    {
+        return Err(Denial::DestinationMismatch);
+    }
+    if let Some(authority) = head.uri.authority() {
+        must_agree(session, authority.as_str())?;
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => Err(Denial::RequestAmbiguous(Ambiguity::Host)),
+        (Some(host), None) => {
+            let host = host.to_str().map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
+            must_agree(session, host)
+        }
+        (None, _) if head.uri.authority().is_some() || head.version == Version::HTTP_10 => Ok(()),
+        (None, _) => Err(Denial::RequestAmbiguous(Ambiguity::Host)),
+    }
+}
+
+fn must_agree(session: &Session, authority: &str) -> Result<(), Denial> {
+    let named = Destination::parse(authority, Some(session.scheme.default_port()))
+        .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
+    if named == session.destination { Ok(()) } else { Err(Denial::DestinationMismatch) }
+}
+
+/// The client asked for errors as RFC 9457 spells them.
+#[must_use]
+pub fn wants_problem_json(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/problem+json"))
+}

@@ -1,0 +1,191 @@
+//! Header fields: what ends at a proxy, what may not pass it, what two parties could read differently.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Version, request};
+
+use super::lift::Lifted;
+use super::query;
+use crate::model::{Ambiguity, Denial};
+use crate::policy::{Slot, Target};
+
+/// Fields that end at each hop (RFC 9110, 7.6.1), and what is said to proxies alone.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "trailer",
+];
+
+/// What proxies add and origins believe; an agent has no business saying it.
+const FORWARDING: [&str; 16] = [
+    "forwarded",
+    "via",
+    "x-forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-host",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+    "true-client-ip",
+    "cf-connecting-ip",
+];
+
+/// Fields that turn one method into another behind our back.
+const METHOD_OVERRIDE: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Fields in which credentials travel; beside or instead of a nonce they are somebody else's.
+const CREDENTIAL_FIELDS: [&str; 14] = [
+    "authorization",
+    "cookie",
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-access-token",
+    "x-auth-token",
+    "x-amz-security-token",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "x-csrf-token",
+    "private-token",
+    "job-token",
+    "x-vault-token",
+];
+
+/// Query parameters in which credentials and signatures travel, in lower case.
+const CREDENTIAL_PARAMETERS: [&str; 14] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "api-key",
+    "auth_token",
+    "awsaccesskeyid",
+    "client_secret",
+    "private_token",
+    "sig",
+    "token",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-goog-signature",
+];
+
+/// One unambiguous framing (RFC 9112, 6): hyper has refused or dropped the worst, the rest is refused here.
+pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
+    let framing = Denial::RequestAmbiguous(Ambiguity::Framing);
+    let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let encoding = encodings.next();
+    if let Some(value) = encoding {
+        let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !is_chunked || encodings.next().is_some() || head.version == Version::HTTP_10 {
+            return Err(framing);
+        }
+    }
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(value) = lengths.next() {
+        let digits = value.as_bytes();
+        let is_plain = !digits.is_empty()
+            && digits.iter().all(u8::is_ascii_digit)
+            && (digits == b"0" || digits[0] != b'0')
+            && digits.len() <= 19;
+        if !is_plain || lengths.next().is_some() || encoding.is_some() {
+            return Err(framing);
+        }
+    }
+    Ok(())
+}
+
+/// True for `Upgrade: websocket` with `Connection: upgrade` (RFC 6455, 4.1).
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let names = |name: HeaderName, wanted: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    names(header::UPGRADE, "websocket") && names(header::CONNECTION, "upgrade")
+}
+
+/// Takes out what ends here, in a new map, so that the order of the rest is kept.
+pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> {
+    check_connection_options(&headers)?;
+    let wants_trailers = version == Version::HTTP_2
+        && headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let mut kept = HeaderMap::with_capacity(headers.capacity());
+    let mut last = None;
+    for (name, value) in headers {
+        // A repeated name comes only once out of the map.
+        let name = match (name, &last) {
+            (Some(name), _) => name,
+            (None, Some(last)) => HeaderName::clone(last),
+            (None, None) => continue,
+        };
+        last = Some(name.clone());
+        if METHOD_OVERRIDE.contains(&name.as_str()) {
+            return Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride));
+        }
+        // The client library writes `Host` or `:authority` from the destination that was judged.
+        if name != header::HOST && !is_stripped(name.as_str()) {
+            kept.append(name, value);
+        }
+    }
+    if wants_trailers {
+        kept.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(kept)
+}
+
+fn is_stripped(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name) || FORWARDING.contains(&name) || name.starts_with("proxy-")
+}
+
+/// `Connection` may name hop-by-hop fields only: `Connection: authorization` is an attack.
+fn check_connection_options(headers: &HeaderMap) -> Result<(), Denial> {
+    let bad = Denial::RequestAmbiguous(Ambiguity::ConnectionOption);
+    for value in headers.get_all(header::CONNECTION) {
+        let Ok(value) = value.to_str() else { return Err(bad) };
+        for option in value.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+            let option = option.to_ascii_lowercase();
+            let is_known = option == "close" || HOP_BY_HOP.contains(&option.as_str()) || option.starts_with("proxy-");
+            if !is_known {
+                return Err(bad);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a listed host nothing credential-like goes out but ours, so that nobody's own key can carry our data away.
+pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lifted>) -> Result<(), Denial> {
+    let own_field = lifted.and_then(|lifted| lifted.field.as_ref());
+    for name in CREDENTIAL_FIELDS {
+        if headers.contains_key(name) && own_field.is_none_or(|own| own.as_str() != name) {
+            return Err(Denial::ForeignCredential);
+        }
+    }
+    let own_parameter = match lifted.map(|lifted| &lifted.slot) {
+        Some(Slot::Query(name)) => Some(name.as_str()),
+        _ => None,
+    };
+    for (name, value) in query::parameters(target.query()) {
+        let name = query::decode(name);
+        let is_foreign = CREDENTIAL_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) && !value.is_empty();
+        if is_foreign && own_parameter != Some(&*name) {
+            return Err(Denial::ForeignCredential);
+        }
+    }
+    Ok(())
+}

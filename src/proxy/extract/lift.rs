@@ -1,0 +1,197 @@
+//! The slots: exactly one is filled, its whole value is the nonce (or its placeholder form), and it is taken out.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use super::query::{self, Place};
+use crate::model::denial::Misplaced;
+use crate::model::{Ambiguity, Denial, NonceHash, nonce};
+use crate::policy::{Placeholder, Service, Slot, Target};
+
+/// Longest user name beside a nonce in the password's place; longer ones could be keys.
+const BASIC_USER_BYTES_MAX: usize = 39;
+/// Longest password beside a nonce in the user's place: `x-oauth-basic`, `x`, or nothing.
+const BASIC_PASSWORD_BYTES_MAX: usize = 16;
+
+/// A nonce that was lifted out of a request.
+#[derive(Debug)]
+pub struct Lifted {
+    /// The hash of what was presented.
+    pub hash: NonceHash,
+    /// The slot that it filled.
+    pub slot: Slot,
+    /// The header field that it filled, if it was one; still there, empty.
+    pub field: Option<HeaderName>,
+    /// The other half of Basic credentials.
+    pub basic: Option<Basic>,
+    /// Where the query parameter stood, and its name as it came.
+    pub parameter: Option<(Place, String)>,
+}
+
+/// The half of `user:password` that is not the nonce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basic {
+    /// The other half.
+    pub other: String,
+}
+
+/// All slots of the services at one destination.
+pub struct Slots<'a> {
+    slots: Vec<&'a Slot>,
+    placeholders: Vec<&'a Placeholder>,
+}
+
+impl<'a> Slots<'a> {
+    /// Gathers them.
+    pub fn of(services: &'a [Arc<Service>]) -> Self {
+        let mut slots: Vec<&Slot> = Vec::new();
+        for slot in services.iter().flat_map(|service| &service.slots) {
+            if !slots.contains(&slot) {
+                slots.push(slot);
+            }
+        }
+        Self { slots, placeholders: services.iter().filter_map(|service| service.placeholder.as_ref()).collect() }
+    }
+
+    fn has(&self, slot: &Slot) -> bool {
+        self.slots.contains(&slot)
+    }
+
+    /// The nonce in a slot's whole value: in its placeholder form, or as it is.
+    fn nonce<'v>(&self, value: &'v str) -> Option<&'v str> {
+        let inner = self.placeholders.iter().find_map(|placeholder| {
+            value
+                .strip_prefix(placeholder.prefix.as_str())
+                .and_then(|rest| rest.strip_suffix(placeholder.suffix.as_str()))
+                .filter(|inner| inner.starts_with(nonce::NONCE_PREFIX))
+        });
+        inner.or_else(|| value.starts_with(nonce::NONCE_PREFIX).then_some(value))
+    }
+}
+
+/// Lifts the one nonce out; the slot's header stays in its place with an empty value, its parameter leaves the target.
+pub fn lift(headers: &mut HeaderMap, target: Target, slots: &Slots<'_>) -> Result<(Option<Lifted>, Target), Denial> {
+    let mut found: Option<Lifted> = None;
+    let mut take = |lifted: Lifted| match found.replace(lifted) {
+        None => Ok(()),
+        Some(_) => Err(Denial::ForeignCredential),
+    };
+    if let Some(lifted) = from_authorization(headers, slots)? {
+        take(lifted)?;
+    }
+    for slot in &slots.slots {
+        match slot {
+            Slot::Header(name) => {
+                if let Some(lifted) = from_header(headers, name, slots)? {
+                    take(lifted)?;
+                }
+            }
+            Slot::Query(name) => {
+                if let Some(lifted) = from_query(&target, name, slots)? {
+                    take(lifted)?;
+                }
+            }
+            Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword => {}
+        }
+    }
+    let target = without_slot(target, found.as_ref())?;
+    Ok((found, target))
+}
+
+/// The single value of a field that may be there once.
+fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Denial> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Denial::RequestAmbiguous(Ambiguity::RepeatedHeader));
+    }
+    value.to_str().map(|value| Some(value.to_owned())).map_err(|_| Denial::NonceUnknown)
+}
+
+fn from_authorization(headers: &mut HeaderMap, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
+    let Some(value) = single(headers, &header::AUTHORIZATION)? else { return Ok(None) };
+    let (slot, text) = match value.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => (Slot::Bearer, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("token") => (Slot::Token, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => return from_basic(headers, rest, slots),
+        Some(_) => return Err(not_ours(&value)),
+        None => (Slot::Raw, value.as_str()),
+    };
+    let nonce = slots.nonce(text).ok_or(Denial::ForeignCredential)?;
+    if !slots.has(&slot) {
+        return Err(Denial::NonceMisplaced(Misplaced::Header));
+    }
+    let hash = NonceHash::of(nonce.as_bytes());
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_static(""));
+    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic: None, parameter: None }))
+}
+
+fn from_basic(headers: &mut HeaderMap, blob: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
+    let bytes = STANDARD.decode(blob.trim()).map_err(|_| Denial::NonceUnknown)?;
+    let text = String::from_utf8(bytes).map_err(|_| Denial::NonceUnknown)?;
+    let (user, password) = text.split_once(':').ok_or(Denial::NonceUnknown)?;
+    let (slot, nonce, other, other_max) = match (slots.nonce(user), slots.nonce(password)) {
+        (Some(nonce), None) => (Slot::BasicUser, nonce, password, BASIC_PASSWORD_BYTES_MAX),
+        (None, Some(nonce)) => (Slot::BasicPassword, nonce, user, BASIC_USER_BYTES_MAX),
+        (Some(_), Some(_)) | (None, None) => return Err(Denial::ForeignCredential),
+    };
+    if !slots.has(&slot) {
+        return Err(Denial::NonceMisplaced(Misplaced::Header));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b);
+    if other.len() > other_max || !other.bytes().all(plain) {
+        return Err(Denial::ForeignCredential);
+    }
+    let hash = NonceHash::of(nonce.as_bytes());
+    let basic = Some(Basic { other: other.to_owned() });
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_static(""));
+    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic, parameter: None }))
+}
+
+/// A value that no slot reads: a nonce in the wrong form, or somebody else's credential.
+fn not_ours(value: &str) -> Denial {
+    if nonce::find_all(value.as_bytes()).next().is_some() {
+        Denial::NonceMisplaced(Misplaced::Header)
+    } else {
+        Denial::ForeignCredential
+    }
+}
+
+fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return Ok(None) };
+    let Some(value) = single(headers, &name)? else { return Ok(None) };
+    let nonce = slots.nonce(&value).ok_or_else(|| not_ours(&value))?;
+    let hash = NonceHash::of(nonce.as_bytes());
+    let slot = Slot::Header(name.as_str().to_owned());
+    headers.insert(name.clone(), HeaderValue::from_static(""));
+    Ok(Some(Lifted { hash, slot, field: Some(name), basic: None, parameter: None }))
+}
+
+fn from_query(target: &Target, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
+    let mut matching =
+        query::parameters(target.query()).enumerate().filter(|(_, (parameter, _))| query::decode(parameter) == name);
+    let Some((at, (parameter, value))) = matching.next() else { return Ok(None) };
+    if matching.next().is_some() {
+        return Err(Denial::RequestAmbiguous(Ambiguity::Query));
+    }
+    let value = query::decode(value);
+    let nonce = slots.nonce(&value).ok_or(Denial::ForeignCredential)?;
+    let hash = NonceHash::of(nonce.as_bytes());
+    let parameter = Some((Place(at), parameter.to_owned()));
+    Ok(Some(Lifted { hash, slot: Slot::Query(name.to_owned()), field: None, basic: None, parameter }))
+}
+
+/// The target without the slot's own parameter: what the rules judge.
+fn without_slot(target: Target, lifted: Option<&Lifted>) -> Result<Target, Denial> {
+    let Some((place, _)) = lifted.and_then(|lifted| lifted.parameter.as_ref()) else { return Ok(target) };
+    let rest = target.query().and_then(|text| query::without(text, *place));
+    let text = match rest {
+        Some(query) => format!("{}?{query}", target.path()),
+        None => target.path().to_owned(),
+    };
+    Target::parse(&text).map_err(Denial::RequestAmbiguous)
+}

@@ -1,0 +1,265 @@
+//! Lease and policy decide: a permit, or a denial.
+
+use std::sync::Arc;
+
+use super::connect::Session;
+use super::extract::{Presented, Stray};
+use super::refused::{Refused, Story};
+use crate::audit::{Decided, DecisionFacts};
+use crate::lease::{EndCause, Found, Lease, Lookup, Membership, Reservation};
+use crate::model::denial::Misplaced;
+use crate::model::{CredentialName, Denial, Identity, IdentityRule, Scheme};
+use crate::policy::{OnMisplaced, Policy, RequestFacts, Service, Verdict};
+
+/// Proof that a request was allowed. Made only here; the way on leads through the audit.
+pub struct Permit {
+    pub(super) presented: Presented,
+    pub(super) service: Arc<Service>,
+    pub(super) licence: Licence,
+    facts: DecisionFacts,
+}
+
+/// What a request may carry.
+pub(super) enum Licence {
+    /// Nothing: the service lets requests without a nonce pass.
+    Anonymous,
+    /// A real credential, for as long as the lease lives.
+    Credential {
+        /// Which.
+        name: CredentialName,
+        /// The lease it is done under.
+        lease: Arc<Lease>,
+        /// The exchange's place in the lease.
+        membership: Membership,
+        /// The use that it takes.
+        reservation: Reservation,
+    },
+}
+
+impl Permit {
+    /// The credential that it names.
+    pub(super) fn credential(&self) -> Option<&CredentialName> {
+        match &self.licence {
+            Licence::Anonymous => None,
+            Licence::Credential { name, .. } => Some(name),
+        }
+    }
+
+    /// What a refusal further on may say.
+    pub(super) fn story(&self) -> Story {
+        Story { facts: self.facts.clone(), service: self.service.clone() }
+    }
+}
+
+impl Decided for Permit {
+    fn facts(&self) -> DecisionFacts {
+        self.facts.clone()
+    }
+}
+
+/// Decides on a presented request.
+///
+/// # Errors
+/// [`Refused`]: the denial, with what was known when it fell.
+pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Presented) -> Result<Permit, Refused> {
+    let scene = Scene { leases, policy, session };
+    let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
+    facts.presented_by = session.connection.known_owner().cloned();
+    if let Some(stray) = presented.strays.first() {
+        return Err(scene.stray(stray, &presented, facts));
+    }
+    if presented.services.is_empty() {
+        return Err(Refused::new(scene.unlisted(), facts));
+    }
+    let Some(lifted) = &presented.lifted else {
+        return scene.anonymous(presented, facts);
+    };
+    let lease = match leases.find(&lifted.hash) {
+        Found::Live(lease) => lease,
+        Found::Dead(tombstone) => {
+            facts.nonce_id = Some(tombstone.id);
+            return Err(Refused::new(ended(tombstone.cause, tombstone.at), facts).at(&presented.services));
+        }
+        Found::Unknown => return Err(Refused::new(Denial::NonceUnknown, facts).at(&presented.services)),
+    };
+    describe(&lease, &mut facts);
+    if let Err(denial) = scene.identify(&lease, &mut facts) {
+        return Err(Refused::new(denial, facts).at(&presented.services));
+    }
+    scene.decide(lease, presented, facts)
+}
+
+/// Everything that a decision looks at and nothing that it changes.
+struct Scene<'a> {
+    leases: &'a Lookup,
+    policy: &'a Policy,
+    session: &'a Session,
+}
+
+impl Scene<'_> {
+    /// A nonce outside every slot: refused whatever it is; a live one is revoked where the policy says so.
+    fn stray(&self, stray: &Stray, presented: &Presented, mut facts: DecisionFacts) -> Refused {
+        let mut place = stray.place;
+        match self.leases.find(&stray.hash) {
+            Found::Live(lease) => {
+                describe(&lease, &mut facts);
+                let is_home = presented.services.iter().any(|service| holds(&lease, service));
+                if !is_home {
+                    place = Misplaced::Host;
+                    self.on_misplaced(&lease);
+                }
+            }
+            Found::Dead(tombstone) => facts.nonce_id = Some(tombstone.id),
+            Found::Unknown => {}
+        }
+        Refused::new(Denial::NonceMisplaced(place), facts).at(&presented.services)
+    }
+
+    fn on_misplaced(&self, lease: &Lease) {
+        match self.policy.on_misplaced() {
+            OnMisplaced::Revoke => self.leases.misplaced(lease),
+            OnMisplaced::Refuse => {}
+        }
+        tracing::warn!(
+            nonce.id = %lease.id(),
+            agent.id = %lease.terms().agent,
+            destination = %self.session.destination,
+            "a nonce was sent to a host that is not its service's"
+        );
+    }
+
+    /// `http://` to a host that a service lists only for TLS is about clear text, not about listing.
+    fn unlisted(&self) -> Denial {
+        if self.session.scheme == Scheme::Http && self.policy.lists_host(&self.session.destination.host) {
+            Denial::CleartextForbidden
+        } else {
+            Denial::HostNotListed
+        }
+    }
+
+    fn anonymous(&self, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
+        let Some(service) = presented.services.iter().find(|service| service.anonymous).cloned() else {
+            return Err(Refused::new(Denial::NonceMissing, facts).at(&presented.services));
+        };
+        facts.service = Some(service.name.clone());
+        if let Err(denial) = self.clear_text(&service) {
+            return Err(Refused::new(denial, facts).of(&service));
+        }
+        Ok(Permit { presented, service, licence: Licence::Anonymous, facts })
+    }
+
+    fn clear_text(&self, service: &Service) -> Result<(), Denial> {
+        match self.session.scheme {
+            Scheme::Https => Ok(()),
+            Scheme::Http if service.cleartext => Ok(()),
+            Scheme::Http => Err(Denial::CleartextForbidden),
+        }
+    }
+
+    /// The nonce is bound to an agent; the caller must be that agent, as far as the policy asks for proof.
+    fn identify(&self, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
+        let rules = &lease.terms().identities;
+        if rules.contains(&IdentityRule::Any) {
+            return Ok(());
+        }
+        let proven: Option<&Identity> = self.session.connection.owner();
+        facts.presented_by = proven.cloned();
+        match proven {
+            _ if rules.iter().any(|rule| rule.admits(proven)) => Ok(()),
+            Some(_) => Err(Denial::AgentMismatch),
+            None => Err(Denial::AgentUnidentified),
+        }
+    }
+
+    fn decide(&self, lease: Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
+        let services: Vec<Arc<Service>> =
+            presented.services.iter().filter(|service| holds(&lease, service)).cloned().collect();
+        let Some(first) = services.first() else {
+            self.on_misplaced(&lease);
+            return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
+        };
+        facts.service = Some(first.name.clone());
+        let mut refusal = None;
+        for service in &services {
+            match self.try_service(service, &lease, &presented, &mut facts) {
+                Ok(licence) => return Ok(Permit { presented, service: service.clone(), licence, facts }),
+                Err(denial) => refusal = Some(worse(refusal, denial)),
+            }
+        }
+        let denial = refusal.unwrap_or(Denial::Internal);
+        Err(Refused::new(denial, facts).of(first))
+    }
+
+    fn try_service(
+        &self,
+        service: &Arc<Service>,
+        lease: &Arc<Lease>,
+        presented: &Presented,
+        facts: &mut DecisionFacts,
+    ) -> Result<Licence, Denial> {
+        self.clear_text(service)?;
+        let slot = presented.lifted.as_ref().map(|lifted| &lifted.slot);
+        if !slot.is_some_and(|slot| service.slots.contains(slot)) {
+            return Err(Denial::NonceMisplaced(Misplaced::Header));
+        }
+        let terms = lease.terms();
+        let held = terms.grants.iter().filter(|grant| grant.service == service.name);
+        let scopes: Vec<_> = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
+        let request = RequestFacts {
+            method: presented.head.method.as_str(),
+            websocket: presented.websocket,
+            host: &self.session.destination.host,
+            target: &presented.target,
+        };
+        let grantable = self.policy.grantable(&terms.agent, &service.name);
+        let (scope, rule) = match service.decide(&scopes, grantable, &request) {
+            Verdict::Allow { scope, rule } => (scope, rule),
+            Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
+            Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
+        };
+        facts.service = Some(service.name.clone());
+        facts.scope = Some(scope.name.clone());
+        facts.risk = Some(scope.risk);
+        facts.rule = Some(rule.to_owned());
+        facts.credential = Some(scope.credential.clone());
+        let spent = |_| Denial::NonceSpent { at: lease.deadline().wall };
+        let reservation = lease.reserve(&service.name, &scope.name).map_err(spent)?;
+        let membership = lease.join().ok_or_else(|| dead(lease))?;
+        Ok(Licence::Credential { name: scope.credential.clone(), lease: lease.clone(), membership, reservation })
+    }
+}
+
+fn holds(lease: &Lease, service: &Service) -> bool {
+    lease.terms().grants.iter().any(|grant| grant.service == service.name)
+}
+
+fn describe(lease: &Lease, facts: &mut DecisionFacts) {
+    let terms = lease.terms();
+    facts.nonce_id = Some(lease.id());
+    facts.agent = Some(terms.agent.clone());
+    facts.task = Some(terms.task.clone());
+    facts.minter = Some(terms.minter.clone());
+    facts.on_behalf_of.clone_from(&terms.on_behalf_of);
+}
+
+/// Of two services' refusals the one that tells the agent more: being out of scope is the common, fixable one.
+fn worse(known: Option<Denial>, fresh: Denial) -> Denial {
+    match known {
+        Some(known @ Denial::OutOfScope { .. }) => known,
+        _ => fresh,
+    }
+}
+
+/// Why a lease that was alive a moment ago is not any more.
+pub(super) fn dead(lease: &Lease) -> Denial {
+    let at = lease.deadline().wall;
+    lease.ended().map_or(Denial::NonceRevoked { at }, |cause| ended(cause, at))
+}
+
+fn ended(cause: EndCause, at: jiff::Timestamp) -> Denial {
+    match cause {
+        EndCause::Expired => Denial::NonceExpired { at },
+        EndCause::Spent => Denial::NonceSpent { at },
+        EndCause::Revoked | EndCause::Misplaced => Denial::NonceRevoked { at },
+    }
+}

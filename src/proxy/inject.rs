@@ -1,0 +1,193 @@
+//! The real credential takes the nonce's place. The only file that reads one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Uri, Version, header, request};
+use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use super::connect::Session;
+use super::extract::{Lifted, QueryPlace, put_back};
+use super::grant::{Licence, Permit, dead};
+use super::scrub::{Needles, narrow_accept_encoding};
+use crate::audit::Recorded;
+use crate::credential::Versioned;
+use crate::lease::{EndCause, Lease, Membership, Reservation};
+use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName};
+use crate::policy::{Service, Slot};
+
+/// What stays as it is in a query value (RFC 3986, 2.3).
+const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
+pub struct Armed {
+    pub(super) head: request::Parts,
+    pub(super) body: Incoming,
+    pub(super) errand: Errand,
+    /// The use that this request takes; `None` when it carries no credential.
+    pub(super) reservation: Option<Reservation>,
+    pub(super) tie: Option<Arc<Tie>>,
+}
+
+/// Where the request goes and which connections it may share.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Errand {
+    /// Scheme of the upstream leg.
+    pub scheme: Scheme,
+    /// Host and port.
+    pub destination: Destination,
+    /// Which version of which credential; connections are never shared across them.
+    pub credential: Option<(CredentialName, u64)>,
+    /// The service's name: its own roots and its reach.
+    pub service: ServiceName,
+}
+
+/// What ties an exchange to its lease, for as long as its bodies flow.
+pub struct Tie {
+    pub(super) lease: Arc<Lease>,
+    pub(super) membership: Membership,
+}
+
+/// What the answer is searched for.
+pub struct Search {
+    /// The echoes, or nothing where the service says `scrub = false` or no credential went out.
+    pub(super) needles: Option<Needles>,
+}
+
+/// The compiled searches, one for each credential's present version.
+#[derive(Default)]
+pub struct Searches(ArcSwap<HashMap<CredentialName, (u64, Needles)>>);
+
+impl Searches {
+    fn of(&self, versioned: &Versioned) -> Needles {
+        if let Some((version, needles)) = self.0.load().get(&versioned.name)
+            && *version == versioned.version
+        {
+            return needles.clone();
+        }
+        #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
+        let needles = Needles::new(versioned.credential.expose(), &[]);
+        self.0.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(versioned.name.clone(), (versioned.version, needles.clone()));
+            known
+        });
+        needles
+    }
+}
+
+/// Puts the credential into the slot, and checks last that the lease is still alive.
+///
+/// # Errors
+/// [`Denial`]: the lease has ended meanwhile, or the credential does not fit its slot.
+pub fn inject(
+    session: &Session,
+    searches: &Searches,
+    recorded: Recorded<Permit>,
+    credential: Option<&Versioned>,
+) -> Result<(Armed, Search), Denial> {
+    let Permit { presented, service, licence, .. } = recorded.into_inner();
+    let mut head = presented.head;
+    let mut piece = None;
+    let mut needles = None;
+    let (reservation, tie) = match (licence, credential, presented.lifted) {
+        (Licence::Anonymous, _, _) => (None, None),
+        (Licence::Credential { lease, membership, reservation, .. }, Some(versioned), Some(lifted)) => {
+            piece = fill(&mut head.headers, &lifted, versioned)?;
+            if service.scrub {
+                make_searchable(&mut head.headers);
+                needles = Some(searches.of(versioned));
+            }
+            if membership.is_cut() || lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
+                return Err(dead(&lease));
+            }
+            (Some(reservation), Some(Arc::new(Tie { lease, membership })))
+        }
+        (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
+    };
+    head.uri = uri(session, presented.target.path(), presented.target.query(), piece.as_ref())?;
+    head.version = Version::HTTP_11;
+    let errand = errand(session, &service, credential);
+    Ok((Armed { head, body: presented.body, errand, reservation, tie }, Search { needles }))
+}
+
+fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) -> Errand {
+    Errand {
+        scheme: session.scheme,
+        destination: session.destination.clone(),
+        credential: credential.map(|versioned| (versioned.name.clone(), versioned.version)),
+        service: service.name.clone(),
+    }
+}
+
+/// Answers must be searchable: only encodings that can be, and no parts of a body.
+fn make_searchable(headers: &mut HeaderMap) {
+    let narrowed = narrow_accept_encoding(headers);
+    headers.insert(header::ACCEPT_ENCODING, narrowed);
+    if headers.contains_key(header::RANGE) || headers.contains_key(header::IF_RANGE) {
+        // Not `remove`: it would change the order of the rest.
+        let kept = headers.iter().filter(|(name, _)| **name != header::RANGE && **name != header::IF_RANGE);
+        *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    }
+}
+
+/// A query parameter to be put back: its place and `name=value`.
+type Piece = (QueryPlace, Zeroizing<String>);
+
+/// Writes the credential into its slot.
+fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Result<Option<Piece>, Denial> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where a credential goes into a request")]
+    let secret = versioned.credential.expose();
+    let secret = std::str::from_utf8(secret).map_err(|_| Denial::Internal)?;
+    let other = lifted.basic.as_ref().map_or("", |basic| basic.other.as_str());
+    let value = match &lifted.slot {
+        Slot::Bearer => Zeroizing::new(format!("Bearer {secret}")),
+        Slot::Token => Zeroizing::new(format!("token {secret}")),
+        Slot::Raw | Slot::Header(_) => Zeroizing::new(secret.to_owned()),
+        Slot::BasicUser => basic(secret, other),
+        Slot::BasicPassword => basic(other, secret),
+        Slot::Query(_) => {
+            let (place, name) = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
+            let value = Zeroizing::new(utf8_percent_encode(secret, QUERY_VALUE).to_string());
+            return Ok(Some((*place, Zeroizing::new(format!("{name}={}", value.as_str())))));
+        }
+    };
+    let field = lifted.field.clone().ok_or(Denial::Internal)?;
+    let mut value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value.as_bytes()))
+        .map_err(|_| Denial::CredentialUnavailable { retry_after: None })?;
+    value.set_sensitive(true);
+    headers.insert(field, value);
+    Ok(None)
+}
+
+fn basic(user: &str, password: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{user}:{password}"));
+    let blob = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+    Zeroizing::new(format!("Basic {}", blob.as_str()))
+}
+
+/// The URI that is sent: the destination that was judged, the path that was judged, and the slot's parameter.
+fn uri(session: &Session, path: &str, query: Option<&str>, piece: Option<&Piece>) -> Result<Uri, Denial> {
+    let mut text = Zeroizing::new(path.to_owned());
+    let query = match piece {
+        Some((place, piece)) => Some(Zeroizing::new(put_back(query, *place, piece))),
+        None => query.map(|query| Zeroizing::new(query.to_owned())),
+    };
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(&query);
+    }
+    Uri::builder()
+        .scheme(session.scheme.as_str())
+        .authority(session.destination.authority(session.scheme))
+        .path_and_query(PathAndQuery::try_from(text.as_str()).map_err(|_| Denial::Internal)?)
+        .build()
+        .map_err(|_| Denial::Internal)
+}

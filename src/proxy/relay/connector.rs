@@ -1,0 +1,179 @@
+//! Dials and verifies an upstream before anything is sent to it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::model::{Destination, Scheme, ServiceName};
+use crate::net::{DialError, Dialer, Reach};
+
+/// How each service's upstreams are verified: its own configuration, or the common one.
+pub struct TlsProfiles {
+    /// System roots.
+    pub common: Arc<ClientConfig>,
+    /// System roots and the service's `upstream_ca`.
+    pub own: HashMap<ServiceName, Arc<ClientConfig>>,
+}
+
+impl TlsProfiles {
+    /// The configuration of a service.
+    #[must_use]
+    pub fn of(&self, service: &ServiceName) -> Arc<ClientConfig> {
+        self.own.get(service).unwrap_or(&self.common).clone()
+    }
+}
+
+/// Why no connection was made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectFault {
+    /// No TCP connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The TLS handshake failed: mostly a certificate that is not the host's.
+    #[error("the upstream's TLS handshake failed")]
+    Tls,
+    /// It took too long.
+    #[error("the upstream took too long to connect")]
+    Timeout,
+}
+
+/// The address that answered, on every response that came over its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct DialledAddress(pub SocketAddr);
+
+/// Connects to the one destination of a pool.
+#[derive(Clone)]
+pub struct Connector {
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) destination: Destination,
+    pub(super) scheme: Scheme,
+    pub(super) reach: Reach,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) timeout: Duration,
+}
+
+impl Connector {
+    async fn connect(self) -> Result<Socket, ConnectFault> {
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, self.dial_and_verify()).await.map_err(|_| ConnectFault::Timeout)?
+    }
+
+    async fn dial_and_verify(self) -> Result<Socket, ConnectFault> {
+        let (stream, address) = self.dialer.dial(&self.destination, self.reach).await?;
+        let leg = match self.scheme {
+            Scheme::Http => Leg::Clear(TokioIo::new(stream)),
+            Scheme::Https => {
+                let name = ServerName::try_from(self.destination.host.as_str().to_owned());
+                let name = name.map_err(|_| ConnectFault::Tls)?;
+                let verified = TlsConnector::from(self.tls).connect(name, stream).await.map_err(|error| {
+                    // rustls says what was wrong with the certificate, never what was sent.
+                    tracing::warn!(destination = %self.destination, error = %error, "upstream TLS failed");
+                    ConnectFault::Tls
+                })?;
+                Leg::Tls(Box::new(TokioIo::new(verified)))
+            }
+        };
+        Ok(Socket { leg, address })
+    }
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Socket;
+    type Error = ConnectFault;
+    type Future = Pin<Box<dyn Future<Output = Result<Socket, ConnectFault>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The URI is not looked at: a pool has one destination, which was judged.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}
+
+/// A connected upstream.
+pub struct Socket {
+    leg: Leg,
+    address: SocketAddr,
+}
+
+enum Leg {
+    Clear(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(DialledAddress(self.address));
+        match &self.leg {
+            Leg::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
+            Leg::Tls(_) | Leg::Clear(_) => connected,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        match &mut self.leg {
+            Leg::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+            Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.leg {
+            Leg::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
+            Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.leg {
+            Leg::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.leg {
+            Leg::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.leg {
+            Leg::Clear(stream) => stream.is_write_vectored(),
+            Leg::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.leg {
+            Leg::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Upstream connections, pooled per destination and credential version, shared across tunnels.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::connector::{Connector, TlsProfiles};
+use crate::model::Denial;
+use crate::net::{Dialer, Reach};
+use crate::policy::Policy;
+use crate::proxy::Limits;
+use crate::proxy::body::Upload;
+use crate::proxy::inject::Errand;
+
+/// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
+const POOLS_MAX: usize = 1024;
+
+type Pool = Client<Connector, Upload>;
+
+/// All upstream connections of the process.
+pub struct Upstream {
+    pools: DashMap<Errand, Pool>,
+    dialer: Arc<Dialer>,
+    policy: Arc<Policy>,
+    tls: TlsProfiles,
+    limits: Limits,
+}
+
+impl Upstream {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(dialer: Arc<Dialer>, policy: Arc<Policy>, tls: TlsProfiles, limits: Limits) -> Self {
+        Self { pools: DashMap::new(), dialer, policy, tls, limits }
+    }
+
+    /// The pool for an errand; a credential's older versions lose theirs.
+    pub(super) fn client(&self, errand: &Errand) -> Result<Pool, Denial> {
+        if let Some(pool) = self.pools.get(errand) {
+            return Ok(pool.clone());
+        }
+        self.pools.retain(|other, _| !is_outdated(other, errand));
+        if self.pools.len() >= POOLS_MAX {
+            // Connections under way live on with their exchanges.
+            self.pools.clear();
+        }
+        let service = self.policy.service(&errand.service).ok_or(Denial::Internal)?;
+        let connector = Connector {
+            dialer: self.dialer.clone(),
+            destination: errand.destination.clone(),
+            scheme: errand.scheme,
+            reach: if service.private { Reach::Private } else { Reach::Public },
+            tls: self.tls.of(&errand.service),
+            timeout: self.limits.connect_timeout,
+        };
+        let pool = build(&self.limits, connector);
+        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+    }
+}
+
+/// The same errand with a version of the credential that is over.
+fn is_outdated(known: &Errand, fresh: &Errand) -> bool {
+    match (&known.credential, &fresh.credential) {
+        (Some((name, version)), Some((fresh_name, fresh_version))) => name == fresh_name && version < fresh_version,
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// The client, with every option spelled out.
+fn build(limits: &Limits, connector: Connector) -> Pool {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(limits.idle_timeout.min(std::time::Duration::from_secs(90)))
+        .pool_max_idle_per_host(limits.pool_idle_max)
+        .set_host(true)
+        // Only what hyper hands back unsent is sent again.
+        .retry_canceled_requests(true)
+        .http1_preserve_header_case(true)
+        .http1_max_buf_size(limits.head_bytes_max.max(8192))
+        .http1_max_headers(limits.headers_max)
+        .http2_max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .http2_initial_stream_window_size(1024 * 1024)
+        .http2_initial_connection_window_size(4 * 1024 * 1024)
+        .http2_keep_alive_interval(std::time::Duration::from_secs(60))
+        .http2_keep_alive_timeout(std::time::Duration::from_secs(20))
+        .build(connector)
+}

@@ -1,0 +1,92 @@
+//! Tunnels to hosts that no service lists, where the policy lets them through: relayed unread, never with a credential.
+
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+
+use super::Proxy;
+use super::connect::Tunnel;
+use super::decrypt::reclaim;
+use crate::audit::{Ending, ExchangeFacts};
+use crate::model::{Denial, Host, Scheme};
+use crate::net::{DialError, Reach};
+
+/// Longest ClientHello that is waited for, in bytes (post-quantum key shares need two packets).
+const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+
+/// Relays a tunnel whose SNI equals its destination; anything else is closed.
+pub(super) async fn run(proxy: &Proxy, tunnel: Tunnel, upgrade: OnUpgrade) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let Some(mut client) = reclaim(upgraded) else { return };
+    let mut exchange = proxy.audit.open(ExchangeFacts {
+        connection_id: tunnel.connection.id,
+        peer: tunnel.connection.peer,
+        destination: Some(tunnel.destination.clone()),
+        scheme: Scheme::Https,
+        method: "CONNECT".to_owned(),
+        path: String::new(),
+        version: "TLS",
+    });
+    let hello = tokio::time::timeout(proxy.limits.handshake_timeout, client_hello(&mut client)).await;
+    let named = hello.ok().flatten().filter(|(_, name)| *name == tunnel.destination.host);
+    let Some((hello, _)) = named else {
+        proxy.metrics.exchange(None, Denial::DestinationMismatch.code());
+        return exchange.deny(&Denial::DestinationMismatch, Default::default()).await;
+    };
+    let (mut upstream, address) = match proxy.dialer.dial(&tunnel.destination, Reach::Public).await {
+        Ok(dialled) => dialled,
+        Err(error) => {
+            let denial = match error {
+                DialError::Forbidden => Denial::AddressForbidden,
+                DialError::Unresolved | DialError::Unreachable => Denial::UpstreamUnreachable,
+                DialError::Timeout => Denial::UpstreamTimeout,
+            };
+            proxy.metrics.exchange(None, denial.code());
+            return exchange.deny(&denial, Default::default()).await;
+        }
+    };
+    exchange.dialled(Some(address));
+    if upstream.write_all(&hello).await.is_err() {
+        return exchange.end(Ending::UpstreamBroke);
+    }
+    proxy.metrics.exchange(None, "ok");
+    exchange.answered(200);
+    match relay(&mut client, &mut upstream, proxy.limits.idle_timeout).await {
+        Some((sent, received)) => {
+            exchange.count_request(sent);
+            exchange.count_response(received);
+            exchange.end(Ending::Complete);
+        }
+        None => exchange.end(Ending::Cut),
+    }
+}
+
+async fn relay<A, B>(client: &mut A, upstream: &mut B, idle: Duration) -> Option<(u64, u64)>
+where
+    A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut client = super::idle::Idle::new(client, idle);
+    copy_bidirectional(&mut client, upstream).await.ok()
+}
+
+/// Reads a whole ClientHello and the name in it; `None` for anything else.
+async fn client_hello<S: tokio::io::AsyncRead + Unpin>(client: &mut S) -> Option<(Vec<u8>, Host)> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut seen = Vec::with_capacity(2048);
+    let mut chunk = [0; 2048];
+    while seen.len() < CLIENT_HELLO_BYTES_MAX {
+        let count = client.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
+        seen.extend_from_slice(&chunk[..count]);
+        let mut fresh = &chunk[..count];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh).ok()?;
+        }
+        if let Some(accepted) = acceptor.accept().ok()? {
+            let name = Host::parse(accepted.client_hello().server_name()?).ok()?;
+            return Some((seen, name));
+        }
+    }
+    None
+}
