@@ -1,9 +1,118 @@
-//! The command line.
+//! The command line: what was typed, and which file runs it.
 
+mod audit;
+mod ca;
+mod demo;
+mod env;
+mod failure;
+mod health;
+mod nonce;
+mod policy;
+mod print;
+mod serve;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Parses the command line and runs it.
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// Runs beside an AI agent and swaps its short-lived nonces for real API credentials.
+#[derive(Debug, Parser)]
+#[command(name = "valetkey", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = failure::EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar: proxy, control API and admin listener.
+    Serve(Box<serve::Arguments>),
+    /// Play the whole story through on this machine, with an upstream of its own, and check every promise.
+    Demo(demo::Arguments),
+    /// Mint, list, show and revoke nonces over the control socket.
+    Nonce(nonce::Arguments),
+    /// Print the proxy and CA variables that clients need.
+    Env(env::Arguments),
+    /// Make, show and bundle the local CA.
+    Ca(ca::Arguments),
+    /// Check, show and explain a policy file, without a sidecar.
+    Policy(policy::Arguments),
+    /// Verify and follow the audit.
+    Audit(audit::Arguments),
+    /// Ask a running sidecar how it is.
+    Health(health::Arguments),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory.
+    Man {
+        /// Where to.
+        directory: std::path::PathBuf,
+    },
+}
+
+/// Parses the command line, runs it, and says what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    todo!()
+    run(std::env::args_os())
+}
+
+fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    // redis and other libraries look for a process-wide provider; ours are given explicitly everywhere.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let outcome = match cli.command {
+        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Nonce(arguments) => nonce::run(arguments),
+        Command::Env(arguments) => env::run(&arguments),
+        Command::Ca(arguments) => ca::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "valetkey", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { directory } => man(&directory),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn man(directory: &std::path::Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(directory)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
+        .map_err(|error| Failure::other(format!("cannot write man pages into {}: {error}", directory.display())))
+}
+
+/// Where the control socket is when nobody says: `$XDG_RUNTIME_DIR/valetkey/control.sock`, else below `/tmp`.
+fn default_control() -> OsString {
+    let base = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(std::path::PathBuf::from);
+    let directory = base.map_or_else(
+        || std::path::PathBuf::from(format!("/tmp/valetkey-{}", rustix::process::getuid().as_raw())),
+        |base| base.join("valetkey"),
+    );
+    directory.join("control.sock").into_os_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

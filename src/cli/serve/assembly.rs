@@ -1,0 +1,340 @@
+//! The parts, put together; started in an order in which nothing is promised before it holds, stopped in reverse.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::{AUDIT_CLOSE, Arguments};
+use crate::audit::{self, Audit};
+use crate::authority::{Authority, Home};
+use crate::cli::Failure;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Loaded;
+use crate::control;
+use crate::credential::Credentials;
+use crate::lease;
+use crate::metrics::Metrics;
+use crate::model::{Identity, IdentityRule};
+use crate::net::{self, Dialer};
+use crate::policy::Policy;
+use crate::proxy::relay::TlsProfiles;
+use crate::proxy::{self, Proxy};
+
+/// Values that were taken out of the environment, by variable.
+pub type Secrets = HashMap<String, Zeroizing<String>>;
+
+/// A running sidecar.
+pub struct Sidecar {
+    /// Where agents connect.
+    pub proxy: SocketAddr,
+    /// Where probes connect.
+    pub admin: SocketAddr,
+    /// Where orchestrators connect.
+    pub control: std::path::PathBuf,
+    /// The CA certificate.
+    pub ca_pem: String,
+    audit: Audit,
+    leases: Arc<lease::Store>,
+    is_stopping: Arc<AtomicBool>,
+    shutdown: Shutdown,
+}
+
+/// What is stopped, in this order.
+struct Shutdown {
+    proxy: (CancellationToken, JoinHandle<()>),
+    planes: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The three listeners, bound before anything is started.
+struct Listeners {
+    proxy: TcpListener,
+    admin: TcpListener,
+    control: UnixListener,
+}
+
+impl Sidecar {
+    /// Starts everything; when it returns, requests are served.
+    pub async fn start(arguments: &Arguments, loaded: Loaded, secrets: Secrets) -> Result<Self, Failure> {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let Loaded { policy, credentials, warnings } = loaded;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        refuse_any_beyond_loopback(arguments, &policy)?;
+        let policy = Arc::new(policy);
+        let authority = Arc::new(open_authority(arguments, &clock)?);
+        let listeners = bind(arguments).await?;
+        let bound = Bound::of(&listeners)?;
+        let audit = open_audit(arguments, &clock, &policy, &bound)?;
+        let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
+        credentials.probe().await;
+        warn_of_credentials(&credentials);
+        let metrics = Metrics::new();
+        let leases = lease::Store::new(lease::Config::default(), clock.clone());
+        let proxy = Proxy::new(proxy::Parts {
+            audit: audit.clone(),
+            leases: leases.lookup(),
+            policy: policy.clone(),
+            credentials: credentials.clone(),
+            authority: authority.clone(),
+            dialer: Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout)),
+            tls: tls_profiles(&policy, &authority)?,
+            metrics: metrics.clone(),
+            limits: arguments.limits(),
+        });
+        report_ends(&leases, &audit, &metrics);
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let shutdown = start_planes(Planes {
+            proxy,
+            listeners,
+            leases: leases.clone(),
+            audit: audit.clone(),
+            policy,
+            authority: authority.clone(),
+            credentials,
+            metrics,
+            clock,
+            is_stopping: is_stopping.clone(),
+            proxy_url: format!("http://{}", bound.proxy),
+        });
+        let (proxy, admin) = (bound.proxy, bound.admin);
+        let control = arguments.control.clone();
+        let ca_pem = authority.certificate_pem().to_owned();
+        Ok(Self { proxy, admin, control, ca_pem, audit, leases, is_stopping, shutdown })
+    }
+
+    /// Says where everything is, on standard error and in the ready file.
+    pub fn announce(&self, ready_file: Option<&Path>) -> Result<(), Failure> {
+        tracing::info!(proxy = %self.proxy, admin = %self.admin, control = %self.control.display(), "ready");
+        let Some(path) = ready_file else { return Ok(()) };
+        let ready = json!({
+            "proxy": self.proxy.to_string(),
+            "admin": self.admin.to_string(),
+            "control": self.control,
+            "pid": std::process::id(),
+        });
+        let draft = path.with_extension("tmp");
+        std::fs::write(&draft, format!("{ready}\n"))
+            .and_then(|()| std::fs::rename(&draft, path))
+            .map_err(|error| Failure::other(format!("cannot write --ready-file {}: {error}", path.display())))
+    }
+
+    /// Opens the audit's file anew.
+    pub fn reopen_audit(&self) {
+        self.audit.reopen();
+    }
+
+    /// Drains, revokes, flushes.
+    pub async fn stop(self, reason: &'static str) {
+        self.is_stopping.store(true, Ordering::Release);
+        let Shutdown { proxy: (stop, task), planes, tasks } = self.shutdown;
+        stop.cancel();
+        let _ = task.await;
+        self.leases.minter().revoke_all("shutdown");
+        planes.cancel();
+        for task in tasks {
+            // The sweeper has no end of its own; the listeners have a second for what they are saying.
+            let abort = task.abort_handle();
+            if tokio::time::timeout(Duration::from_secs(1), task).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.audit.stop(reason, AUDIT_CLOSE).await;
+    }
+}
+
+fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
+    let is_open = policy.agent_rules().any(|agent| agent.identities.contains(&IdentityRule::Any));
+    if is_open && !arguments.listen.ip().is_loopback() {
+        return Err(Failure::address(
+            "an agent with identity = [\"any\"] is only allowed while --listen is on loopback; name who may present its nonces",
+        ));
+    }
+    Ok(())
+}
+
+fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
+    let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
+    let authority = Authority::open(&home, clock.clone())
+        .map_err(|error| Failure::authority(format!("{error}\n  {}", error.hint())))?;
+    if let Some(directory) = &arguments.ca_publish {
+        authority.publish(directory).map_err(|error| Failure::authority(format!("{error}\n  {}", error.hint())))?;
+    }
+    Ok(authority)
+}
+
+/// Addresses that were bound; none of them may be dialled.
+struct Bound {
+    proxy: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Bound {
+    fn of(listeners: &Listeners) -> Result<Self, Failure> {
+        let address = |listener: &TcpListener| listener.local_addr().map_err(Failure::address);
+        Ok(Self { proxy: address(&listeners.proxy)?, admin: address(&listeners.admin)? })
+    }
+
+    fn own(&self) -> Vec<SocketAddr> {
+        vec![self.proxy, self.admin]
+    }
+}
+
+async fn bind(arguments: &Arguments) -> Result<Listeners, Failure> {
+    let proxy = bind_tcp(arguments.listen, "--listen").await?;
+    let admin = bind_tcp(arguments.admin, "--admin").await?;
+    let control = control::bind(&arguments.control, arguments.control_group).map_err(Failure::address)?;
+    Ok(Listeners { proxy, admin, control })
+}
+
+async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::address(format!("cannot listen on {flag} {address}: {error} (is it in use? port 0 takes a free one)"))
+    })
+}
+
+fn open_audit(
+    arguments: &Arguments,
+    clock: &SharedClock,
+    policy: &Policy,
+    bound: &Bound,
+) -> Result<Audit, Failure> {
+    let sink = if arguments.audit.as_os_str() == "-" {
+        audit::Sink::Stdout
+    } else {
+        audit::Sink::File(arguments.audit.clone())
+    };
+    let overrides: Vec<_> = arguments.connect_to.iter().map(|to| format!("{} -> {}", to.from, to.to)).collect();
+    let facts = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "policy_digest": &**policy.digest(),
+        "proxy": bound.proxy.to_string(),
+        "admin": bound.admin.to_string(),
+        "control": arguments.control,
+        "connect_to": overrides,
+    });
+    let config = audit::Config { sink, sync: arguments.audit_sync, ..audit::Config::default() };
+    Audit::start(&config, clock.clone(), facts).map_err(Failure::audit)
+}
+
+fn warn_of_credentials(credentials: &Credentials) {
+    for health in credentials.health() {
+        if let Some(problem) = health.problem {
+            tracing::warn!(
+                credential.name = %health.name,
+                credential.source = health.source,
+                problem,
+                "a credential cannot be had; requests that need it are refused, the rest works"
+            );
+        }
+    }
+}
+
+/// The common roots, and a profile of its own for each service with an `upstream_ca`.
+fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
+    let ours = authority.public_key_sha256();
+    let build = |extra: Option<&[u8]>| net::tls::client_config(extra, ours).map_err(Failure::authority);
+    let mut own = HashMap::new();
+    for service in policy.services() {
+        if let Some(path) = &service.upstream_ca {
+            let pem = std::fs::read(path).map_err(|error| {
+                Failure::authority(format!("upstream_ca of service {}: {}: {error}", service.name, path.display()))
+            })?;
+            own.insert(service.name.clone(), Arc::new(build(Some(&pem))?));
+        }
+    }
+    Ok(TlsProfiles { common: Arc::new(build(None)?), own })
+}
+
+/// Every end of a lease is on record and counted.
+fn report_ends(leases: &lease::Store, audit: &Audit, metrics: &Arc<Metrics>) {
+    let (audit, metrics) = (audit.clone(), metrics.clone());
+    leases.on_end(Box::new(move |lease, cause, by| {
+        metrics.ended(cause.as_str());
+        audit.note(audit::Event::LeaseEnded {
+            nonce_id: lease.id(),
+            agent: lease.terms().agent.clone(),
+            task: lease.terms().task.clone(),
+            cause: cause.as_str(),
+            by: by.map(str::to_owned),
+        });
+    }));
+}
+
+/// What the planes are made of.
+struct Planes {
+    proxy: Arc<Proxy>,
+    listeners: Listeners,
+    leases: Arc<lease::Store>,
+    audit: Audit,
+    policy: Arc<Policy>,
+    authority: Arc<Authority>,
+    credentials: Arc<Credentials>,
+    metrics: Arc<Metrics>,
+    clock: SharedClock,
+    is_stopping: Arc<AtomicBool>,
+    proxy_url: String,
+}
+
+fn start_planes(planes: Planes) -> Shutdown {
+    let stop_proxy = CancellationToken::new();
+    let stop_planes = CancellationToken::new();
+    let proxy = tokio::spawn(planes.proxy.clone().run(planes.listeners.proxy, stop_proxy.clone()));
+    let sweeper = tokio::spawn(planes.leases.clone().sweep());
+    let health = {
+        let credentials = planes.credentials.clone();
+        Arc::new(move || credentials.health().into_iter().map(control_health).collect())
+    };
+    let control = tokio::spawn(control::serve(
+        planes.listeners.control,
+        control::Parts {
+            policy: planes.policy.clone(),
+            leases: planes.leases.minter(),
+            audit: planes.audit.clone(),
+            metrics: planes.metrics.clone(),
+            clock: planes.clock,
+            ca_pem: planes.authority.certificate_pem().to_owned(),
+            proxy_url: planes.proxy_url,
+            credentials: health,
+        },
+        stop_planes.clone(),
+    ));
+    let readiness = readiness(planes.audit, planes.is_stopping);
+    let admin =
+        tokio::spawn(control::serve_admin(planes.listeners.admin, readiness, planes.metrics, stop_planes.clone()));
+    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, admin, sweeper] }
+}
+
+fn control_health(health: crate::credential::Health) -> control::CredentialHealth {
+    control::CredentialHealth {
+        name: health.name.to_string(),
+        source: health.source,
+        problem: health.problem,
+        version: health.version,
+    }
+}
+
+/// The truth about readiness. CA, policy and listeners are there, or there would be no admin listener to ask.
+fn readiness(audit: Audit, is_stopping: Arc<AtomicBool>) -> control::Readiness {
+    Arc::new(move || {
+        let audit = (!audit.state().is_healthy).then(|| "the audit cannot be written".to_owned());
+        let stopping = is_stopping.load(Ordering::Acquire).then(|| "draining".to_owned());
+        vec![("authority", None), ("policy", None), ("listeners", None), ("audit", audit), ("serving", stopping)]
+    })
+}
+
+/// Who this process is.
+#[must_use]
+pub fn own_identity() -> Identity {
+    Identity::Uid(rustix::process::geteuid().as_raw())
+}

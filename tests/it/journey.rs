@@ -1,0 +1,4 @@
+//! Each stage of a request, seen from outside.
+
+mod arriving;
+mod relaying;

@@ -1,0 +1,5 @@
+//! Everything from outside: the built binary, real sockets, a fake upstream.
+
+mod journey;
+mod promises;
+mod support;

@@ -1,0 +1,7 @@
+//! A file for each promise.
+
+mod a_credential_goes_only_to_its_own_hosts;
+mod a_nonce_opens_only_what_it_was_minted_for;
+mod dead_means_dead;
+mod every_decision_is_on_record;
+mod the_agent_never_sees_a_real_credential;

@@ -1,0 +1,24 @@
+//! A sidecar, an upstream and the actors.
+
+pub mod agent;
+pub mod authority;
+pub mod leak;
+pub mod orchestrator;
+pub mod policies;
+pub mod sidecar;
+pub mod stage;
+pub mod upstream;
+
+pub use agent::{Agent, Reply};
+pub use authority::TestAuthority;
+pub use orchestrator::Orchestrator;
+pub use sidecar::TestSidecar;
+pub use stage::Stage;
+pub use upstream::{FakeUpstream, Seen};
+
+/// A credential that occurs nowhere else; made afresh for each use.
+pub fn canary() -> String {
+    let mut random = [0u8; 20];
+    getrandom::fill(&mut random).expect("randomness");
+    format!("sk_live_{}", hex::encode(random))
+}

@@ -1,0 +1,71 @@
+//! Whoever mints: HTTP over the control socket.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+/// An orchestrator on a control socket.
+pub struct Orchestrator {
+    socket: PathBuf,
+}
+
+/// A minted nonce, as the API gave it.
+#[derive(Debug, Clone)]
+pub struct Minted {
+    pub nonce: String,
+    pub id: String,
+    pub answer: Value,
+}
+
+impl Orchestrator {
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// One call; status and body (null if there is none).
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let mut request = Request::builder().method(method).uri(path).header("host", "valetkey");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let (status, body) = self.send(request.body(Full::new(Bytes::from(body))).expect("a request")).await;
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// One request as it is.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
+        let stream = UnixStream::connect(&self.socket).await.expect("the control socket");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await.expect("an answer");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        connection.abort();
+        (status, body)
+    }
+
+    /// Mints with this body and expects it to work.
+    pub async fn mint_with(&self, body: Value) -> Minted {
+        let (status, answer) = self.call("POST", "/v1/nonces", Some(body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer:#}");
+        let text = |name: &str| answer[name].as_str().expect("a text").to_owned();
+        Minted { nonce: text("nonce"), id: text("id"), answer }
+    }
+
+    /// Mints for one service and scope.
+    pub async fn mint(&self, agent: &str, service: &str, scope: &str) -> Minted {
+        self.mint_with(json!({"agent": agent, "task": "task-1", "service": service, "scope": scope})).await
+    }
+
+    pub async fn revoke(&self, id: &str) {
+        let (status, answer) = self.call("DELETE", &format!("/v1/nonces/{id}"), None).await;
+        assert!(status.is_success(), "{status} {answer:#}");
+    }
+}

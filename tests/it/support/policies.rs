@@ -1,0 +1,77 @@
+//! Policies that several tests share.
+
+/// One API, `api.test`, whose upstream's CA is `{dir}/api.pem`; the agent may be anybody.
+pub const ONE_API: &str = r#"
+version = 1
+
+[credentials.api]
+source = "env"
+name = "API_KEY"
+hosts = ["api.test"]
+
+[services.api]
+hosts = ["api.test"]
+credential = "api"
+slots = ["bearer", "token", "basic-user", "basic-password", "header:x-api-key", "query:key"]
+upstream_ca = "{dir}/api.pem"
+
+[[services.api.scopes]]
+name = "read"
+risk = "low"
+allow = ["GET /{*path}"]
+
+[[services.api.scopes]]
+name = "write"
+risk = "medium"
+allow = ["POST /{*path}", "PUT /{*path}"]
+deny = ["POST /forbidden"]
+
+[[services.api.scopes]]
+name = "once"
+risk = "high"
+max_uses = 1
+allow = ["DELETE /{*path}"]
+
+[agents.worker]
+identity = ["any"]
+grants = { api = ["read", "write", "once"] }
+"#;
+
+/// Two APIs with credentials of their own: `api.test` (`API_KEY`) and `other.test` (`OTHER_KEY`).
+pub const TWO_APIS: &str = r#"
+version = 1
+
+[credentials.api]
+source = "env"
+name = "API_KEY"
+hosts = ["api.test"]
+
+[credentials.other]
+source = "env"
+name = "OTHER_KEY"
+hosts = ["other.test"]
+
+[services.api]
+hosts = ["api.test"]
+credential = "api"
+slots = ["bearer"]
+upstream_ca = "{dir}/api.pem"
+[[services.api.scopes]]
+name = "read"
+risk = "low"
+allow = ["GET /{*path}"]
+
+[services.other]
+hosts = ["other.test"]
+credential = "other"
+slots = ["bearer"]
+upstream_ca = "{dir}/other.pem"
+[[services.other.scopes]]
+name = "read"
+risk = "low"
+allow = ["GET /{*path}"]
+
+[agents.worker]
+identity = ["any"]
+grants = { api = ["read"], other = ["read"] }
+"#;
