@@ -97,7 +97,9 @@ fn query_and_slash_conditions_narrow_what_is_covered() {
 fn query_conditions_name_each_parameter_once() {
     let names = |names: &[&str]| QueryRule::Only(names.iter().map(ToString::to_string).collect());
     assert!(Rule::parse("GET /x", names(&["a", "b"]), false).is_ok());
-    for bad in [names(&["a", "a"]), names(&[""]), QueryRule::Exactly(vec![("a".into(), "1".into()), ("a".into(), "2".into())])] {
+    for bad in
+        [names(&["a", "a"]), names(&[""]), QueryRule::Exactly(vec![("a".into(), "1".into()), ("a".into(), "2".into())])]
+    {
         assert!(Rule::parse("GET /x", bad, false).is_err());
     }
 }

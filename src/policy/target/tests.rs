@@ -158,7 +158,9 @@ fn decode_leniently(bytes: &[u8]) -> Vec<u8> {
         if let (true, Some(byte)) = (escape, hex(bytes.get(at + 1..at + 3))) {
             out.push(u8::try_from(byte).unwrap());
             at += 3;
-        } else if let (true, Some(b'u' | b'U'), Some(point)) = (escape, bytes.get(at + 1), hex(bytes.get(at + 2..at + 6))) {
+        } else if let (true, Some(b'u' | b'U'), Some(point)) =
+            (escape, bytes.get(at + 1), hex(bytes.get(at + 2..at + 6)))
+        {
             out.extend(char::from_u32(point).unwrap_or('?').to_string().bytes());
             at += 6;
         } else {
@@ -184,9 +186,42 @@ fn has_dot_segment(path: &str) -> bool {
 
 fn evil() -> impl Strategy<Value = String> {
     let tokens = prop::sample::select(vec![
-        "/", "/", "/", "a", "v1", ".", "..", "%2e", "%2E", "%25", "2e", "2f", "5c", "%2f", "%2F", "%5c", "\\", ";", "%3b", "x=1",
-        "%00", "%20", "%c0%ae", "%ef%bc%8e", "%e2%80%a5", "%ef%bc%8f", "%e2%80%8b", "%u002e", "u002e", "%", "?", "#", "*", "%3f",
-        "%c3%a9", "+",
+        "/",
+        "/",
+        "/",
+        "a",
+        "v1",
+        ".",
+        "..",
+        "%2e",
+        "%2E",
+        "%25",
+        "2e",
+        "2f",
+        "5c",
+        "%2f",
+        "%2F",
+        "%5c",
+        "\\",
+        ";",
+        "%3b",
+        "x=1",
+        "%00",
+        "%20",
+        "%c0%ae",
+        "%ef%bc%8e",
+        "%e2%80%a5",
+        "%ef%bc%8f",
+        "%e2%80%8b",
+        "%u002e",
+        "u002e",
+        "%",
+        "?",
+        "#",
+        "*",
+        "%3f",
+        "%c3%a9",
+        "+",
     ]);
     prop::collection::vec(tokens, 0..12).prop_map(|tokens| format!("/{}", tokens.concat()))
 }
