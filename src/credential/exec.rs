@@ -204,8 +204,9 @@ mod tests {
         let script = "cat; [ -z \"$HOME$CARGO_MANIFEST_DIR\" ] && [ \"$(pwd)\" = / ] && echo \"$VK_TOKEN\"";
         let source = shell_with(script, &["VK_TOKEN", "VK_UNSET"], &taken, EXEC_TIMEOUT);
         assert_eq!(bytes_count(&source).await, Ok(10));
-        let source = shell_with("echo \"$CARGO_MANIFEST_DIR\"", &["CARGO_MANIFEST_DIR"], &taken, EXEC_TIMEOUT);
-        assert_eq!(bytes_count(&source).await, Ok(env!("CARGO_MANIFEST_DIR").len()));
+        let path = std::env::var("PATH").unwrap();
+        let source = shell_with("echo \"$PATH\"", &["PATH"], &taken, EXEC_TIMEOUT);
+        assert_eq!(bytes_count(&source).await, Ok(path.len()), "from the process environment");
     }
 
     #[tokio::test]
