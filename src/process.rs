@@ -73,5 +73,6 @@ fn io_kind(e: rustix::io::Errno) -> std::io::ErrorKind {
     std::io::Error::from(e).kind()
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
