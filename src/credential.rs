@@ -1,10 +1,31 @@
 //! Where real secrets come from: environment, file, command; later sources come behind the same trait.
+//!
+//! - `source`: the trait, and all that can go wrong
+//! - `environment`, `file`, `exec`: the sources
+//! - `slot`: one credential with its value in use, its one load under way, its pause after a failure
 
+mod environment;
+pub mod exec;
+pub mod file;
+pub mod slot;
+pub mod source;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use self::exec::{ExecSource, ExecSpec};
+use self::file::FileSource;
+use self::slot::{Label, Slot};
 use crate::clock::SharedClock;
 use crate::model::{Credential, CredentialName};
+
+/// Most credentials that [`Credentials::probe`] tries at a time.
+const PROBES_MAX: usize = 16;
 
 /// One `[credentials.NAME]` of the policy.
 #[derive(Debug, Clone)]
@@ -13,6 +34,9 @@ pub struct Spec {
     pub name: CredentialName,
     /// Where it comes from.
     pub source: SourceSpec,
+    /// True where a service that uses it scrubs answers: then less than 16 bytes are refused, since
+    /// they could not be searched for without false finds. The default is true.
+    pub scrubbed: bool,
 }
 
 /// Where a credential comes from.
@@ -23,15 +47,15 @@ pub enum SourceSpec {
         /// The variable.
         name: String,
     },
-    /// A file, read again when it changes.
+    /// A file, read again when it changes: at most 64 KiB, one line end after the credential is dropped.
     File {
         /// The file; links are followed (Kubernetes swaps `..data`).
-        path: std::path::PathBuf,
+        path: PathBuf,
     },
     /// A command, run when a value is needed and the last one is over.
     Exec {
         /// Absolute path that others cannot write.
-        command: std::path::PathBuf,
+        command: PathBuf,
         /// Arguments.
         arguments: Vec<String>,
         /// Names of variables that it gets.
@@ -44,10 +68,11 @@ pub enum SourceSpec {
 }
 
 /// A credential with its version; a new value has a new version.
+#[derive(Debug)]
 pub struct Versioned {
     /// Which one.
     pub name: CredentialName,
-    /// Counts up in this process with every change of the value.
+    /// Counts up in this process with every change of the value, and when a value comes back after a failure.
     pub version: u64,
     /// The secret.
     pub credential: Credential,
@@ -68,42 +93,216 @@ pub struct Health {
     pub name: CredentialName,
     /// `env`, `file`, `exec`.
     pub source: &'static str,
-    /// What is wrong, in words that hold no value; `None` when it can be had.
+    /// What was wrong when it was last needed, in words that hold no value; `None` when it could be had or was not needed yet.
     pub problem: Option<String>,
-    /// Version in use, 0 before the first.
+    /// Version of the last value, 0 before the first.
     pub version: u64,
 }
 
 /// All credentials of the policy.
-pub struct Credentials {}
+pub struct Credentials {
+    slots: HashMap<CredentialName, Arc<Slot>>,
+}
 
 impl Credentials {
     /// Takes the environment's values over from `environment` (already taken out of the process environment).
+    ///
+    /// A command's variables are looked for there and then in the process environment.
     #[must_use]
-    pub fn new(
-        _specs: Vec<Spec>,
-        _environment: std::collections::HashMap<String, zeroize::Zeroizing<String>>,
-        _clock: SharedClock,
-    ) -> Self {
-        todo!()
+    #[expect(clippy::needless_pass_by_value, reason = "a handle; each credential gets one of its own")]
+    pub fn new(specs: Vec<Spec>, environment: HashMap<String, Zeroizing<String>>, clock: SharedClock) -> Self {
+        let slot = |spec: Spec| (spec.name.clone(), open(spec, &environment, &clock));
+        let slots = specs.into_iter().map(slot).collect();
+        // What no credential uses is wiped here too.
+        drop(environment);
+        Self { slots }
     }
 
     /// The present value; single-flight where it has to be fetched.
     ///
+    /// Takes no lock and allocates nothing while the value in use holds. What is wrong is remembered
+    /// for a moment (250 ms for a file, up to 30 s for a command), and answered without trying again.
+    ///
     /// # Errors
     /// [`Unavailable`].
-    pub async fn fetch(&self, _name: &CredentialName) -> Result<Arc<Versioned>, Unavailable> {
-        todo!()
+    pub async fn fetch(&self, name: &CredentialName) -> Result<Arc<Versioned>, Unavailable> {
+        match self.slots.get(name) {
+            Some(slot) => slot.fetch().await,
+            None => Err(Unavailable { retry_after: None }),
+        }
     }
 
-    /// How all of them are doing.
+    /// How all of them are doing, by name.
     #[must_use]
     pub fn health(&self) -> Vec<Health> {
-        todo!()
+        let mut all: Vec<Health> = self.slots.values().map(|slot| slot.health()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// Tries all once, so that what is missing is said at start.
     pub async fn probe(&self) {
-        todo!()
+        let slots: Vec<&Arc<Slot>> = self.slots.values().collect();
+        for some in slots.chunks(PROBES_MAX) {
+            let mut probes = JoinSet::new();
+            for &slot in some {
+                let slot = Arc::clone(slot);
+                // What came of it is in the slot's health.
+                probes.spawn(async move { slot.fetch().await.is_ok() });
+            }
+            while probes.join_next().await.is_some() {}
+        }
+    }
+}
+
+fn open(spec: Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &SharedClock) -> Arc<Slot> {
+    let Spec { name, source, scrubbed } = spec;
+    let label = |source, subject| Label { name, source, subject, scrubbed };
+    let clock = Arc::clone(clock);
+    match source {
+        SourceSpec::Env { name } => {
+            let outcome = environment::find(&name, environment);
+            Slot::settled(label("env", format!("environment variable {name}")), outcome, clock)
+        }
+        SourceSpec::File { path } => {
+            let label = label("file", format!("file {}", path.display()));
+            Slot::sourced(label, Box::new(FileSource::new(path)), clock)
+        }
+        SourceSpec::Exec { command, arguments, environment: variables, ttl, timeout } => {
+            let label = label("exec", format!("command {}", command.display()));
+            let spec = ExecSpec { command, arguments, environment: variables, ttl, timeout };
+            Slot::sourced(label, Box::new(ExecSource::new(spec, environment, Arc::clone(&clock))), clock)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const FIRST: &str = "sk_live_first_0000";
+    const SECOND: &str = "sk_live_second_000";
+
+    fn name(name: &str) -> CredentialName {
+        CredentialName::parse(name).unwrap()
+    }
+
+    fn spec(text: &str, source: SourceSpec) -> Spec {
+        Spec { name: name(text), source, scrubbed: true }
+    }
+
+    fn env(text: &str, variable: &str) -> Spec {
+        spec(text, SourceSpec::Env { name: variable.to_owned() })
+    }
+
+    fn file(text: &str, path: &Path) -> Spec {
+        spec(text, SourceSpec::File { path: path.to_owned() })
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> HashMap<String, Zeroizing<String>> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned()))).collect()
+    }
+
+    async fn version(credentials: &Credentials, text: &str) -> Result<u64, Unavailable> {
+        credentials.fetch(&name(text)).await.map(|versioned| versioned.version)
+    }
+
+    #[tokio::test]
+    async fn variables_are_there_or_not_for_good() {
+        let specs = vec![env("a", "A"), env("b", "B"), env("c", "C"), env("d", "D")];
+        let given = environment(&[("A", FIRST), ("B", "short"), ("C", "sk_live_\r\nInjected: 1")]);
+        let credentials = Credentials::new(specs, given, ManualClock::new());
+        assert_eq!(version(&credentials, "a").await, Ok(1));
+        for missing in ["b", "c", "d", "unknown"] {
+            assert_eq!(version(&credentials, missing).await, Err(Unavailable { retry_after: None }));
+        }
+        let problems: Vec<_> = credentials.health().into_iter().map(|health| health.problem).collect();
+        let [None, Some(short), Some(bad), Some(unset)] = &problems[..] else { panic!("{problems:?}") };
+        assert!(short.starts_with("environment variable B is shorter than 16 bytes"), "{short}");
+        assert!(bad.starts_with("environment variable C holds a control character"), "{bad}");
+        assert_eq!(unset, "environment variable D is not set");
+        assert!(!format!("{problems:?}").contains("sk_live"));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_is_followed_and_garbage_ends_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let clock = ManualClock::new();
+        let credentials = Credentials::new(vec![file("f", &path)], HashMap::new(), Arc::clone(&clock) as _);
+        let look = async |content: Option<&str>| {
+            match content {
+                Some(content) => std::fs::write(&path, content).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            clock.advance(Duration::from_millis(250));
+            version(&credentials, "f").await.ok()
+        };
+        assert_eq!(look(Some(FIRST)).await, Some(1));
+        assert_eq!(look(Some(FIRST)).await, Some(1), "touched, not changed");
+        assert_eq!(look(Some(SECOND)).await, Some(2), "the same length");
+        assert_eq!(look(Some("")).await, None);
+        assert_eq!(look(Some("sk_live_\nsecond_000")).await, None);
+        assert_eq!(look(Some(SECOND)).await, Some(3));
+        assert_eq!(look(None).await, None);
+        let problem = credentials.health().remove(0).problem.unwrap();
+        assert_eq!(problem, format!("file {} cannot be read: entity not found", path.display()));
+    }
+
+    #[tokio::test]
+    async fn the_swap_of_a_mounted_secret_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (generation, value) in [("..1", FIRST), ("..2", SECOND)] {
+            std::fs::create_dir(at(generation)).unwrap();
+            std::fs::write(at(generation).join("key"), value).unwrap();
+        }
+        symlink("..1", at("..data")).unwrap();
+        symlink("..data/key", at("key")).unwrap();
+        let clock = ManualClock::new();
+        let credentials = Credentials::new(vec![file("f", &at("key"))], HashMap::new(), Arc::clone(&clock) as _);
+        assert_eq!(version(&credentials, "f").await, Ok(1));
+        symlink("..2", at("..data_tmp")).unwrap();
+        std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        std::fs::remove_dir_all(at("..1")).unwrap();
+        clock.advance(file::FILE_CHECK_EVERY);
+        assert_eq!(version(&credentials, "f").await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_when_its_value_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let runs = directory.path().join("runs");
+        let script = format!("echo >>{0}; wc -l <{0} | xargs printf 'sk_live_run_number_%s\\n'", runs.display());
+        let source = SourceSpec::Exec {
+            command: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), script],
+            environment: vec!["PATH".to_owned()],
+            ttl: Duration::from_secs(60),
+            timeout: exec::EXEC_TIMEOUT,
+        };
+        let clock = ManualClock::new();
+        let credentials = Credentials::new(vec![spec("e", source)], HashMap::new(), Arc::clone(&clock) as _);
+        credentials.probe().await;
+        assert_eq!(version(&credentials, "e").await, Ok(1));
+        clock.advance(Duration::from_secs(59));
+        assert_eq!(version(&credentials, "e").await, Ok(1));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(version(&credentials, "e").await, Ok(2));
+        assert_eq!(std::fs::read(runs).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn probing_finds_what_is_missing() {
+        let missing = Path::new("/nonexistent/key");
+        let specs = (0..40).map(|n| file(&format!("f{n:02}"), missing)).collect();
+        let credentials = Credentials::new(specs, HashMap::new(), ManualClock::new());
+        assert!(credentials.health().iter().all(|health| health.problem.is_none()));
+        credentials.probe().await;
+        assert!(credentials.health().iter().all(|health| health.problem.is_some()));
     }
 }

@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod policy;
+pub mod process;
 pub mod proxy;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// Longest credential, in bytes: what fits a header line of the strictest well-known servers.
@@ -31,6 +32,7 @@ impl Credential {
     ///
     /// # Errors
     /// [`CredentialError`] when it could not stand in a header field: header injection stops here.
+    #[expect(clippy::needless_pass_by_value, reason = "the caller's copy ends here, wiped")]
     pub fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, CredentialError> {
         match bytes.len() {
             0 => Err(CredentialError::Empty),
@@ -50,6 +52,18 @@ impl Credential {
     #[must_use]
     pub fn bytes_count(&self) -> usize {
         self.0.len()
+    }
+
+    /// True when both hold the same bytes; takes the same time wherever two of one length differ.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// True when it is long enough to be searched for in answers: [`CREDENTIAL_BYTES_SCRUBBABLE`] or more.
+    #[must_use]
+    pub fn is_scrubbable(&self) -> bool {
+        self.0.len() >= CREDENTIAL_BYTES_SCRUBBABLE
     }
 }
 
@@ -74,6 +88,21 @@ mod tests {
         }
         assert_eq!(parse(b"").err(), Some(CredentialError::Empty));
         assert_eq!(parse(&[b'a'; 8193]).err(), Some(CredentialError::TooLong));
+    }
+
+    #[test]
+    fn sameness_is_of_every_byte_and_the_length() {
+        let secret = parse(b"sk_live_1234567890").unwrap();
+        assert!(secret.same_as(&parse(b"sk_live_1234567890").unwrap()));
+        for other in [&b"sk_live_1234567891"[..], b"Sk_live_1234567890", b"sk_live_123456789"] {
+            assert!(!secret.same_as(&parse(other).unwrap()));
+        }
+    }
+
+    #[test]
+    fn sixteen_bytes_can_be_searched_for() {
+        assert!(!parse(&[b'a'; 15]).unwrap().is_scrubbable());
+        assert!(parse(&[b'a'; 16]).unwrap().is_scrubbable());
     }
 
     #[test]

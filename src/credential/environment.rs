@@ -1,0 +1,21 @@
+//! `source = "env"`: a value that the process was started with.
+//!
+//! It cannot change, so there is nothing to load later: it is handed in once, after it was
+//! taken out of the process environment.
+
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use super::source::{Loaded, Problem};
+use crate::model::Credential;
+
+/// Finds the value of the variable `name`.
+///
+/// # Errors
+/// [`Problem::Unset`], or why it cannot be a credential. No line end is dropped here: a variable holds what was put into it.
+pub(super) fn find(name: &str, environment: &HashMap<String, Zeroizing<String>>) -> Result<Loaded, Problem> {
+    let value = environment.get(name).ok_or(Problem::Unset)?;
+    let credential = Credential::parse(Zeroizing::new(value.as_bytes().to_vec()))?;
+    Ok(Loaded { credential, expires_at: None })
+}
