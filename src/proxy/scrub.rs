@@ -1,53 +1,118 @@
 //! An answer leaves without any echo of the credential.
+//!
+//! What is found is masked with `*`, byte for byte, so that lengths stay what they were. What cannot be searched is
+//! withheld: an answer in an encoding other than gzip, stacked encodings, and parts of a whole (206), since a secret
+//! can be carried out of two halves.
+//!
+//! - `forms`: the spellings of a credential that are searched for, and the limits of that list
+//! - `masker`: the search over any split into chunks
+//! - `head`: headers, trailers and the reason phrase
+//! - `gunzip`: gzip, opened in bounded memory
+//! - `body`: the answer's body, searched as it streams
+//! - `accept`: what upstream is told that we can read
+//!
+//! Digests and validators. An identity body keeps `ETag`, `Content-MD5` and the digest fields: where something was
+//! masked they no longer fit, which tells the truth. A gzip body is always encoded anew, so the digests of its encoded
+//! bytes (`Content-MD5`, `Digest`, `Content-Digest`, `Repr-Digest`) are removed. `ETag` stays even there: the client
+//! sends it back to the upstream that made it, and ranges, for which a strong validator matters, are never asked for.
+
+mod accept;
+mod body;
+mod forms;
+mod gunzip;
+mod head;
+mod masker;
 
 use bytes::Bytes;
-use http::Response;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+
+pub use accept::narrow_accept_encoding;
+pub use body::{ScrubError, ScrubbedBody};
+pub use masker::{Masker, Needles};
 
 use crate::model::Denial;
 
-/// What is searched for: the credential in the form that went out and in every documented encoding. Cheap to clone;
-/// made once per credential version (only `inject` makes one).
-#[derive(Clone)]
-pub struct Needles {}
-
-impl Needles {
-    /// Compiles the search for `secret` and for the forms in which it `went_out` (header values, a Basic blob, …).
-    #[must_use]
-    pub fn new(_secret: &[u8], _went_out: &[&[u8]]) -> Self {
-        todo!()
-    }
+/// How a body is encoded: what can be searched, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
 }
 
-/// A body whose every echo of the credential is masked with the same length.
-pub struct ScrubbedBody<B>(B);
-
-/// Masks status reason, headers, trailers and body. `is_bodyless` for answers to HEAD and 204, 304.
+/// Masks status reason, headers, trailers and body. `is_bodyless` for answers to HEAD and 204, 304, whose framing
+/// and encoding headers describe a body that is not there and stay as they are.
 ///
 /// # Errors
 /// [`Denial::AnswerUnscrubbable`] for an encoding that cannot be searched, and for a 206.
-pub fn scrub<B>(
-    _answer: Response<B>,
-    _needles: &Needles,
-    _is_bodyless: bool,
-) -> Result<Response<ScrubbedBody<B>>, Denial>
+pub fn scrub<B>(answer: Response<B>, needles: &Needles, is_bodyless: bool) -> Result<Response<ScrubbedBody<B>>, Denial>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    todo!()
+    let (mut parts, body) = answer.into_parts();
+    let body = if is_bodyless {
+        ScrubbedBody::identity(body, needles.clone())
+    } else {
+        match searchable(parts.status, &parts.headers)? {
+            Encoding::Identity => ScrubbedBody::identity(body, needles.clone()),
+            Encoding::Gzip => {
+                forget_encoded_bytes(&mut parts.headers);
+                ScrubbedBody::gzip(body, needles.clone())
+            }
+        }
+    };
+    head::mask_headers(&mut parts.headers, needles);
+    head::mask_reason(&mut parts.extensions, needles);
+    Ok(Response::from_parts(parts, body))
 }
 
-/// What to ask of upstream, so that its answer can be searched.
-#[must_use]
-pub fn narrow_accept_encoding(_headers: &http::HeaderMap) -> http::HeaderValue {
-    todo!()
-}
-impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for ScrubbedBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
-        std::pin::Pin::new(&mut self.0).poll_frame(cx)
+/// The encoding of a body that can be searched from its first byte to its last.
+fn searchable(status: StatusCode, headers: &HeaderMap) -> Result<Encoding, Denial> {
+    let is_part = status == StatusCode::PARTIAL_CONTENT || headers.get_all(CONTENT_TYPE).iter().any(is_byteranges);
+    if is_part || !headers.get_all(TRANSFER_ENCODING).iter().all(|value| is_token(value.as_bytes(), b"chunked")) {
+        return Err(Denial::AnswerUnscrubbable);
+    }
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    match (encodings.next(), encodings.next()) {
+        (None, _) => Ok(Encoding::Identity),
+        (Some(one), None) => encoding(one.as_bytes()).ok_or(Denial::AnswerUnscrubbable),
+        (Some(_), Some(_)) => Err(Denial::AnswerUnscrubbable),
     }
 }
+
+/// One content coding (RFC 9110, 8.4.1), by its exact name: `x-gzip` is gzip, a list is refused.
+fn encoding(value: &[u8]) -> Option<Encoding> {
+    let named = |name: &[u8]| is_token(value, name);
+    if value.trim_ascii().is_empty() || named(b"identity") {
+        Some(Encoding::Identity)
+    } else if named(b"gzip") || named(b"x-gzip") {
+        Some(Encoding::Gzip)
+    } else {
+        None
+    }
+}
+
+fn is_token(value: &[u8], token: &[u8]) -> bool {
+    value.trim_ascii().eq_ignore_ascii_case(token)
+}
+
+fn is_byteranges(value: &http::HeaderValue) -> bool {
+    const BYTERANGES: &[u8] = b"multipart/byteranges";
+    let value = value.as_bytes().trim_ascii_start();
+    value.len() >= BYTERANGES.len() && value[..BYTERANGES.len()].eq_ignore_ascii_case(BYTERANGES)
+}
+
+/// Drops what was said of the encoded bytes: they are about to change.
+fn forget_encoded_bytes(headers: &mut HeaderMap) {
+    const DIGESTS: [HeaderName; 5] = [
+        CONTENT_LENGTH,
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("digest"),
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+    ];
+    head::remove_all(headers, &DIGESTS);
+}
+
+#[cfg(test)]
+mod tests;

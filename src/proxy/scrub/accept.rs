@@ -1,0 +1,63 @@
+//! What upstream is told that we can read.
+
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
+
+/// The `Accept-Encoding` to send upstream: `gzip` if the client accepts it (by name or by `*`, with a weight above
+/// zero), else `identity`. A client that sends no field is not known to decode anything (RFC 9110, 12.5.3).
+#[must_use]
+pub fn narrow_accept_encoding(request: &HeaderMap) -> HeaderValue {
+    let mut named = None;
+    let mut any = false;
+    for value in request.get_all(ACCEPT_ENCODING) {
+        for item in value.as_bytes().split(|&byte| byte == b',') {
+            let mut parts = item.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+            let coding = parts.next().unwrap_or_default();
+            let accepted = !parts.any(is_weight_zero);
+            if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
+                named = Some(named.unwrap_or(false) || accepted);
+            } else if coding == b"*" {
+                any = accepted;
+            }
+        }
+    }
+    HeaderValue::from_static(if named.unwrap_or(any) { "gzip" } else { "identity" })
+}
+
+/// `q=0`, `q=0.0`, `q=0.00`, `q=0.000` (RFC 9110, 12.4.2).
+fn is_weight_zero(parameter: &[u8]) -> bool {
+    let Some(weight) = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q=")) else { return false };
+    !weight.is_empty() && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_is_asked_for_gzip_or_nothing() {
+        let cases: [(&[&str], &str); 14] = [
+            (&[], "identity"),
+            (&[""], "identity"),
+            (&["gzip"], "gzip"),
+            (&["GZip"], "gzip"),
+            (&["x-gzip"], "gzip"),
+            (&["gzip, deflate, br, zstd"], "gzip"),
+            (&["br;q=1.0, gzip;q=0.8, *;q=0.1"], "gzip"),
+            (&["deflate, br"], "identity"),
+            (&["*"], "gzip"),
+            (&["*;q=0"], "identity"),
+            (&["gzip;q=0, *"], "identity"),
+            (&["gzip ; q=0.000"], "identity"),
+            (&["identity;q=0, *;Q=0.5"], "gzip"),
+            (&["br", "gzip"], "gzip"),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(narrow_accept_encoding(&headers), *expected, "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The answer's body, searched as it streams.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::gunzip::{Gunzip, GunzipError};
+use super::head::mask_headers;
+use super::{Masker, Needles};
+
+/// Opened gzip is taken in steps of this many bytes: all the memory that a bomb can fill.
+const STEP_BYTES: usize = 32 * 1024;
+/// Encoded bytes are sent on once there are this many, or when upstream pauses.
+const SEND_BYTES: usize = 16 * 1024;
+/// Opened bytes in one poll at most, so that one stream does not keep the others waiting.
+const POLL_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a body broke off: the client sees an aborted answer, never a clean end.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrubError {
+    /// The upstream's body broke off.
+    #[error("the upstream's body broke off")]
+    Inner(#[source] Box<dyn Error + Send + Sync>),
+    /// The body says that it is gzip, and is damaged, ends early, or goes on after its end.
+    #[error("the upstream's gzip is damaged or ends early")]
+    Corrupt,
+    /// The body grows more than a thousandfold, and beyond 1 MiB.
+    #[error("the upstream's gzip grows beyond any honest ratio")]
+    Bomb,
+}
+
+impl From<GunzipError> for ScrubError {
+    fn from(error: GunzipError) -> Self {
+        match error {
+            GunzipError::Corrupt => Self::Corrupt,
+            GunzipError::Bomb => Self::Bomb,
+        }
+    }
+}
+
+/// A body whose every echo of the credential is masked with the same length.
+pub struct ScrubbedBody<B> {
+    inner: B,
+    needles: Needles,
+    masker: Masker,
+    /// Of a gzip body.
+    recoder: Option<Box<Recoder>>,
+    flow: Flow,
+}
+
+/// Where the body stands.
+enum Flow {
+    Open,
+    /// All data was delivered, this was not.
+    Trailers(HeaderMap),
+    Ended,
+    /// Broken off: `is_end_stream` stays false, so that nobody takes it for complete.
+    Failed,
+}
+
+/// Between opened and encoded bytes.
+struct Recoder {
+    gunzip: Gunzip,
+    encoder: GzEncoder<Vec<u8>>,
+    /// What came and is not opened yet.
+    input: Bytes,
+    /// The last step filled its output, so there may be more without further input.
+    has_more: bool,
+    /// Bytes went into the encoder that a flush has not brought out.
+    is_dirty: bool,
+    scratch: Box<[u8]>,
+}
+
+impl<B> ScrubbedBody<B> {
+    pub(super) fn identity(inner: B, needles: Needles) -> Self {
+        Self { inner, masker: Masker::new(needles.clone()), needles, recoder: None, flow: Flow::Open }
+    }
+
+    pub(super) fn gzip(inner: B, needles: Needles) -> Self {
+        Self { recoder: Some(Box::new(Recoder::new())), ..Self::identity(inner, needles) }
+    }
+}
+
+impl<B> Body for ScrubbedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = ScrubError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.flow, Flow::Ended) {
+            Flow::Open => this.flow = Flow::Open,
+            Flow::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Flow::Ended => return Poll::Ready(None),
+            Flow::Failed => {
+                this.flow = Flow::Failed;
+                return Poll::Ready(None);
+            }
+        }
+        let polled = if this.recoder.is_some() { this.poll_gzip(context) } else { this.poll_identity(context) };
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            this.flow = Flow::Failed;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self.flow {
+            Flow::Open => {
+                let is_settled = match &self.recoder {
+                    None => self.masker.held_bytes() == 0,
+                    Some(recoder) => recoder.is_untouched(),
+                };
+                is_settled && self.inner.is_end_stream()
+            }
+            Flow::Ended => true,
+            Flow::Trailers(_) | Flow::Failed => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.flow, &self.recoder) {
+            (Flow::Open, None) => {
+                let held = self.masker.held_bytes() as u64;
+                let inner = self.inner.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(inner.lower().saturating_add(held));
+                if let Some(upper) = inner.upper() {
+                    hint.set_upper(upper.saturating_add(held));
+                }
+                hint
+            }
+            (Flow::Open, Some(_)) => SizeHint::default(),
+            (Flow::Trailers(_) | Flow::Ended | Flow::Failed, _) => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> ScrubbedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_identity(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        loop {
+            match ready!(self.poll_inner(context)) {
+                Some(Ok(Received::Data(data))) => {
+                    let safe = self.masker.push(data);
+                    // All of it held back: at most as often as a form has bytes.
+                    if !safe.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(safe))));
+                    }
+                }
+                Some(Ok(Received::Trailers(trailers))) => self.flow = Flow::Trailers(trailers),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.flow = Flow::Ended,
+            }
+            if !matches!(self.flow, Flow::Open) {
+                let rest = self.masker.finish();
+                return self.deliver_last(rest);
+            }
+        }
+    }
+
+    fn poll_gzip(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        let Some(mut recoder) = self.recoder.take() else { return Poll::Ready(None) };
+        let polled = self.poll_recoder(&mut recoder, context);
+        self.recoder = Some(recoder);
+        polled
+    }
+
+    fn poll_recoder(
+        &mut self,
+        recoder: &mut Recoder,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        let mut opened_bytes = 0;
+        loop {
+            while recoder.has_work() {
+                opened_bytes += recoder.step(&mut self.masker)?;
+                if recoder.encoded_bytes() >= SEND_BYTES || opened_bytes >= POLL_BYTES_MAX {
+                    return recoder.send(context);
+                }
+            }
+            match self.poll_inner(context) {
+                Poll::Ready(Some(Ok(Received::Data(data)))) => recoder.input = data,
+                Poll::Ready(Some(Ok(Received::Trailers(trailers)))) => self.flow = Flow::Trailers(trailers),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => self.flow = Flow::Ended,
+                // Upstream pauses: what is known goes out now, as an event that somebody may wait for.
+                Poll::Pending if recoder.is_dirty => {
+                    let sent = recoder.flush()?;
+                    return if sent.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(sent)))) };
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            if !matches!(self.flow, Flow::Open) {
+                let rest = recoder.finish(&mut self.masker)?;
+                return self.deliver_last(rest);
+            }
+        }
+    }
+
+    /// The last data, if any; then the trailers, if any.
+    fn deliver_last(&mut self, rest: Bytes) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        if !rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(rest))));
+        }
+        match std::mem::replace(&mut self.flow, Flow::Ended) {
+            Flow::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Flow::Open | Flow::Ended | Flow::Failed => Poll::Ready(None),
+        }
+    }
+
+    /// The next frame of the upstream's body, trailers masked.
+    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Received, ScrubError>>> {
+        loop {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(ScrubError::Inner(error.into())))),
+                Some(Ok(frame)) => frame,
+            };
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Poll::Ready(Some(Ok(Received::Data(data)))),
+                Err(frame) => {
+                    // A frame that is neither data nor trailers has no bytes to send on.
+                    if let Ok(mut trailers) = frame.into_trailers() {
+                        mask_headers(&mut trailers, &self.needles);
+                        return Poll::Ready(Some(Ok(Received::Trailers(trailers))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Received {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Recoder {
+    fn new() -> Self {
+        Self {
+            gunzip: Gunzip::new(),
+            encoder: GzEncoder::new(Vec::new(), Compression::fast()),
+            input: Bytes::new(),
+            has_more: false,
+            is_dirty: false,
+            scratch: vec![0; STEP_BYTES].into(),
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.has_more || !self.input.is_empty()
+    }
+
+    /// True before the first byte: an empty body has no gzip in it.
+    fn is_untouched(&self) -> bool {
+        self.gunzip.is_untouched() && self.input.is_empty()
+    }
+
+    fn encoded_bytes(&self) -> usize {
+        self.encoder.get_ref().len()
+    }
+
+    /// Opens one step, masks it, encodes it; gives the number of opened bytes.
+    fn step(&mut self, masker: &mut Masker) -> Result<usize, GunzipError> {
+        let step = self.gunzip.step(&self.input, &mut self.scratch)?;
+        self.input.advance(step.read);
+        self.has_more = step.written == self.scratch.len();
+        let safe = masker.push(Bytes::copy_from_slice(&self.scratch[..step.written]));
+        self.encode(&safe)?;
+        Ok(step.written)
+    }
+
+    fn encode(&mut self, text: &[u8]) -> Result<(), GunzipError> {
+        self.is_dirty |= !text.is_empty();
+        // Writing to memory does not fail.
+        self.encoder.write_all(text).map_err(|_| GunzipError::Corrupt)
+    }
+
+    /// What is encoded so far, without waiting for more of a block; asks to be polled again if that is nothing.
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+        let sent = if self.encoded_bytes() > 0 { self.take() } else { self.flush()? };
+        if sent.is_empty() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(sent))))
+    }
+
+    fn take(&mut self) -> Bytes {
+        std::mem::take(self.encoder.get_mut()).into()
+    }
+
+    fn flush(&mut self) -> Result<Bytes, GunzipError> {
+        self.is_dirty = false;
+        self.encoder.flush().map_err(|_| GunzipError::Corrupt)?;
+        Ok(self.take())
+    }
+
+    fn finish(&mut self, masker: &mut Masker) -> Result<Bytes, GunzipError> {
+        if !self.gunzip.may_end() {
+            return Err(GunzipError::Corrupt);
+        }
+        if self.gunzip.is_untouched() {
+            return Ok(Bytes::new());
+        }
+        let rest = masker.finish();
+        self.encode(&rest)?;
+        self.encoder.try_finish().map_err(|_| GunzipError::Corrupt)?;
+        Ok(self.take())
+    }
+}

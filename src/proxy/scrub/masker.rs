@@ -1,0 +1,377 @@
+//! The search over any split into chunks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use bytes::{Bytes, BytesMut};
+
+use super::forms::{self, FORM_BYTES_MIN, Form};
+
+/// Length of the beginning of a form by which it is looked for, in bytes; what follows is compared. Short enough for an
+/// automaton that fits the cache however long the credential is, long enough that ordinary text seldom has one.
+const HEAD_BYTES: usize = 8;
+const _: () = assert!(HEAD_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the head it is found by");
+
+/// What masked bytes become: may stand in a header, in JSON, in XML and in a URL.
+const MASK: u8 = b'*';
+
+/// What is searched for: the credential in the form that went out and in every documented encoding. Cheap to clone;
+/// made once per credential version (only `inject` makes one).
+///
+/// Forms are wiped when the last clone is dropped. The automaton keeps copies of the first eight bytes of each form,
+/// which its crate does not wipe.
+#[derive(Clone)]
+pub struct Needles(Arc<Compiled>);
+
+struct Compiled {
+    forms: Vec<Form>,
+    /// Finds the heads, each of which is there once, in any letter case.
+    automaton: AhoCorasick,
+    /// The heads by the automaton's pattern number: lower-case bytes, and the forms that begin so.
+    heads: Vec<Head>,
+    /// Whether a head begins with this byte, in either case.
+    begins: [bool; 256],
+}
+
+struct Head {
+    bytes: [u8; HEAD_BYTES],
+    forms: Range<usize>,
+}
+
+/// What a search saw.
+#[derive(Default)]
+struct Found {
+    /// What is to be masked: ordered, neither touching nor overlapping.
+    ranges: Vec<Range<usize>>,
+    /// Where the longest end of the text begins that could grow into a form; the text's length if none does.
+    open_from: usize,
+}
+
+impl Needles {
+    /// Compiles the search for `secret` and for the forms in which it `went_out` (header values, a Basic blob, …).
+    /// Forms shorter than 12 bytes are not searched for: a credential under 16 bytes is not one to scrub.
+    #[must_use]
+    pub fn new(secret: &[u8], went_out: &[&[u8]]) -> Self {
+        let forms = forms::all(secret, went_out);
+        let heads = heads(&forms);
+        let mut begins = [false; 256];
+        for head in &heads {
+            begins[usize::from(head.bytes[0])] = true;
+            begins[usize::from(head.bytes[0].to_ascii_uppercase())] = true;
+        }
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .ascii_case_insensitive(true)
+            .build(heads.iter().map(|head| head.bytes))
+            .expect("some hundred heads of eight bytes are far below the automaton's limit of 2^31 states");
+        Self(Arc::new(Compiled { forms, automaton, heads, begins }))
+    }
+
+    /// The text with every form masked, or `None` if there is none in it.
+    pub(super) fn mask(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if text.len() < FORM_BYTES_MIN {
+            return None;
+        }
+        let found = self.0.search(text);
+        if found.ranges.is_empty() {
+            return None;
+        }
+        let mut masked = text.to_vec();
+        for range in found.ranges {
+            masked[range].fill(MASK);
+        }
+        Some(masked)
+    }
+}
+
+/// The distinct beginnings of sorted forms.
+fn heads(forms: &[Form]) -> Vec<Head> {
+    let mut heads: Vec<Head> = Vec::new();
+    for (index, form) in forms.iter().enumerate() {
+        let Some(&bytes) = form.first_chunk::<HEAD_BYTES>() else { continue };
+        match heads.last_mut() {
+            Some(last) if last.bytes == bytes => last.forms.end = index + 1,
+            _ => heads.push(Head { bytes, forms: index..index + 1 }),
+        }
+    }
+    heads
+}
+
+impl Compiled {
+    fn search(&self, text: &[u8]) -> Found {
+        let mut found = Found { ranges: Vec::new(), open_from: text.len() };
+        if self.heads.is_empty() {
+            return found;
+        }
+        let mut at = 0;
+        // All heads have one length, so that the first to end is the first to begin, and no two begin at one place.
+        while let Some(head) = self.automaton.find(Input::new(text).range(at..)) {
+            self.judge(text, head.start(), &self.heads[head.pattern().as_usize()], &mut found);
+            at = head.start() + 1;
+        }
+        self.judge_end(text, &mut found);
+        found
+    }
+
+    /// Which forms stand, or may come to stand, where their head was found.
+    fn judge(&self, text: &[u8], start: usize, head: &Head, found: &mut Found) {
+        let rest = &text[start..];
+        for form in &self.forms[head.forms.clone()] {
+            if let Some(candidate) = rest.get(..form.len()) {
+                if candidate.eq_ignore_ascii_case(form) {
+                    found.add(start..start + form.len());
+                }
+            } else if rest.eq_ignore_ascii_case(&form[..rest.len()]) {
+                found.open_from = found.open_from.min(start);
+            }
+        }
+    }
+
+    /// Whether the last bytes, too few for a head, could be the beginning of one.
+    fn judge_end(&self, text: &[u8], found: &mut Found) {
+        let first = text.len().saturating_sub(HEAD_BYTES - 1);
+        for start in (first..found.open_from).filter(|&start| self.begins[usize::from(text[start])]) {
+            let rest = &text[start..];
+            if self.heads.iter().any(|head| head.bytes[..rest.len()].eq_ignore_ascii_case(rest)) {
+                found.open_from = start;
+                return;
+            }
+        }
+    }
+}
+
+impl Found {
+    /// Adds a range that does not begin before those that are there.
+    fn add(&mut self, range: Range<usize>) {
+        match self.ranges.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => self.ranges.push(range),
+        }
+    }
+}
+
+/// Masks a text that comes in pieces. Holds back exactly the longest end that may be the beginning of a form, less than
+/// the longest form in bytes; an event that ends in a line end is never held, since no form has one.
+pub struct Masker {
+    needles: Needles,
+    /// What was held back, as it came: it is searched again together with what follows.
+    held: Bytes,
+    /// How many of its first bytes belong to a form that began before it.
+    covered: usize,
+}
+
+impl Masker {
+    /// A masker at the beginning of a text.
+    #[must_use]
+    pub fn new(needles: Needles) -> Self {
+        Self { needles, held: Bytes::new(), covered: 0 }
+    }
+
+    /// Takes the next piece, gives what is safe to send: the piece itself, uncopied, if nothing was found or held.
+    pub fn push(&mut self, piece: Bytes) -> Bytes {
+        let text = self.after_held(piece);
+        let found = self.needles.0.search(&text);
+        let safe = text.slice(..found.open_from);
+        // A copy, so that a few bytes do not keep a large piece alive.
+        self.held = Bytes::copy_from_slice(&text[found.open_from..]);
+        self.release(safe, &found.ranges)
+    }
+
+    /// Ends the text: what was held back grew into nothing.
+    pub fn finish(&mut self) -> Bytes {
+        let text = std::mem::take(&mut self.held);
+        let found = self.needles.0.search(&text);
+        self.release(text, &found.ranges)
+    }
+
+    /// How many bytes are held back.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
+    fn after_held(&self, piece: Bytes) -> Bytes {
+        if self.held.is_empty() {
+            return piece;
+        }
+        let mut text = BytesMut::with_capacity(self.held.len() + piece.len());
+        text.extend_from_slice(&self.held);
+        text.extend_from_slice(&piece);
+        text.freeze()
+    }
+
+    /// Masks `safe`, and remembers how far the masked ranges that begin in it reach into what is held. Ranges that begin
+    /// in what is held will be found again.
+    fn release(&mut self, safe: Bytes, ranges: &[Range<usize>]) -> Bytes {
+        let end = safe.len();
+        let before = std::mem::take(&mut self.covered);
+        let covered = ranges.iter().filter(|range| range.start < end).map(|range| range.end).fold(before, usize::max);
+        self.covered = covered.saturating_sub(end);
+        if covered == 0 || end == 0 {
+            return safe;
+        }
+        let mut masked = BytesMut::from(&safe[..]);
+        for range in std::iter::once(&(0..before)).chain(ranges).filter(|range| range.start < end) {
+            masked[range.start..range.end.min(end)].fill(MASK);
+        }
+        masked.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"sk_live_a/b+c&d=0123456789";
+
+    /// Every form at every place, the slow way.
+    fn mask_slowly(needles: &Needles, text: &[u8]) -> Vec<u8> {
+        let mut masked = text.to_vec();
+        for start in 0..text.len() {
+            for form in &needles.0.forms {
+                let Some(candidate) = text.get(start..start + form.len()) else { continue };
+                if candidate.eq_ignore_ascii_case(form) {
+                    masked[start..start + form.len()].fill(MASK);
+                }
+            }
+        }
+        masked
+    }
+
+    fn mask_in_pieces(needles: &Needles, text: &[u8], cuts: &[usize]) -> Vec<u8> {
+        let mut masker = Masker::new(needles.clone());
+        let longest = needles.0.forms.iter().map(|form| form.len()).max().unwrap_or_default();
+        let mut out = Vec::new();
+        let mut rest = Bytes::copy_from_slice(text);
+        for cut in cuts {
+            out.extend_from_slice(&masker.push(rest.split_to((*cut).min(rest.len()))));
+            assert!(masker.held_bytes() < longest.max(1));
+        }
+        out.extend_from_slice(&masker.push(rest));
+        out.extend_from_slice(&masker.finish());
+        assert_eq!(masker.held_bytes(), 0);
+        out
+    }
+
+    fn assert_no_form(needles: &Needles, text: &[u8]) {
+        let lower = text.to_ascii_lowercase();
+        for form in &needles.0.forms {
+            assert!(!lower.windows(form.len()).any(|window| window == form.as_slice()));
+        }
+    }
+
+    #[test]
+    fn every_form_is_masked_at_every_single_split() {
+        let needles = Needles::new(SECRET, &[b"Basic dXNlcjpza19saXZlX2EvYitjJmQ9MDEyMzQ1Njc4OQ=="]);
+        for form in &needles.0.forms {
+            let text = [b"{\"echo\": \"", form.as_slice(), b"\"}"].concat();
+            let expected = mask_slowly(&needles, &text);
+            assert!(expected.windows(form.len()).any(|window| window.iter().all(|&byte| byte == MASK)));
+            for cut in 0..=text.len() {
+                assert_eq!(mask_in_pieces(&needles, &text, &[cut]), expected);
+            }
+            assert_eq!(mask_in_pieces(&needles, &text, &vec![1; text.len()]), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_repeats_itself_is_masked_where_it_overlaps() {
+        let needles = Needles::new(b"abababababababab", &[]);
+        for tail in 0..16 {
+            let text = [&b"ab".repeat(20)[..], &b"abababababababab"[..tail], b"\n"].concat();
+            let expected = mask_slowly(&needles, &text);
+            for cut in 0..text.len() {
+                assert_eq!(mask_in_pieces(&needles, &text, &[cut, 3, 1]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_no_form_passes_uncopied() {
+        let mut masker = Masker::new(Needles::new(SECRET, &[]));
+        let piece = Bytes::from(b"data: {\"x\": 1}\n\n".repeat(100));
+        let sent = masker.push(piece.clone());
+        assert_eq!((sent.as_ptr(), sent.len()), (piece.as_ptr(), piece.len()));
+        assert!(masker.finish().is_empty());
+    }
+
+    #[test]
+    fn an_event_is_not_delayed() {
+        let mut masker = Masker::new(Needles::new(SECRET, &[b"Bearer sk_live_a/b+c&d=0123456789"]));
+        for event in ["data: sk_live_\n\n", "data: sk_live_a/b+c&d=0123456789\n\n", "\n\n", ": ping\r\n\r\n"] {
+            assert_eq!(masker.push(Bytes::from(event)).len(), event.len());
+            assert_eq!(masker.held_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn only_the_end_that_may_grow_is_held() {
+        let mut masker = Masker::new(Needles::new(SECRET, &[]));
+        assert_eq!(masker.push(Bytes::from_static(b"xx SK_l")), "xx ");
+        assert_eq!(masker.push(Bytes::from_static(b"ive_a/b+c&d=012345678")), "");
+        assert_eq!(masker.held_bytes(), 25);
+        assert_eq!(masker.push(Bytes::from_static(b"8!")), "SK_live_a/b+c&d=0123456788!");
+    }
+
+    #[test]
+    fn without_forms_everything_passes() {
+        let needles = Needles::new(b"", &[]);
+        assert!(needles.mask(b"anything at all, at any length").is_none());
+        assert_eq!(mask_in_pieces(&needles, b"anything", &[2, 3]), b"anything");
+    }
+
+    #[test]
+    fn random_bytes_are_left_alone() {
+        let needles = Needles::new(SECRET, &[]);
+        let mut text = vec![0; 1 << 20];
+        getrandom::fill(&mut text).unwrap();
+        assert!(needles.mask(&text).is_none());
+        let hex = hex::encode(&text);
+        assert!(needles.mask(hex.as_bytes()).is_none());
+    }
+
+    /// A text of noise, whole forms (in any case), and beginnings and ends of forms.
+    fn planted(needles: &Needles) -> impl Strategy<Value = Vec<u8>> + use<> {
+        let forms = needles.0.forms.iter().map(|form| form.to_vec()).collect::<Vec<_>>();
+        let form = proptest::sample::select(forms);
+        let part = (form.clone(), any::<proptest::sample::Index>(), any::<proptest::sample::Index>()).prop_map(
+            |(form, a, b)| {
+                let (a, b) = (a.index(form.len()), b.index(form.len()));
+                form[a.min(b)..=a.max(b)].to_vec()
+            },
+        );
+        let shouted = form.clone().prop_map(|form| form.to_ascii_uppercase());
+        let noise = proptest::collection::vec(any::<u8>(), 0..20);
+        let piece = prop_oneof![2 => noise, 3 => form, 1 => shouted, 3 => part];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn searches() -> [Needles; 2] {
+        [
+            Needles::new(SECRET, &[b"Basic dXNlcjpza19saXZlX2EvYitjJmQ9MDEyMzQ1Njc4OQ=="]),
+            Needles::new(b"aabaabaabaabaabaab", &[b"aabaabaabaab"]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn any_split_masks_what_the_whole_text_masks(
+            text in prop_oneof![planted(&searches()[0]), planted(&searches()[1])],
+            cuts in proptest::collection::vec(0usize..40, 0..60),
+            which in 0usize..2,
+        ) {
+            let needles = &searches()[which];
+            let masked = mask_in_pieces(needles, &text, &cuts);
+            prop_assert_eq!(masked.len(), text.len());
+            prop_assert_eq!(&masked, &mask_slowly(needles, &text));
+            prop_assert_eq!(needles.mask(&text).unwrap_or_else(|| text.clone()), masked.clone());
+            assert_no_form(needles, &masked);
+        }
+    }
+}
