@@ -187,7 +187,7 @@ impl Proxy {
         let story = permit.story(); // what a later refusal may say
         let recorded = exchange.record(permit).await.map_err(|_| story.refused(Denial::AuditUnavailable))?;
         let credential = self.fetch(&recorded).await.map_err(|denial| story.refused(denial))?;
-        exchange.carries(credential.as_ref().map(|credential| credential.version));
+        exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
         let (armed, search) =
             inject(session, &self.searches, recorded, credential.as_deref()).map_err(|denial| story.refused(denial))?;
         let answer = relay(&self.upstream, &self.limits, armed, meter).await.map_err(|denial| story.refused(denial))?;

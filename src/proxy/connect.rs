@@ -121,7 +121,7 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     if proxy.draining.is_cancelled() {
         return Err(Denial::ShuttingDown);
     }
-    let is_listed = proxy.policy.services_at(destination).iter().next().is_some();
+    let is_listed = !proxy.policy.services_at(destination).is_empty();
     if !is_listed && destination.port != 443 {
         return Err(Denial::HostNotListed);
     }

@@ -131,7 +131,7 @@ impl Proxy {
         let Cleaned { response, service, address, tie, took } = cleaned;
         let (mut head, source) = response.into_parts();
         head.version = Version::HTTP_11;
-        exchange.dialled(address);
+        exchange.dialled(address, None);
         exchange.answered(head.status.as_u16());
         self.metrics.exchange(Some(&service), "ok");
         self.metrics.upstream(&service, "ok");

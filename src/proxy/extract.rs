@@ -58,7 +58,7 @@ pub fn extract(
         return Err(Denial::RequestTooLarge(TooLarge::Target));
     }
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
-    let services: Vec<Arc<Service>> = policy.services_at(&session.destination).into_iter().cloned().collect();
+    let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
     let websocket = fields::asks_for_websocket(&head.headers);
     head.headers = fields::strip(std::mem::take(&mut head.headers), head.version)?;
     if services.is_empty() {

@@ -9,7 +9,7 @@ use crate::audit::{Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, Membership, Reservation};
 use crate::model::denial::Misplaced;
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, Scheme};
-use crate::policy::{OnMisplaced, Policy, RequestFacts, Service, Verdict};
+use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
 
 /// Proof that a request was allowed. Made only here; the way on leads through the audit.
 pub struct Permit {
@@ -212,20 +212,25 @@ impl Scene<'_> {
             target: &presented.target,
         };
         let grantable = self.policy.grantable(&terms.agent, &service.name);
-        let (scope, rule) = match service.decide(&scopes, grantable, &request) {
-            Verdict::Allow { scope, rule } => (scope, rule),
+        let allowing = match self.policy.decide(&service.name, &scopes, grantable, &request) {
+            Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
-        facts.service = Some(service.name.clone());
-        facts.scope = Some(scope.name.clone());
-        facts.risk = Some(scope.risk);
-        facts.rule = Some(rule.to_owned());
-        facts.credential = Some(scope.credential.clone());
-        let spent = |_| Denial::NonceSpent { at: lease.deadline().wall };
-        let reservation = lease.reserve(&service.name, &scope.name).map_err(spent)?;
-        let membership = lease.join().ok_or_else(|| dead(lease))?;
-        Ok(Licence::Credential { name: scope.credential.clone(), lease: lease.clone(), membership, reservation })
+        for Allowing { scope, rule } in allowing {
+            facts.service = Some(service.name.clone());
+            facts.scope = Some(scope.name.clone());
+            facts.risk = Some(scope.risk);
+            facts.rule = Some(rule.to_owned());
+            facts.credential = Some(scope.credential.clone());
+            // A scope whose own uses are gone leaves the request to the next one that allows it.
+            if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
+                let membership = lease.join().ok_or_else(|| dead(lease))?;
+                let name = scope.credential.clone();
+                return Ok(Licence::Credential { name, lease: lease.clone(), membership, reservation });
+            }
+        }
+        Err(Denial::NonceSpent { at: lease.deadline().wall })
     }
 }
 
@@ -239,7 +244,7 @@ fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     facts.agent = Some(terms.agent.clone());
     facts.task = Some(terms.task.clone());
     facts.minter = Some(terms.minter.clone());
-    facts.on_behalf_of.clone_from(&terms.on_behalf_of);
+    facts.on_behalf_of = terms.on_behalf_of.map(str::to_owned);
 }
 
 /// Of two services' refusals the one that tells the agent more: being out of scope is the common, fixable one.

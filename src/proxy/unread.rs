@@ -46,7 +46,7 @@ pub(super) async fn run(proxy: &Proxy, tunnel: Tunnel, upgrade: OnUpgrade) {
             return exchange.deny(&denial, Default::default()).await;
         }
     };
-    exchange.dialled(Some(address));
+    exchange.dialled(Some(address), None);
     if upstream.write_all(&hello).await.is_err() {
         return exchange.end(Ending::UpstreamBroke);
     }
