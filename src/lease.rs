@@ -1,4 +1,43 @@
 //! The lease store: nonce hash → lease, in memory only. A restart ends all nonces.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `live` | one [`Lease`]: its single way from alive to over, and the exchanges that joined it |
+//! | `terms` | what a lease was made of, with the parts that many leases have in common kept once |
+//! | `uses` | counted uses: reserved, given back, spent |
+//! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
+//! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
+//! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
+//! | `tombs` | what is remembered of the dead |
+//!
+//! # When a lease is over
+//!
+//! A lease ends once. The moment is one compare-and-swap of its end cause from "alive"; whoever wins it cuts the
+//! exchanges (where the cause says so), lays the tombstone, takes the lease out of the indexes and tells the
+//! listeners, in this order. Everybody who accepts anything for a lease reads that cause: `find`, `reserve`, `join`
+//! and `ended`. So an acceptance either read the cause before the swap, and is ordered before the end, or it is
+//! refused; and since `revoke` returns after the swap, nothing that begins after `revoke` has returned can succeed.
+//!
+//! What began before is cut: `join` first makes the lease's token and then reads the cause, the end first sets the
+//! cause and then looks for a token, and both put a sequentially consistent fence in between. At least one of the two
+//! sees the other: either `join` refuses, or the token is there to be cancelled.
+//!
+//! # Locks
+//!
+//! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
+//! ids → (a shard of the hash map | tombs | schedule), the latter never inside one another; the counters of a lease
+//! are locked alone.
+
+mod handles;
+mod live;
+mod schedule;
+mod store;
+mod sweep;
+mod terms;
+#[cfg(test)]
+mod tests;
+mod tombs;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +45,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::clock::SharedClock;
-use crate::model::{
-    AgentName, Deadline, IdentityRule, MinterName, Nonce, NonceHash, NonceId, ScopeName, ServiceName, TaskName,
-};
+use crate::model::{AgentName, IdentityRule, MinterName, NonceId, ScopeName, ServiceName, TaskName};
+
+pub use handles::{Lookup, Minter};
+pub use live::{Lease, Membership};
+pub use store::{Listener, Store};
+pub use terms::Terms;
+pub use uses::Reservation;
 
 /// Limits of the store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Live leases at most; more are refused with `overloaded`.
     pub live_max: usize,
@@ -37,9 +79,9 @@ pub struct NewLease {
     pub grants: Vec<LeaseGrant>,
     /// How long this period lasts, from now.
     pub ttl: Duration,
-    /// How long it may live with renewals, from now.
+    /// How long it may live with renewals, from now; a `ttl` beyond it ends with it.
     pub lifetime: Duration,
-    /// Uses of the whole nonce.
+    /// Uses of the whole nonce (`None`: no limit but those of the scopes).
     pub max_uses: Option<u32>,
     /// Which run of the agent, as the minter said.
     pub instance: Option<String>,
@@ -52,7 +94,7 @@ pub struct NewLease {
 }
 
 /// One service of a lease.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseGrant {
     /// The service.
     pub service: ServiceName,
@@ -73,8 +115,27 @@ pub enum EndCause {
     Misplaced,
 }
 
-/// A live (or just ended) lease.
-pub struct Lease {}
+impl EndCause {
+    /// The word of the audit and the metrics: `expired`, `revoked`, `spent` or `misplaced`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Spent => "spent",
+            Self::Misplaced => "misplaced",
+        }
+    }
+
+    /// True when exchanges in flight are cut as well: somebody does not want them, not merely no more of them.
+    #[must_use]
+    pub fn cuts(self) -> bool {
+        match self {
+            Self::Revoked | Self::Misplaced => true,
+            Self::Expired | Self::Spent => false,
+        }
+    }
+}
 
 /// What is left of an ended lease.
 #[derive(Debug, Clone)]
@@ -88,6 +149,7 @@ pub struct Tombstone {
 }
 
 /// What the store knows of a presented nonce.
+#[derive(Debug)]
 pub enum Found {
     /// Alive at this moment.
     Live(Arc<Lease>),
@@ -97,184 +159,18 @@ pub enum Found {
     Unknown,
 }
 
-/// Uses reserved for one request; given back on drop unless [`Reservation::spend`] was called.
-pub struct Reservation {}
-
-impl Reservation {
-    /// The request's bytes are going out: the use is spent for good.
-    pub fn spend(&mut self) {
-        todo!()
-    }
-}
-
-/// An exchange's membership in its lease: tells when the lease is cut.
-pub struct Membership {}
-
-impl Membership {
-    /// True once the lease is revoked (or misplaced): nothing more may pass.
-    #[must_use]
-    pub fn is_cut(&self) -> bool {
-        todo!()
-    }
-
-    /// Completes when the lease is revoked (not when it merely expires or is spent).
-    pub async fn cut(&self) {
-        todo!()
-    }
-}
-
-/// No use is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// No use is left, or nothing may be used any more ([`Lease::ended`] says why).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no use is left")]
 pub struct Spent;
 
-impl Lease {
-    /// The accessor.
-    #[must_use]
-    pub fn id(&self) -> NonceId {
-        todo!()
-    }
-    /// All that it was made of.
-    #[must_use]
-    pub fn terms(&self) -> &NewLease {
-        todo!()
-    }
-    /// When it was minted.
-    #[must_use]
-    pub fn issued_at(&self) -> Timestamp {
-        todo!()
-    }
-    /// When this period ends.
-    #[must_use]
-    pub fn deadline(&self) -> Deadline {
-        todo!()
-    }
-    /// When its life ends for good.
-    #[must_use]
-    pub fn ends_at(&self) -> Timestamp {
-        todo!()
-    }
-    /// Uses left, where there is a limit.
-    #[must_use]
-    pub fn uses_left(&self) -> Option<u32> {
-        todo!()
-    }
-    /// Why it ended, if it has (expiry by the clock included).
-    #[must_use]
-    pub fn ended(&self) -> Option<EndCause> {
-        todo!()
-    }
-    /// Reserves one use of the nonce and of the scope, atomically, exactly under concurrency.
-    ///
-    /// # Errors
-    /// [`Spent`] when either has none left; nothing is taken then.
-    pub fn reserve(self: &Arc<Self>, _service: &ServiceName, _scope: &ScopeName) -> Result<Reservation, Spent> {
-        todo!()
-    }
-    /// Joins the lease for the time of an exchange; `None` if it is already cut or over.
-    #[must_use]
-    pub fn join(self: &Arc<Self>) -> Option<Membership> {
-        todo!()
-    }
-}
-
-/// The store; the three handles below are all that anybody else gets.
-pub struct Store {}
-
-impl Store {
-    /// An empty store.
-    #[must_use]
-    pub fn new(_config: Config, _clock: SharedClock) -> Arc<Self> {
-        todo!()
-    }
-
-    /// Called for every end of a lease (sweeper, revocation, last use), never under a lock of the map.
-    pub fn on_end(&self, _listener: Box<dyn Fn(&Lease, EndCause, Option<&str>) + Send + Sync>) {
-        todo!()
-    }
-
-    /// For the control API.
-    #[must_use]
-    pub fn minter(self: &Arc<Self>) -> Minter {
-        todo!()
-    }
-
-    /// For the proxy.
-    #[must_use]
-    pub fn lookup(self: &Arc<Self>) -> Lookup {
-        todo!()
-    }
-
-    /// Sweeps expired leases: sleeps until the next expiry, never scans everything. Runs until dropped.
-    pub async fn sweep(self: Arc<Self>) {
-        todo!()
-    }
-
-    /// Live leases.
-    #[must_use]
-    pub fn live_count(&self) -> usize {
-        todo!()
-    }
-}
-
-/// May make, list and end leases; cannot read a secret.
-#[derive(Clone)]
-pub struct Minter {}
-
-/// The store is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
-
-impl Minter {
-    /// The id that a next lease could have (fresh randomness), so that an idempotent nonce can be computed from it.
-    #[must_use]
-    pub fn next_id(&self) -> NonceId {
-        todo!()
-    }
-    /// Makes a lease for this nonce.
-    ///
-    /// # Errors
-    /// [`Full`].
-    pub fn mint(&self, _id: NonceId, _nonce: &Nonce, _terms: NewLease) -> Result<Arc<Lease>, Full> {
-        todo!()
-    }
-    /// By accessor; live ones only.
-    #[must_use]
-    pub fn get(&self, _id: NonceId) -> Option<Arc<Lease>> {
-        todo!()
-    }
-    /// By hash: live, dead or unknown.
-    #[must_use]
-    pub fn find(&self, _hash: &NonceHash) -> Found {
-        todo!()
-    }
-    /// All live leases, in the order of their ids, after `after`, at most `limit`, where `keep` says so.
-    #[must_use]
-    pub fn list(&self, _after: Option<NonceId>, _limit: usize, _keep: &dyn Fn(&Lease) -> bool) -> Vec<Arc<Lease>> {
-        todo!()
-    }
-    /// Ends a lease: no request is accepted after this has returned. False if there was none.
-    #[must_use]
-    pub fn revoke(&self, _id: NonceId, _cause: EndCause, _by: &str) -> bool {
-        todo!()
-    }
-    /// Ends all leases.
-    pub fn revoke_all(&self, _by: &str) -> usize {
-        todo!()
-    }
-}
-
-/// May look leases up and end a misplaced one; cannot mint.
-#[derive(Clone)]
-pub struct Lookup {}
-
-impl Lookup {
-    /// By the hash of what was presented.
-    #[must_use]
-    pub fn find(&self, _hash: &NonceHash) -> Found {
-        todo!()
-    }
-    /// Ends a lease whose nonce was seen where it must not be.
-    pub fn misplaced(&self, _lease: &Lease) {
-        todo!()
-    }
+/// Why no lease was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// There are as many live leases as there may be ([`Config::live_max`]).
+    #[error("there are too many live nonces")]
+    Full,
+    /// The nonce belonged to a lease that is over, or the id belongs to another lease. The dead do not come back.
+    #[error("the nonce or its id was taken before")]
+    Taken,
 }

@@ -1,0 +1,331 @@
+//! The indexes, minting, and what happens when a lease ends.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher, RandomState};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::schedule::{Due, Schedule};
+use super::terms::Shared;
+use super::tombs::Tombs;
+use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Tombstone};
+use crate::clock::SharedClock;
+use crate::model::{NonceHash, NonceId, Now};
+
+/// Shards of the hash map: so many that growing one, with a million leases in all, takes well below a millisecond.
+const SHARDS: usize = 256;
+
+/// Ids that are looked through under one read lock.
+const PAGE: usize = 1000;
+
+/// Hears of the end of a lease: why, and by whom where somebody ended it.
+pub type Listener = dyn Fn(&Lease, EndCause, Option<&str>) + Send + Sync;
+
+/// A lease, found by the hash of its nonce; keeps no second copy of it.
+struct ByHash(Arc<Lease>);
+
+impl Borrow<NonceHash> for ByHash {
+    fn borrow(&self) -> &NonceHash {
+        &self.0.hash
+    }
+}
+
+impl PartialEq for ByHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.hash == other.0.hash
+    }
+}
+
+impl Eq for ByHash {}
+
+impl Hash for ByHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash.hash(state);
+    }
+}
+
+/// A lease, found by its id, and in the order of ids; keeps no second copy of it.
+struct ById(Arc<Lease>);
+
+impl Borrow<NonceId> for ById {
+    fn borrow(&self) -> &NonceId {
+        &self.0.id
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The store; [`Minter`] and [`Lookup`] are all that anybody else gets.
+pub struct Store {
+    clock: SharedClock,
+    live_max: usize,
+    shared: Shared,
+    /// Random hash keys: nobody can choose nonces that collide.
+    by_hash: DashMap<ByHash, (), RandomState>,
+    /// Held over the whole of a minting, so that a lease is in all indexes before anybody can take it out again.
+    by_id: RwLock<BTreeSet<ById>>,
+    schedule: Mutex<Schedule>,
+    tombs: Mutex<Tombs>,
+    listeners: RwLock<Arc<[Arc<Listener>]>>,
+    /// Told when the next expiry is earlier than the sweeper knows.
+    earlier: Notify,
+}
+
+impl Store {
+    /// An empty store.
+    #[must_use]
+    pub fn new(config: Config, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            live_max: config.live_max,
+            shared: Shared::default(),
+            by_hash: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            by_id: RwLock::default(),
+            schedule: Mutex::default(),
+            tombs: Mutex::new(Tombs::new(&config)),
+            listeners: RwLock::new(Arc::new([])),
+            earlier: Notify::new(),
+        })
+    }
+
+    /// Called once for every end of a lease (sweeper, look-up, revocation, last use) that comes after this, under no
+    /// lock, by whoever noticed: it should be quick. The last argument says who revoked it.
+    pub fn on_end(&self, listener: Box<Listener>) {
+        let mut listeners = self.listeners.write();
+        *listeners = listeners.iter().cloned().chain([Arc::from(listener)]).collect();
+    }
+
+    /// For the control API.
+    #[must_use]
+    pub fn minter(self: &Arc<Self>) -> Minter {
+        Minter::new(self.clone())
+    }
+
+    /// For the proxy.
+    #[must_use]
+    pub fn lookup(self: &Arc<Self>) -> Lookup {
+        Lookup::new(self.clone())
+    }
+
+    /// Live leases, those included whose expiry nobody has noticed yet.
+    #[must_use]
+    pub fn live_count(&self) -> usize {
+        self.by_id.read().len()
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Why it ended; ends it when its time is over.
+    pub(super) fn judge(&self, lease: &Lease) -> Option<EndCause> {
+        if lease.cause().is_none() && lease.deadline().is_over(&self.now()) {
+            self.finish(lease, EndCause::Expired, None);
+        }
+        lease.cause()
+    }
+
+    pub(super) fn find(&self, hash: &NonceHash) -> Found {
+        if let Some(lease) = self.lease_of(hash) {
+            match self.judge(&lease) {
+                None => return Found::Live(lease),
+                Some(cause) => return Found::Dead(self.tombstone_of(&lease, cause)),
+            }
+        }
+        let boot = self.now().boot;
+        match self.tombs.lock().find(hash, boot) {
+            Some(tombstone) => Found::Dead(tombstone.clone()),
+            None => Found::Unknown,
+        }
+    }
+
+    pub(super) fn get(&self, id: NonceId) -> Option<Arc<Lease>> {
+        let lease = self.by_id.read().get(&id).map(|entry| entry.0.clone())?;
+        self.judge(&lease).is_none().then_some(lease)
+    }
+
+    pub(super) fn mint(
+        self: &Arc<Self>,
+        id: NonceId,
+        hash: NonceHash,
+        terms: NewLease,
+    ) -> Result<Arc<Lease>, MintError> {
+        let now = self.now();
+        let terms = self.shared.keep(terms);
+        let lease = Arc::new(Lease::new(id, hash, terms, now, Arc::downgrade(self)));
+        let minted = self.link(&lease, &now)?;
+        // It may be the one that was there: that has to be alive still.
+        if self.judge(&minted).is_some() { Err(MintError::Taken) } else { Ok(minted) }
+    }
+
+    /// Puts a lease into all indexes; or finds the one that the nonce has already.
+    fn link(&self, lease: &Arc<Lease>, now: &Now) -> Result<Arc<Lease>, MintError> {
+        let mut ids = self.by_id.write();
+        if let Some(existing) = self.lease_of(&lease.hash) {
+            return Ok(existing);
+        }
+        // In this order: an ending lease gets its tombstone before it leaves the map.
+        if self.tombs.lock().holds(&lease.hash) || ids.contains(&lease.id) {
+            return Err(MintError::Taken);
+        }
+        if ids.len() >= self.live_max {
+            return Err(MintError::Full);
+        }
+        ids.insert(ById(lease.clone()));
+        self.by_hash.insert(ByHash(lease.clone()), ());
+        if self.schedule.lock().insert(lease, now) {
+            self.earlier.notify_one();
+        }
+        Ok(lease.clone())
+    }
+
+    /// Ends a lease and tells the listeners. True for the one caller that ended it.
+    pub(super) fn finish(&self, lease: &Lease, cause: EndCause, by: Option<&str>) -> bool {
+        let ended = self.close(lease, cause);
+        if ended {
+            self.announce([lease], cause, by);
+        }
+        ended
+    }
+
+    /// Ends all live leases where `which` says so, and only then tells the listeners of each.
+    pub(super) fn finish_where(&self, which: &dyn Fn(&Lease) -> bool, cause: EndCause, by: &str) -> usize {
+        let mut ended = Vec::new();
+        self.each_live(None, &mut |lease| {
+            if which(&lease) && self.close(&lease, cause) {
+                ended.push(lease);
+            }
+            true
+        });
+        self.announce(ended.iter().map(Arc::as_ref), cause, Some(by));
+        ended.len()
+    }
+
+    /// Shows all live leases after this id, in the order of ids, under no lock, until `see` says false.
+    pub(super) fn each_live(&self, after: Option<NonceId>, see: &mut dyn FnMut(Arc<Lease>) -> bool) {
+        let mut after = after;
+        loop {
+            let page = self.page(after);
+            let Some(last) = page.last() else { return };
+            after = Some(last.id);
+            for lease in page {
+                if self.judge(&lease).is_none() && !see(lease) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.by_id.read();
+        ids.range::<NonceId, _>((from, Bound::Unbounded)).take(PAGE).map(|entry| entry.0.clone()).collect()
+    }
+
+    fn lease_of(&self, hash: &NonceHash) -> Option<Arc<Lease>> {
+        self.by_hash.get(hash).map(|entry| entry.key().0.clone())
+    }
+
+    fn close(&self, lease: &Lease, cause: EndCause) -> bool {
+        let ended = lease.end(cause);
+        if ended {
+            self.bury(lease, cause);
+        }
+        ended
+    }
+
+    /// Lays the tombstone, then takes the lease out of the indexes; in between it is in both, never in neither.
+    fn bury(&self, lease: &Lease, cause: EndCause) {
+        let now = self.now();
+        let tombstone = tombstone(lease, cause, &now);
+        self.tombs.lock().lay(lease.hash, tombstone, now.boot);
+        // First of the indexes: waits for a minting that is still putting it into the others.
+        let entry = self.by_id.write().take(&lease.id);
+        self.by_hash.remove(&lease.hash);
+        if let Some(ById(lease)) = entry {
+            self.schedule.lock().remove(lease);
+        }
+    }
+
+    /// What was laid for it, or, in the instant before that, what will be.
+    fn tombstone_of(&self, lease: &Lease, cause: EndCause) -> Tombstone {
+        let now = self.now();
+        let laid = self.tombs.lock().find(&lease.hash, now.boot).cloned();
+        laid.unwrap_or_else(|| tombstone(lease, cause, &now))
+    }
+
+    fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
+        let listeners = self.listeners.read().clone();
+        for lease in ended {
+            for listener in &*listeners {
+                listener(lease, cause, by);
+            }
+        }
+    }
+}
+
+/// What the sweeper does to the indexes, a batch at a time.
+impl Store {
+    /// Ends at most `batch` leases whose time is over; how many there were.
+    pub(super) fn expire_batch(&self, now: &Now, batch: usize) -> usize {
+        let mut over = self.schedule.lock().over(now, batch);
+        let found = over.len();
+        over.retain(|lease| self.close(lease, EndCause::Expired));
+        self.announce(over.iter().map(Arc::as_ref), EndCause::Expired, None);
+        found
+    }
+
+    /// Drops at most `batch` tombstones whose time is over; true when there are more.
+    pub(super) fn prune_tombs(&self, now: &Now, batch: usize) -> bool {
+        self.tombs.lock().prune(now.boot, batch)
+    }
+
+    /// Computes the order of expiry anew, a batch from `after` on.
+    pub(super) fn renew_batch(&self, after: Option<&Due>, now: &Now, batch: usize) -> Option<Due> {
+        self.schedule.lock().renew(after, now, batch)
+    }
+
+    pub(super) fn until_next_expiry(&self, now: &Now) -> Option<Duration> {
+        self.schedule.lock().wait(now)
+    }
+
+    /// Sleeps so long, or until a lease is minted that expires before all others.
+    pub(super) async fn until_earlier(&self, sleep: Duration) {
+        // Either way it is time to look again.
+        let _ = tokio::time::timeout(sleep, self.earlier.notified()).await;
+    }
+}
+
+fn tombstone(lease: &Lease, cause: EndCause, now: &Now) -> Tombstone {
+    let at = match cause {
+        // It was over then, whenever somebody noticed.
+        EndCause::Expired => lease.deadline().wall.min(now.wall),
+        EndCause::Revoked | EndCause::Spent | EndCause::Misplaced => now.wall,
+    };
+    Tombstone { id: lease.id, cause, at }
+}

@@ -1,0 +1,123 @@
+//! What is remembered of the dead: for a while, and not of too many.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{Config, Tombstone};
+use crate::model::NonceHash;
+
+/// The tombstones, the oldest first.
+pub(super) struct Tombs {
+    /// A tree, since a table of a hundred thousand would stop everybody for milliseconds whenever it is rehashed.
+    by_hash: BTreeMap<NonceHash, (Tombstone, Duration)>,
+    /// When each was laid, since boot.
+    order: VecDeque<(Duration, NonceHash)>,
+    life: Duration,
+    max: usize,
+}
+
+impl Tombs {
+    pub(super) fn new(config: &Config) -> Self {
+        let (life, max) = (config.tombstone_life, config.tombstones_max);
+        Self { by_hash: BTreeMap::new(), order: VecDeque::new(), life, max }
+    }
+
+    /// Lays a tombstone; drops the oldest where there would be too many.
+    pub(super) fn lay(&mut self, hash: NonceHash, tombstone: Tombstone, boot: Duration) {
+        self.by_hash.insert(hash, (tombstone, boot));
+        self.order.push_back((boot, hash));
+        while self.order.len() > self.max {
+            self.drop_oldest();
+        }
+    }
+
+    /// What is remembered of it at this moment.
+    pub(super) fn find(&self, hash: &NonceHash, boot: Duration) -> Option<&Tombstone> {
+        let (tombstone, laid) = self.by_hash.get(hash)?;
+        (!self.is_forgotten(*laid, boot)).then_some(tombstone)
+    }
+
+    /// True when it is still here, remembered or about to be pruned.
+    pub(super) fn holds(&self, hash: &NonceHash) -> bool {
+        self.by_hash.contains_key(hash)
+    }
+
+    /// Drops at most `batch` that are too old; true when there are more.
+    pub(super) fn prune(&mut self, boot: Duration, batch: usize) -> bool {
+        for _ in 0..batch {
+            if !self.oldest_is_forgotten(boot) {
+                return false;
+            }
+            self.drop_oldest();
+        }
+        self.oldest_is_forgotten(boot)
+    }
+
+    fn oldest_is_forgotten(&self, boot: Duration) -> bool {
+        self.order.front().is_some_and(|(laid, _)| self.is_forgotten(*laid, boot))
+    }
+
+    fn is_forgotten(&self, laid: Duration, boot: Duration) -> bool {
+        boot.saturating_sub(laid) >= self.life
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, hash)) = self.order.pop_front() {
+            self.by_hash.remove(&hash);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::lease::EndCause;
+    use crate::model::NonceId;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn tombs(max: usize) -> Tombs {
+        Tombs::new(&Config { live_max: 1, tombstone_life: HOUR, tombstones_max: max })
+    }
+
+    fn lay(tombs: &mut Tombs, number: u64, boot: Duration) -> NonceHash {
+        let hash = NonceHash::of(&number.to_be_bytes());
+        let id = NonceId::from_parts(number, 0);
+        tombs.lay(hash, Tombstone { id, cause: EndCause::Spent, at: Timestamp::UNIX_EPOCH }, boot);
+        hash
+    }
+
+    #[test]
+    fn the_oldest_go_first_when_there_are_too_many() {
+        let mut tombs = tombs(100);
+        let hashes: Vec<_> = (0..250).map(|number| lay(&mut tombs, number, Duration::ZERO)).collect();
+        assert_eq!((tombs.by_hash.len(), tombs.order.len()), (100, 100));
+        assert!(hashes[..150].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_none()));
+        assert!(hashes[150..].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_some()));
+    }
+
+    #[test]
+    fn they_are_forgotten_after_their_life_even_before_they_are_pruned() {
+        let mut tombs = tombs(100);
+        let hash = lay(&mut tombs, 7, HOUR);
+        assert!(tombs.find(&hash, HOUR * 2 - Duration::from_nanos(1)).is_some());
+        assert!(tombs.find(&hash, HOUR * 2).is_none());
+        assert!(tombs.holds(&hash));
+    }
+
+    #[test]
+    fn pruning_goes_in_batches_and_leaves_the_young() {
+        let mut tombs = tombs(100);
+        for number in 0..10 {
+            lay(&mut tombs, number, Duration::ZERO);
+        }
+        let young = lay(&mut tombs, 10, HOUR);
+        assert!(tombs.prune(HOUR, 4));
+        assert_eq!(tombs.order.len(), 7);
+        assert!(!tombs.prune(HOUR, 6));
+        assert_eq!((tombs.by_hash.len(), tombs.order.len()), (1, 1));
+        assert!(tombs.holds(&young));
+    }
+}
