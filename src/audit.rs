@@ -1,14 +1,63 @@
 //! The audit: what happened, in order, chained by hash, handed to the kernel before a credential moves.
+//!
+//! [`Audit::start`] opens the sink and starts the one thread that owns it. Everybody else holds an [`Audit`] or an
+//! [`Exchange`] and hands facts over a bounded queue; the thread makes them into JSON, seals each record with a hash
+//! over itself and the one before, and writes all that is ready with one `write(2)`. [`Recorded`] is the proof that a
+//! decision got there.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `facts` | what the parts tell |
+//! | `text` | agent-chosen text: masked and bounded on its way in |
+//! | `exchange` | one request from open to close |
+//! | `handle`, `queue` | the way to the writer |
+//! | `writer` | the thread: groups, failures, recovery |
+//! | `record`, `chain` | the text of a record; its seal |
+//! | `sink` | files, pipes and standard output |
+//! | `verify`, `tail`, `render` | reading an audit |
+//!
+//! The format is described in `docs/AUDIT.md`.
 
-use std::net::SocketAddr;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout};
+
 use crate::clock::SharedClock;
-use crate::model::{
-    AgentName, CredentialName, Denial, Destination, Identity, MinterName, NonceId, Risk, Scheme, ScopeName,
-    ServiceName, TaskName,
-};
+
+mod chain;
+mod exchange;
+mod facts;
+mod handle;
+mod queue;
+mod record;
+mod render;
+mod sink;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod text;
+mod verify;
+mod writer;
+
+pub use exchange::{Ending, Exchange, Recorded};
+pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts};
+pub use render::{Colour, render};
+pub use tail::{Filter, Follow, Tail, tail};
+pub use verify::{Broken, Flaw, Verified, verify};
+
+use handle::{ExchangeIds, Handle};
+use queue::Queue;
+use record::{Body, Entry, Request};
+use sink::Output;
+use writer::Writer;
+
+/// Longest wait that is meant seriously; what is set beyond it counts as this.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Where records go and how they are kept.
 #[derive(Debug, Clone)]
@@ -17,7 +66,8 @@ pub struct Config {
     pub sink: Sink,
     /// fsync (group commit) before a record counts as written.
     pub sync: bool,
-    /// Records that may wait for the writer; more means refusal.
+    /// Records that may wait for the writer; more means refusal. An exchange that was allowed holds one of these
+    /// places until it ends, so this also bounds the exchanges under way. At least 2.
     pub queue_records_max: usize,
     /// How long a full queue or a stuck sink may hold a decision back before it is refused.
     pub wait_max: Duration,
@@ -26,7 +76,7 @@ pub struct Config {
 /// The place of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sink {
-    /// JSON lines appended to a file, mode 0600, no link followed.
+    /// JSON lines appended to a file, mode 0600, no link followed. A FIFO or a character device will do as well.
     File(PathBuf),
     /// JSON lines on standard output.
     Stdout,
@@ -35,11 +85,65 @@ pub enum Sink {
 /// Why the audit could not be started (bad path, link, permissions).
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The file cannot be opened for appending.
+    /// The file cannot be opened for appending, or its end cannot be read.
     #[error("cannot open {path}: {source}")]
     Open {
         /// The file.
         path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path is a symbolic link.
+    #[error("{path} is a symbolic link; name the file itself")]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// The path is a directory, a socket or a block device.
+    #[error("{path} is neither a file nor a FIFO nor a character device")]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// The file belongs to another user, who could change it.
+    #[error("{path} belongs to another user; move it away or name another file")]
+    Owner {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file's group or everybody may write it.
+    #[error("others may write {path}; run: chmod 600 {path}")]
+    WritableByOthers {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has an execute bit: records would become a program.
+    #[error("{path} is executable; run: chmod 600 {path}")]
+    Executable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process writes its audit to this file.
+    #[error("another process writes its audit to {path}; give each its own file")]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file's last line is no intact record.
+    #[error("{path} does not end in an intact audit record; move it away or name another file")]
+    NotAnAudit {
+        /// The file.
+        path: PathBuf,
+    },
+    /// After a rotation: the new file has records that are not ours.
+    #[error("the new audit file holds another chain; move it away")]
+    OtherChain,
+    /// The system gave no randomness.
+    #[error("the system has no randomness to give")]
+    Randomness,
+    /// The writer's thread cannot be started.
+    #[error("cannot start the audit's thread: {source}")]
+    Thread {
         /// What the system said.
         source: std::io::Error,
     },
@@ -50,200 +154,10 @@ pub enum StartError {
 #[error("the audit cannot be written")]
 pub struct Unavailable;
 
-/// The audit of one process; clones share it.
-#[derive(Clone)]
-pub struct Audit {}
-
-/// What is known when an exchange begins. Never a query value, a nonce or a credential.
-#[derive(Debug, Clone)]
-pub struct ExchangeFacts {
-    /// Number of the client connection in this process.
-    pub connection_id: u64,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// Where the request goes, once that is known.
-    pub destination: Option<Destination>,
-    /// Over TLS or in clear text.
-    pub scheme: Scheme,
-    /// The method as it came, at most 32 bytes of it.
-    pub method: String,
-    /// The path without its query, at most 1 KiB of it.
-    pub path: String,
-    /// `HTTP/1.1`, `HTTP/2`.
-    pub version: &'static str,
-}
-
-/// What a decision says about a request: filled as far as it was known when the decision fell.
-#[derive(Debug, Clone, Default)]
-pub struct DecisionFacts {
-    /// The lease.
-    pub nonce_id: Option<NonceId>,
-    /// Whose nonce it is.
-    pub agent: Option<AgentName>,
-    /// For what.
-    pub task: Option<TaskName>,
-    /// Who minted it.
-    pub minter: Option<MinterName>,
-    /// On whose behalf, as the minter said.
-    pub on_behalf_of: Option<String>,
-    /// Who presented it, as was proven.
-    pub presented_by: Option<Identity>,
-    /// The service.
-    pub service: Option<ServiceName>,
-    /// The scope that allowed it.
-    pub scope: Option<ScopeName>,
-    /// Its risk.
-    pub risk: Option<Risk>,
-    /// The rule, as the policy spells it.
-    pub rule: Option<String>,
-    /// The name of the credential.
-    pub credential: Option<CredentialName>,
-    /// Digest of the policy that decided.
-    pub policy_digest: Option<std::sync::Arc<str>>,
-}
-
-/// A decision that allows, which [`Exchange::record`] can put on record.
-pub trait Decided {
-    /// What the record shall say.
-    fn facts(&self) -> DecisionFacts;
-}
-
-/// Proof that a decision is on record. Made only by [`Exchange::record`].
-pub struct Recorded<T>(T);
-
-impl<T> Recorded<T> {
-    /// The decision itself.
-    pub fn into_inner(self) -> T {
-        self.0
-    }
-}
-
-impl<T> std::ops::Deref for Recorded<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-/// How an exchange ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The whole answer was delivered.
-    Complete,
-    /// The client went away first.
-    ClientGone,
-    /// The upstream broke off.
-    UpstreamBroke,
-    /// We cut it: the lease was revoked, a limit was reached, or we shut down.
-    Cut,
-    /// It was refused.
-    Refused,
-}
-
-/// One request and its answer. Dropping it writes its closing record, whatever happened.
-pub struct Exchange {}
-
-impl Exchange {
-    /// `ex_…`: unique in this process's life and beyond; stands in refusals and in the audit.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        todo!()
-    }
-
-    /// Puts an allowing decision on record and waits until the kernel has it; also reserves the closing record's place.
-    ///
-    /// # Errors
-    /// [`Unavailable`]: nothing may be sent.
-    pub async fn record<T: Decided>(&mut self, _decision: T) -> Result<Recorded<T>, Unavailable> {
-        todo!()
-    }
-
-    /// Puts a refusal on record (best effort: a refusal is given even if the audit is down). `facts` is what was known.
-    pub async fn deny(&mut self, _denial: &Denial, _facts: DecisionFacts) {
-        todo!()
-    }
-
-    /// Notes what was sent upstream: which version of which credential to which address.
-    pub fn dialled(&mut self, _address: Option<SocketAddr>, _credential_version: Option<u64>) {
-        todo!()
-    }
-
-    /// Notes the status that the agent gets.
-    pub fn answered(&mut self, _status: u16) {
-        todo!()
-    }
-
-    /// Counts body bytes from the agent.
-    pub fn count_request(&mut self, _bytes: u64) {
-        todo!()
-    }
-
-    /// Counts body bytes to the agent.
-    pub fn count_response(&mut self, _bytes: u64) {
-        todo!()
-    }
-
-    /// Says how it ended; the last word counts; without it a drop is [`Ending::ClientGone`].
-    pub fn end(&mut self, _ending: Ending) {
-        todo!()
-    }
-}
-
-/// Events other than exchanges.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A nonce was minted.
-    Mint {
-        /// All that a decision would say (nonce id, agent, task, minter, on_behalf_of, policy digest).
-        facts: Box<DecisionFacts>,
-        /// How the minter was proven.
-        minted_by: Option<Identity>,
-        /// Services and scopes, `stripe:read:customers`.
-        grants: Vec<String>,
-        /// When it expires.
-        expires_at: jiff::Timestamp,
-        /// The stated reason.
-        reason: Option<String>,
-    },
-    /// A mint (or another control call) was refused.
-    ControlRefused {
-        /// Which call, `mint`.
-        call: &'static str,
-        /// How the caller was proven.
-        caller: Option<Identity>,
-        /// The error's code.
-        code: &'static str,
-    },
-    /// A lease ended.
-    LeaseEnded {
-        /// Which.
-        nonce_id: NonceId,
-        /// Whose.
-        agent: AgentName,
-        /// For what.
-        task: TaskName,
-        /// `expired`, `revoked`, `spent`, `misplaced`, `shutdown`.
-        cause: &'static str,
-        /// Who ended it, where somebody did.
-        by: Option<String>,
-    },
-    /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
-    Connection {
-        /// Number of the client connection.
-        connection_id: u64,
-        /// The client.
-        peer: SocketAddr,
-        /// Where it wanted to go.
-        destination: Option<Destination>,
-        /// `request_malformed`, `tls_handshake_failed`, `not_tls`, …
-        code: &'static str,
-    },
-}
-
 /// What the readiness probe and the metrics want to know.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// The last write succeeded.
+    /// The last write succeeded, and the last reopening too.
     pub is_healthy: bool,
     /// Records written since the start.
     pub records: u64,
@@ -251,47 +165,121 @@ pub struct State {
     pub lost: u64,
 }
 
+/// The audit of one process; clones share it. The writer ends with the last clone and the last exchange.
+#[derive(Clone)]
+pub struct Audit {
+    handle: Arc<Handle>,
+}
+
 impl Audit {
-    /// Opens the sink, starts the writer thread and writes the start record with `facts` (version, policy digest, listeners, connect-to overrides).
+    /// Opens the sink, starts the writer thread and writes the start record with `facts` (version, policy digest,
+    /// listeners, connect-to overrides; at most 256 KiB of JSON). Blocks for one write.
+    ///
+    /// A sink that opens but cannot be written just now (a full disk) is no error: the state is unhealthy, every
+    /// decision is refused, and the start record is written first when it recovers.
     ///
     /// # Errors
     /// [`StartError`] when the sink cannot be opened safely.
-    pub fn start(_config: &Config, _clock: SharedClock, _facts: serde_json::Value) -> Result<Self, StartError> {
-        todo!()
+    pub fn start(config: &Config, clock: SharedClock, facts: serde_json::Value) -> Result<Self, StartError> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|_| StartError::Randomness)?;
+        let (boot, ids) = random.split_at(16);
+        let mut start = [0; 16];
+        start.copy_from_slice(ids);
+        let wait_max = config.wait_max.min(WAIT_MAX);
+        let (sink, head) = Output::open(&config.sink, wait_max)?;
+        // A decision and its closing record need two places.
+        let records_max = config.queue_records_max.clamp(2, tokio::sync::Semaphore::MAX_PERMITS);
+        let queue = Queue::new(records_max);
+        let mut writer = Writer::new(writer::Parts {
+            queue: queue.clone(),
+            sink,
+            clock: clock.clone(),
+            boot_id: hex::encode(boot),
+            head,
+            is_synced: config.sync,
+            backlog_records_max: records_max,
+        });
+        writer.begin(facts);
+        spawn(writer, queue.clone())?;
+        let ids = ExchangeIds::new(start);
+        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids }) })
     }
 
     /// Opens an exchange.
     #[must_use]
-    pub fn open(&self, _facts: ExchangeFacts) -> Exchange {
-        todo!()
+    pub fn open(&self, facts: ExchangeFacts) -> Exchange {
+        let opened = self.handle.clock.now();
+        let id = self.handle.ids.next(opened.wall);
+        Exchange::new(self.handle.clone(), Request { id, opened, facts: facts.bounded() })
     }
 
     /// Writes an event and waits until the kernel has it.
     ///
     /// # Errors
-    /// [`Unavailable`]: what the event tells of must not happen.
-    pub async fn record(&self, _event: Event) -> Result<(), Unavailable> {
-        todo!()
+    /// [`Unavailable`] after at most [`Config::wait_max`]: what the event tells of must not happen.
+    pub async fn record(&self, event: Event) -> Result<(), Unavailable> {
+        let deadline = Instant::now() + self.handle.wait_max;
+        let place = self.handle.reserve(1, deadline).await.ok_or(Unavailable)?;
+        let body = Body::Event(Box::new(event.bounded()));
+        self.handle.submit(place, body, deadline).await.map_err(|_| Unavailable)
     }
 
     /// Hands an event to the writer without waiting; never blocks. A record that cannot be taken is counted as lost.
-    pub fn note(&self, _event: Event) {
-        todo!()
+    pub fn note(&self, event: Event) {
+        let time = self.handle.clock.now().wall;
+        self.handle.leave(None, time, Body::Event(Box::new(event.bounded())));
     }
 
-    /// Opens the sink anew (after a rotation); bad news shows in [`Audit::state`].
+    /// Opens the sink anew (after a rotation); bad news shows in [`Audit::state`], the old file is used until it works.
     pub fn reopen(&self) {
-        todo!()
+        self.handle.queue.ask_reopen();
     }
 
     /// Health and counts.
     #[must_use]
     pub fn state(&self) -> State {
-        todo!()
+        let queue = &self.handle.queue;
+        State {
+            is_healthy: queue.is_healthy.load(Ordering::Acquire),
+            records: queue.records.load(Ordering::Relaxed),
+            lost: queue.lost.load(Ordering::Relaxed),
+        }
     }
 
-    /// Writes the stop record, flushes, and ends the writer. Waits at most `within`.
-    pub async fn stop(&self, _reason: &'static str, _within: Duration) {
-        todo!()
+    /// Writes the stop record, flushes, and ends the writer. Waits at most `within`. Whatever comes later is refused
+    /// or lost, so let exchanges end first.
+    pub async fn stop(&self, reason: &'static str, within: Duration) {
+        let within = within.min(WAIT_MAX);
+        let time = self.handle.clock.now().wall;
+        let last = Entry { time, body: Body::Stop { reason }, acknowledge: None, _place: None };
+        self.handle.queue.close(Some(last), std::time::Instant::now() + within);
+        if timeout(within, self.handle.queue.over()).await.is_err() {
+            tracing::error!("the audit could not be finished in time; its last records may be missing");
+        }
     }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// Ends the queue when the writer's thread is over, a panic included: nobody shall wait for it.
+struct Over(Arc<Queue>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn spawn(writer: Writer, queue: Arc<Queue>) -> Result<(), StartError> {
+    let body = move || {
+        // Dropped after the writer, and so after its file and the lock on it.
+        let _over = Over(queue);
+        writer.run();
+    };
+    thread::Builder::new().name("audit".into()).spawn(body).map(drop).map_err(|source| StartError::Thread { source })
 }

@@ -1,0 +1,165 @@
+//! What the parts tell the audit: facts of exchanges and decisions, and the other events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
+use crate::model::{
+    AgentName, CredentialName, Destination, Identity, MinterName, NonceId, Risk, Scheme, ScopeName, ServiceName,
+    TaskName,
+};
+
+/// Most grants of one mint that a record lists.
+const GRANTS_MAX: usize = 64;
+
+/// What is known when an exchange begins. Never a query value, a nonce or a credential.
+#[derive(Debug, Clone)]
+pub struct ExchangeFacts {
+    /// Number of the client connection in this process.
+    pub connection_id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Where the request goes, once that is known.
+    pub destination: Option<Destination>,
+    /// Over TLS or in clear text.
+    pub scheme: Scheme,
+    /// The method as it came, at most 32 bytes of it.
+    pub method: String,
+    /// The path without its query, at most 1 KiB of it.
+    pub path: String,
+    /// `HTTP/1.1`, `HTTP/2`.
+    pub version: &'static str,
+}
+
+impl ExchangeFacts {
+    /// Bounded and masked, whatever the caller did.
+    pub(super) fn bounded(mut self) -> Self {
+        self.method = bounded(self.method, METHOD_BYTES_MAX);
+        self.path = path(self.path);
+        self
+    }
+}
+
+/// What a decision says about a request: filled as far as it was known when the decision fell.
+#[derive(Debug, Clone, Default)]
+pub struct DecisionFacts {
+    /// The lease.
+    pub nonce_id: Option<NonceId>,
+    /// Whose nonce it is.
+    pub agent: Option<AgentName>,
+    /// For what.
+    pub task: Option<TaskName>,
+    /// Who minted it.
+    pub minter: Option<MinterName>,
+    /// On whose behalf, as the minter said.
+    pub on_behalf_of: Option<String>,
+    /// Who presented it, as was proven.
+    pub presented_by: Option<Identity>,
+    /// The service.
+    pub service: Option<ServiceName>,
+    /// The scope that allowed it.
+    pub scope: Option<ScopeName>,
+    /// Its risk.
+    pub risk: Option<Risk>,
+    /// The rule, as the policy spells it.
+    pub rule: Option<String>,
+    /// The name of the credential.
+    pub credential: Option<CredentialName>,
+    /// Digest of the policy that decided.
+    pub policy_digest: Option<Arc<str>>,
+}
+
+impl DecisionFacts {
+    /// Bounded and masked, whatever the caller did.
+    pub(super) fn bounded(mut self) -> Self {
+        self.on_behalf_of = self.on_behalf_of.map(|text| bounded(text, TEXT_BYTES_MAX));
+        self.rule = self.rule.map(|text| bounded(text, TEXT_BYTES_MAX));
+        self
+    }
+}
+
+/// A decision that allows, which [`Exchange::record`](super::Exchange::record) can put on record.
+pub trait Decided {
+    /// What the record shall say.
+    fn facts(&self) -> DecisionFacts;
+}
+
+/// Events other than exchanges.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A nonce was minted.
+    Mint {
+        /// All that a decision would say (nonce id, agent, task, minter, on_behalf_of, policy digest).
+        facts: Box<DecisionFacts>,
+        /// How the minter was proven.
+        minted_by: Option<Identity>,
+        /// Services and scopes, `stripe:read:customers`.
+        grants: Vec<String>,
+        /// When it expires.
+        expires_at: jiff::Timestamp,
+        /// The stated reason.
+        reason: Option<String>,
+    },
+    /// A mint (or another control call) was refused.
+    ControlRefused {
+        /// Which call, `mint`.
+        call: &'static str,
+        /// How the caller was proven.
+        caller: Option<Identity>,
+        /// The error's code.
+        code: &'static str,
+    },
+    /// A lease ended.
+    LeaseEnded {
+        /// Which.
+        nonce_id: NonceId,
+        /// Whose.
+        agent: AgentName,
+        /// For what.
+        task: TaskName,
+        /// `expired`, `revoked`, `spent`, `misplaced`, `shutdown`.
+        cause: &'static str,
+        /// Who ended it, where somebody did.
+        by: Option<String>,
+    },
+    /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
+    Connection {
+        /// Number of the client connection.
+        connection_id: u64,
+        /// The client.
+        peer: SocketAddr,
+        /// Where it wanted to go.
+        destination: Option<Destination>,
+        /// `request_malformed`, `tls_handshake_failed`, `not_tls`, …
+        code: &'static str,
+    },
+}
+
+impl Event {
+    /// Bounded and masked, whatever the caller did.
+    pub(super) fn bounded(self) -> Self {
+        match self {
+            Self::Mint { facts, minted_by, grants, expires_at, reason } => Self::Mint {
+                facts: Box::new(facts.bounded()),
+                minted_by,
+                grants: bounded_list(grants),
+                expires_at,
+                reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
+            },
+            Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
+                Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
+            }
+            Self::ControlRefused { .. } | Self::Connection { .. } => self,
+        }
+    }
+}
+
+fn bounded_list(mut list: Vec<String>) -> Vec<String> {
+    let omitted = list.len().saturating_sub(GRANTS_MAX);
+    list.truncate(GRANTS_MAX);
+    let mut list: Vec<_> = list.into_iter().map(|text| bounded(text, TEXT_BYTES_MAX)).collect();
+    if omitted > 0 {
+        list.push(format!("…+{omitted}"));
+    }
+    list
+}

@@ -1,0 +1,77 @@
+//! What all clones of an [`Audit`](super::Audit) and all exchanges share: the way into the queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
+use ulid::Ulid;
+
+use super::queue::Queue;
+use super::record::{Body, Entry, Failure};
+use crate::clock::SharedClock;
+
+/// Dropped with the last clone and the last exchange; then the writer ends.
+pub(super) struct Handle {
+    pub(super) queue: Arc<Queue>,
+    pub(super) clock: SharedClock,
+    pub(super) wait_max: Duration,
+    pub(super) ids: ExchangeIds,
+}
+
+impl Handle {
+    /// Reserves places in the queue.
+    pub(super) async fn reserve(&self, places: u32, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        timeout_at(deadline, self.queue.places.clone().acquire_many_owned(places)).await.ok()?.ok()
+    }
+
+    /// Queues a record and waits until it is written.
+    pub(super) async fn submit(&self, place: OwnedSemaphorePermit, body: Body, deadline: Instant) -> Result<(), Failure> {
+        let (acknowledge, written) = oneshot::channel();
+        let time = self.clock.now().wall;
+        if !self.queue.push(Entry { time, body, acknowledge: Some(acknowledge), _place: Some(place) }) {
+            return Err(Failure::Unwritten);
+        }
+        match timeout_at(deadline, written).await {
+            Ok(Ok(result)) => result,
+            // Too late, or the writer is gone in the middle of it.
+            Ok(Err(_)) | Err(_) => Err(Failure::Unsure),
+        }
+    }
+
+    /// Queues a record that nobody waits for, in the place reserved for it or a free one; else it is lost.
+    pub(super) fn leave(&self, place: Option<OwnedSemaphorePermit>, time: Timestamp, body: Body) {
+        let Some(place) = place.or_else(|| self.queue.places.clone().try_acquire_owned().ok()) else {
+            return self.queue.count_lost(1);
+        };
+        self.queue.push(Entry { time, body, acknowledge: None, _place: Some(place) });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue.close(None, std::time::Instant::now());
+    }
+}
+
+/// Makes ULIDs without asking the kernel for randomness each time: a random start, counted up.
+pub(super) struct ExchangeIds {
+    start: u128,
+    count: AtomicU64,
+}
+
+impl ExchangeIds {
+    pub(super) fn new(random: [u8; 16]) -> Self {
+        Self { start: u128::from_le_bytes(random), count: AtomicU64::new(0) }
+    }
+
+    /// `ex_` and a ULID.
+    pub(super) fn next(&self, now: Timestamp) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        // Only the lower 80 bits are used.
+        format!("ex_{}", Ulid::from_parts(milliseconds, self.start.wrapping_add(count.into())))
+    }
+}

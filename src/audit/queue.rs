@@ -1,0 +1,120 @@
+//! What lies between everybody and the writer's thread: a bounded queue, a few signals, the counters.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, watch};
+
+use super::record::Entry;
+
+/// Shared by all handles and the writer.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+    /// One permit for each record that may wait; an exchange on record holds one for its closing record.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) is_healthy: AtomicBool,
+    pub(super) records: AtomicU64,
+    pub(super) lost: AtomicU64,
+    is_over: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    wants_reopen: bool,
+    /// Nothing more is taken; what is there should be written until then.
+    closed: Option<Instant>,
+}
+
+/// What the writer is asked beside writing.
+pub(super) struct Signals {
+    pub(super) wants_reopen: bool,
+    pub(super) closed: Option<Instant>,
+}
+
+impl Queue {
+    pub(super) fn new(records_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            ready: Condvar::new(),
+            places: Arc::new(Semaphore::new(records_max)),
+            is_healthy: AtomicBool::new(true),
+            records: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            is_over: watch::Sender::new(false),
+        })
+    }
+
+    /// Queues a record; false, and the record is gone, after the end. A record that nobody waits for is then lost.
+    pub(super) fn push(&self, entry: Entry) -> bool {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            drop(state);
+            self.count_lost(usize::from(entry.acknowledge.is_none()));
+            return false;
+        }
+        state.entries.push_back(entry);
+        drop(state);
+        self.ready.notify_one();
+        true
+    }
+
+    /// Counts records that are lost.
+    pub(super) fn count_lost(&self, records: usize) {
+        self.lost.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// Asks for a reopened sink.
+    pub(super) fn ask_reopen(&self) {
+        self.state.lock().wants_reopen = true;
+        self.ready.notify_one();
+    }
+
+    /// Takes nothing more after `last`; the writer ends when all is written, or at `deadline`.
+    pub(super) fn close(&self, last: Option<Entry>, deadline: Instant) {
+        let mut state = self.state.lock();
+        if state.closed.is_none() {
+            state.entries.extend(last);
+            state.closed = Some(deadline);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// For the writer: waits for work, at most `timeout`, and takes all of it.
+    pub(super) fn take(&self, into: &mut VecDeque<Entry>, timeout: Option<Duration>) -> Signals {
+        let mut state = self.state.lock();
+        if state.entries.is_empty() && !state.wants_reopen && state.closed.is_none() {
+            match timeout {
+                Some(timeout) => {
+                    self.ready.wait_for(&mut state, timeout);
+                }
+                None => self.ready.wait(&mut state),
+            }
+        }
+        // `into` is empty but keeps its memory, which thus goes back and forth.
+        std::mem::swap(&mut state.entries, into);
+        Signals { wants_reopen: std::mem::take(&mut state.wants_reopen), closed: state.closed }
+    }
+
+    /// For the writer's thread when it is over, in whatever way: nobody may wait for it any longer.
+    pub(super) fn end(&self) {
+        self.close(None, Instant::now());
+        let left = std::mem::take(&mut self.state.lock().entries);
+        self.count_lost(left.iter().filter(|entry| entry.acknowledge.is_none()).count());
+        drop(left);
+        self.is_healthy.store(false, Ordering::Release);
+        self.places.close();
+        self.is_over.send_replace(true);
+    }
+
+    /// Completes when the writer's thread is over.
+    pub(super) async fn over(&self) {
+        // The sender lives in `self`, so the only outcome is the value.
+        let _ = self.is_over.subscribe().wait_for(|over| *over).await;
+    }
+}

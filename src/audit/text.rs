@@ -1,0 +1,158 @@
+//! Agent-chosen text on its way into a record: nonces masked, length bounded.
+
+use std::fmt::Write as _;
+
+use crate::model::nonce::{NONCE_BYTES, NONCE_PREFIX};
+
+/// Longest method that is kept, in bytes.
+pub(super) const METHOD_BYTES_MAX: usize = 32;
+/// Longest path that is kept, in bytes.
+pub(super) const PATH_BYTES_MAX: usize = 1024;
+/// Longest other text that is kept, in bytes.
+pub(super) const TEXT_BYTES_MAX: usize = 256;
+
+/// Letters and digits after the prefix that make a whole nonce.
+const WHOLE_RUN: usize = NONCE_BYTES - NONCE_PREFIX.len();
+/// Letters and digits after the prefix that are masked at the end of a text that somebody has cut.
+const CUT_RUN: usize = 12;
+
+/// Masks whatever looks like a nonce and cuts the text to `bytes_max`, saying how many bytes were left out.
+pub(super) fn bounded(text: String, bytes_max: usize) -> String {
+    let mut text = masked(&text, bytes_max).unwrap_or(text);
+    if text.len() > bytes_max {
+        let end = text.floor_char_boundary(bytes_max);
+        let omitted = text.len() - end;
+        text.truncate(end);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "…+{omitted}");
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// A path: bounded, and without a query or fragment, should one have been handed in.
+pub(super) fn path(mut text: String) -> String {
+    if let Some(end) = text.find(['?', '#']) {
+        text.truncate(end);
+    }
+    bounded(text, PATH_BYTES_MAX)
+}
+
+/// The text with its nonces masked, or `None` when it holds none, percent-encoded at any depth or plain.
+fn masked(text: &str, bytes_max: usize) -> Option<String> {
+    if let Some(clean) = mask_plain(text, bytes_max) {
+        return Some(mask_encoded(&clean, bytes_max).unwrap_or(clean));
+    }
+    mask_encoded(text, bytes_max)
+}
+
+fn mask_encoded(text: &str, bytes_max: usize) -> Option<String> {
+    text.contains('%').then(|| percent_decoded(text.as_bytes())).and_then(|decoded| {
+        let decoded = String::from_utf8_lossy(&decoded);
+        mask_plain(&decoded, bytes_max)
+    })
+}
+
+fn mask_plain(text: &str, bytes_max: usize) -> Option<String> {
+    let mut clean: Option<String> = None;
+    let mut kept_to = 0;
+    for at in memchr::memmem::find_iter(text.as_bytes(), NONCE_PREFIX) {
+        let start = at + NONCE_PREFIX.len();
+        let run = text.as_bytes()[start..].iter().take_while(|b| b.is_ascii_alphanumeric()).count();
+        let end = start + run;
+        let is_cut = end == text.len() && text.len() >= bytes_max && run >= CUT_RUN;
+        if run >= WHOLE_RUN || is_cut {
+            let clean = clean.get_or_insert_default();
+            clean.push_str(&text[kept_to..start]);
+            clean.push('…');
+            kept_to = end;
+        }
+    }
+    clean.map(|clean| clean + &text[kept_to..])
+}
+
+/// Percent-decodes once, where `%2541` counts as `%41`: encoding something twice hides nothing.
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        match escape(byte, after) {
+            Some((value, after)) => {
+                decoded.push(value);
+                rest = after;
+            }
+            None => {
+                decoded.push(byte);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+fn escape(byte: u8, mut after: &[u8]) -> Option<(u8, &[u8])> {
+    if byte != b'%' {
+        return None;
+    }
+    while let Some(inner) = after.strip_prefix(b"25") {
+        if hex_pair(inner).is_none() {
+            break;
+        }
+        after = inner;
+    }
+    Some((hex_pair(after)?, &after[2..]))
+}
+
+fn hex_pair(text: &[u8]) -> Option<u8> {
+    let pair = text.get(..2)?;
+    let mut value = [0];
+    hex::decode_to_slice(pair, &mut value).ok()?;
+    Some(value[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Nonce;
+
+    fn nonce() -> String {
+        Nonce::from_entropy(&[7; 32]).as_str().to_owned()
+    }
+
+    #[test]
+    fn ordinary_text_stays_as_it_is() {
+        for text in ["GET", "/v1/customers/cus_1%20a", "/v1/loan_applications/12", "an_short", "%zz%", ""] {
+            assert_eq!(bounded(text.into(), 256), text);
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_masked_wherever_and_however_it_stands() {
+        let nonce = nonce();
+        let encoded: String = nonce.bytes().map(|b| format!("%{b:02X}")).collect();
+        let twice = encoded.replace('%', "%2525");
+        for text in [nonce.clone(), format!("/bot{nonce}/getMe"), format!("/{encoded}/x"), format!("/{twice}"), format!("/{nonce}/{encoded}")] {
+            let clean = path(text);
+            assert!(clean.contains("an_…"), "{clean}");
+            assert!(!clean.contains(&nonce[3..]) && !percent_decoded(clean.as_bytes()).windows(20).any(|w| nonce.as_bytes()[3..].starts_with(w)), "{clean}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_was_cut_off_is_masked_too() {
+        let text = format!("{}{}", "a".repeat(PATH_BYTES_MAX - 25), &nonce()[..25]);
+        assert!(path(text).ends_with("an_…"));
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character_and_says_so() {
+        assert_eq!(bounded("é".repeat(200), 255), format!("{}…+146", "é".repeat(127)));
+        assert_eq!(bounded("a".repeat(33), METHOD_BYTES_MAX), format!("{}…+1", "a".repeat(32)));
+    }
+
+    #[test]
+    fn a_query_is_never_kept() {
+        assert_eq!(path("/a?key=1".into()), "/a");
+        assert_eq!(path("/a#key".into()), "/a");
+    }
+}

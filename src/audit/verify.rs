@@ -1,0 +1,199 @@
+//! Checking a whole audit: nothing edited, removed, moved, inserted or relabelled.
+
+use std::io::{BufRead, ErrorKind, Read};
+
+use super::chain::{Hash, LINE_BYTES_MAX, NO_HASH, Sealed, parse_hash};
+
+/// An audit that holds together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Whole records.
+    pub records: u64,
+    /// Starts of a process among them.
+    pub boots: u64,
+    /// Hash of the last record, 64 hexadecimal digits; zeros when there is none.
+    pub head: String,
+    /// Hash before the first record: zeros, or for a rotated file the head of the file before it.
+    pub continues: String,
+    /// Bytes after the last newline: a record that was being written. 0 when the file is whole.
+    pub torn_tail_bytes: u64,
+}
+
+/// Where an audit does not hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct Broken {
+    /// Line number, from 1; for a missing head the last line, for a bad one 0.
+    pub line: u64,
+    /// What is wrong.
+    pub what: Flaw,
+}
+
+/// What can be wrong with an audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// The text does not give the hash.
+    #[error("the record was changed: its hash is not that of its text")]
+    Edited,
+    /// `prev` is not the hash of the record before.
+    #[error("the record does not follow the one before: records were removed, moved or inserted here")]
+    Unlinked,
+    /// The sequence number, the boot id or the type does not fit the record before.
+    #[error("the record's number, boot or type does not follow from the record before")]
+    Misnumbered,
+    /// The first record neither starts a chain nor says that it continues one.
+    #[error("the audit does not begin with a start or a rotation: records before it were removed")]
+    Headless,
+    /// A line that is no record, and that no later record explains as an interrupted write.
+    #[error("the line is no record")]
+    NotARecord,
+    /// A record tells of an interrupted write that is not there, or is there in another length.
+    #[error("the unfinished line that this record tells of was changed or removed")]
+    TornLine,
+    /// A version that this verifier does not know.
+    #[error("the record has a version other than 1")]
+    Version,
+    /// A line longer than any record.
+    #[error("the line is longer than a record can be")]
+    TooLong,
+    /// The expected head is not in the audit.
+    #[error("no record has the given head hash: the end was removed, or the head is of another audit")]
+    HeadMissing,
+    /// The expected head is not 64 hexadecimal digits.
+    #[error("the given head is not a hash of 64 lower-case hexadecimal digits")]
+    HeadMalformed,
+    /// Reading failed.
+    #[error("cannot be read: {0}")]
+    Unreadable(ErrorKind),
+}
+
+/// Verifies an audit file from its first line to its last, in one pass, holding one line (at most 1 MiB) at a time.
+///
+/// `head` is the hash of a record noted earlier (`Verified::head`): with it, an end that was cut off shows too.
+/// A chain proves order and wholeness against everyone who cannot write the whole file anew; against those, keep heads
+/// elsewhere.
+///
+/// # Errors
+/// [`Broken`] names the first line at which the audit does not hold together.
+pub fn verify(mut reader: impl BufRead, head: Option<&str>) -> Result<Verified, Broken> {
+    let wanted = head.map(|text| parse_hash(text).ok_or(Broken { line: 0, what: Flaw::HeadMalformed })).transpose()?;
+    let mut check = Check::new(wanted);
+    let mut line = Vec::new();
+    loop {
+        let is_whole = read_line(&mut reader, &mut line).map_err(|what| check.broken_at_next(what))?;
+        if !is_whole {
+            return check.finish(line.len() as u64);
+        }
+        check.next(&line)?;
+    }
+}
+
+/// Reads a line without its newline; false when there was no newline before the end.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Flaw> {
+    line.clear();
+    let mut bounded = reader.take(LINE_BYTES_MAX as u64 + 1);
+    bounded.read_until(b'\n', line).map_err(|error| Flaw::Unreadable(error.kind()))?;
+    let is_whole = line.last() == Some(&b'\n');
+    if is_whole {
+        line.pop();
+    } else if line.len() > LINE_BYTES_MAX {
+        return Err(Flaw::TooLong);
+    }
+    Ok(is_whole)
+}
+
+struct Check {
+    line: u64,
+    records: u64,
+    boots: u64,
+    /// Boot and number of the record before.
+    last: Option<(String, u64)>,
+    continues: Hash,
+    head: Hash,
+    wanted: Option<Hash>,
+    /// Lines that are no records, since the record before: the first of them, and their bytes.
+    torn: Option<(u64, u64)>,
+}
+
+impl Check {
+    fn new(wanted: Option<Hash>) -> Self {
+        Self { line: 0, records: 0, boots: 0, last: None, continues: NO_HASH, head: NO_HASH, wanted, torn: None }
+    }
+
+    fn broken(&self, what: Flaw) -> Broken {
+        Broken { line: self.line, what }
+    }
+
+    fn broken_at_next(&self, what: Flaw) -> Broken {
+        Broken { line: self.line + 1, what }
+    }
+
+    fn next(&mut self, line: &[u8]) -> Result<(), Broken> {
+        self.line += 1;
+        let Some(sealed) = Sealed::parse(line) else {
+            let (_, bytes) = self.torn.get_or_insert((self.line, 0));
+            *bytes += line.len() as u64;
+            return Ok(());
+        };
+        self.link(&sealed).map_err(|what| self.broken(what))?;
+        self.check_torn(&sealed)?;
+        self.head = sealed.hash;
+        self.records += 1;
+        self.boots += u64::from(sealed.kind == "start");
+        if self.wanted == Some(sealed.hash) {
+            self.wanted = None;
+        }
+        self.last = Some((sealed.boot_id, sealed.seq));
+        Ok(())
+    }
+
+    fn link(&mut self, sealed: &Sealed) -> Result<(), Flaw> {
+        if sealed.version != 1 {
+            return Err(Flaw::Version);
+        }
+        if !sealed.is_intact {
+            return Err(Flaw::Edited);
+        }
+        let is_start = sealed.kind == "start";
+        match &self.last {
+            None if sealed.kind == "rotated" => self.continues = sealed.prev,
+            None if is_start && sealed.seq == 1 && sealed.prev == NO_HASH => {}
+            None => return Err(Flaw::Headless),
+            Some(_) if sealed.prev != self.head => return Err(Flaw::Unlinked),
+            Some((boot_id, seq)) => {
+                let is_next = *boot_id == sealed.boot_id && seq.checked_add(1) == Some(sealed.seq) && !is_start;
+                let is_first = *boot_id != sealed.boot_id && sealed.seq == 1 && is_start;
+                if !is_next && !is_first {
+                    return Err(Flaw::Misnumbered);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines that are no records must be what the next record says was recovered.
+    fn check_torn(&mut self, sealed: &Sealed) -> Result<(), Broken> {
+        match (self.torn.take(), sealed.torn_bytes) {
+            (None, None) => Ok(()),
+            (Some((_, bytes)), Some(told)) if bytes == told => Ok(()),
+            (Some((line, _)), None) => Err(Broken { line, what: Flaw::NotARecord }),
+            (_, Some(_)) => Err(self.broken(Flaw::TornLine)),
+        }
+    }
+
+    fn finish(self, torn_tail_bytes: u64) -> Result<Verified, Broken> {
+        if let Some((line, _)) = self.torn {
+            return Err(Broken { line, what: Flaw::NotARecord });
+        }
+        if self.wanted.is_some() {
+            return Err(self.broken(Flaw::HeadMissing));
+        }
+        Ok(Verified {
+            records: self.records,
+            boots: self.boots,
+            head: hex::encode(self.head),
+            continues: hex::encode(self.continues),
+            torn_tail_bytes,
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! The one thread that owns the sink and the chain.
+//!
+//! Records that are ready together are sealed into one buffer and share one `write(2)` (and one `fdatasync`). The
+//! chain moves on only over records that the kernel took whole. While the sink fails, records that somebody waits
+//! for are given back at once, and those that nobody waits for are kept, up to a bound.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::StartError;
+use super::chain::{NO_HASH, Position, seal};
+use super::queue::Queue;
+use super::record::{Body, Entry, Failure};
+use super::sink::{Condition, Output, Reopened};
+use crate::clock::SharedClock;
+
+/// Most records of one write.
+const GROUP_RECORDS_MAX: usize = 512;
+/// A group takes no further record once it has this many bytes.
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// How often a failed sink is tried again without a new record.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// How often at the very end.
+const LAST_RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// The state of the writer's thread.
+pub(super) struct Writer {
+    queue: Arc<Queue>,
+    sink: Output,
+    clock: SharedClock,
+    boot_id: String,
+    position: Position,
+    /// fdatasync after each group.
+    is_synced: bool,
+    /// Records that nobody waits for and that could not be written yet.
+    backlog: VecDeque<Entry>,
+    backlog_records_max: usize,
+    lost_told: u64,
+    /// The sink shall be opened anew, not before this moment.
+    reopen_at: Option<Instant>,
+    is_reopen_failing: bool,
+    is_failing: bool,
+    buffer: Vec<u8>,
+    marks: Vec<Mark>,
+}
+
+/// The end of a record in the buffer.
+struct Mark {
+    end: usize,
+    position: Position,
+}
+
+/// The settings of a [`Writer`].
+pub(super) struct Parts {
+    pub(super) queue: Arc<Queue>,
+    pub(super) sink: Output,
+    pub(super) clock: SharedClock,
+    pub(super) boot_id: String,
+    /// Hash of the record before.
+    pub(super) head: Option<super::chain::Hash>,
+    pub(super) is_synced: bool,
+    pub(super) backlog_records_max: usize,
+}
+
+impl Writer {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            queue: parts.queue,
+            sink: parts.sink,
+            clock: parts.clock,
+            boot_id: parts.boot_id,
+            position: Position { seq: 0, head: parts.head.unwrap_or(NO_HASH) },
+            is_synced: parts.is_synced,
+            backlog: VecDeque::new(),
+            backlog_records_max: parts.backlog_records_max,
+            lost_told: 0,
+            reopen_at: None,
+            is_reopen_failing: false,
+            is_failing: false,
+            buffer: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// Writes the first record, or keeps it as the first of the backlog.
+    pub(super) fn begin(&mut self, facts: serde_json::Value) {
+        let start = self.entry(Body::Start { facts });
+        self.turn(&mut VecDeque::from([start]));
+    }
+
+    /// Writes until the queue is closed.
+    pub(super) fn run(mut self) {
+        let mut fresh = VecDeque::new();
+        loop {
+            let signals = self.queue.take(&mut fresh, self.retry_after());
+            if signals.wants_reopen {
+                self.reopen_at = Some(Instant::now());
+            }
+            self.turn(&mut fresh);
+            if let Some(deadline) = signals.closed {
+                return self.finish(deadline);
+            }
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        let has_more = !self.backlog.is_empty() || self.reopen_at.is_some() || self.has_untold_loss();
+        has_more.then_some(RETRY_EVERY)
+    }
+
+    fn finish(&mut self, deadline: Instant) {
+        while !self.backlog.is_empty() && Instant::now() < deadline {
+            thread::sleep(LAST_RETRY_EVERY);
+            self.turn(&mut VecDeque::new());
+        }
+        self.queue.count_lost(self.backlog.len());
+    }
+
+    /// Writes the backlog and then `fresh`; what cannot be written is given back or kept.
+    fn turn(&mut self, fresh: &mut VecDeque<Entry>) {
+        let was_failing = self.is_failing;
+        let is_usable = self.attend_to_sink();
+        self.tell_loss();
+        let mut backlog = std::mem::take(&mut self.backlog);
+        let is_done = is_usable && self.drain(&mut backlog) && self.drain(fresh);
+        self.backlog = backlog;
+        if !is_done {
+            fresh.drain(..).for_each(|entry| self.set_aside(entry));
+        }
+        if self.is_failing && !was_failing {
+            // It tells of the outage afterwards; until then there is always something to try the sink with.
+            let outage = self.entry(Body::Outage);
+            self.backlog.push_back(outage);
+        }
+        self.queue.is_healthy.store(is_usable && !self.is_failing && !self.is_reopen_failing, Ordering::Release);
+    }
+
+    fn set_aside(&mut self, entry: Entry) {
+        match entry.acknowledge {
+            // Nobody listening any more is as good as told.
+            Some(waiter) => {
+                let _ = waiter.send(Err(Failure::Unwritten));
+            }
+            None if self.backlog.len() < self.backlog_records_max => {
+                self.backlog.push_back(Entry { _place: None, ..entry });
+            }
+            None => self.queue.count_lost(1),
+        }
+    }
+
+    fn has_untold_loss(&self) -> bool {
+        self.queue.lost.load(Ordering::Relaxed) > self.lost_told
+    }
+
+    fn tell_loss(&mut self) {
+        let lost = self.queue.lost.load(Ordering::Relaxed);
+        // While the sink fails there is more to come: one record tells it all.
+        if lost > self.lost_told && !self.is_failing {
+            let told = self.entry(Body::Lost { records: lost - self.lost_told });
+            self.lost_told = lost;
+            self.backlog.push_back(told);
+        }
+    }
+
+    fn entry(&self, body: Body) -> Entry {
+        Entry { time: self.clock.now().wall, body, acknowledge: None, _place: None }
+    }
+
+    fn drain(&mut self, entries: &mut VecDeque<Entry>) -> bool {
+        while !entries.is_empty() {
+            if let Err(error) = self.write_group(entries) {
+                self.note_failure(&error);
+                return false;
+            }
+            self.note_success();
+        }
+        true
+    }
+
+    /// Seals and writes the first records of `entries`, and removes those that are written.
+    fn write_group(&mut self, entries: &mut VecDeque<Entry>) -> io::Result<()> {
+        self.fill_buffer(entries);
+        let (written, error) = self.sink.append(&self.buffer);
+        let whole = self.marks.partition_point(|mark| mark.end <= written);
+        let mut whole_bytes = 0;
+        if let Some(last) = whole.checked_sub(1).and_then(|last| self.marks.get(last)) {
+            self.position = last.position;
+            whole_bytes = last.end;
+            self.sink.note_written();
+        }
+        if error.is_some() {
+            self.sink.heal(written - whole_bytes);
+        }
+        let synced = if self.is_synced && whole > 0 { self.sink.sync() } else { Ok(()) };
+        self.acknowledge(entries.drain(..whole), synced.is_ok());
+        error.map_or(synced, Err)
+    }
+
+    fn fill_buffer(&mut self, entries: &VecDeque<Entry>) {
+        self.buffer.clear();
+        self.marks.clear();
+        let mut torn = self.sink.torn();
+        if torn.is_some() {
+            self.buffer.push(b'\n');
+        }
+        let mut position = self.position;
+        // A sink that failed is probed with one record.
+        let records_max = if self.is_failing { 1 } else { GROUP_RECORDS_MAX };
+        for entry in entries.iter().take(records_max) {
+            let recovered = torn.take().filter(|bytes| *bytes > 0);
+            position = seal(&mut self.buffer, &self.boot_id, position, entry, recovered);
+            self.marks.push(Mark { end: self.buffer.len(), position });
+            if self.buffer.len() >= GROUP_BYTES_MAX {
+                break;
+            }
+        }
+    }
+
+    fn acknowledge(&self, written: impl Iterator<Item = Entry>, is_durable: bool) {
+        let mut records = 0;
+        for entry in written {
+            records += 1;
+            if let Some(waiter) = entry.acknowledge {
+                // Nobody listening any more is not our concern: the closing record tells.
+                let _ = waiter.send(if is_durable { Ok(()) } else { Err(Failure::Unsure) });
+            }
+        }
+        self.queue.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    fn note_failure(&mut self, error: &io::Error) {
+        if !self.is_failing {
+            tracing::error!(%error, "the audit cannot be written; requests are refused until it can");
+        }
+        self.is_failing = true;
+    }
+
+    fn note_success(&mut self) {
+        if self.is_failing {
+            tracing::info!("the audit can be written again");
+        }
+        self.is_failing = false;
+    }
+
+    /// Looks after the file itself; false when there is none to write to.
+    fn attend_to_sink(&mut self) -> bool {
+        let is_gone = match self.sink.condition() {
+            Condition::Sound => false,
+            Condition::Gone => {
+                self.reopen_at.get_or_insert_with(Instant::now);
+                true
+            }
+            Condition::Emptied => {
+                self.sink.forget_records();
+                self.announce_rotation();
+                false
+            }
+        };
+        if self.reopen_at.is_none_or(|at| Instant::now() < at) {
+            return !is_gone;
+        }
+        match self.reopen() {
+            Ok(()) => {
+                self.reopen_at = None;
+                self.is_reopen_failing = false;
+                true
+            }
+            Err(error) => {
+                if !self.is_reopen_failing {
+                    tracing::error!(%error, "the audit cannot be reopened; trying again");
+                }
+                self.reopen_at = Some(Instant::now() + RETRY_EVERY);
+                self.is_reopen_failing = true;
+                !is_gone
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), StartError> {
+        match self.sink.reopen()? {
+            Reopened::Same => {}
+            Reopened::Other(sink, None) => {
+                self.sink = sink;
+                self.announce_rotation();
+            }
+            Reopened::Other(sink, Some(head)) if self.position.seq == 0 || head == self.position.head => {
+                self.position.head = head;
+                self.sink = sink;
+            }
+            Reopened::Other(_, Some(_)) => return Err(StartError::OtherChain),
+        }
+        tracing::info!("the audit was reopened");
+        Ok(())
+    }
+
+    /// A file that begins in the middle of a chain says so; one that begins with the start record need not.
+    fn announce_rotation(&mut self) {
+        if self.position.seq == 0 {
+            self.position.head = NO_HASH;
+            return;
+        }
+        let is_told = self.backlog.front().is_some_and(|entry| matches!(entry.body, Body::Rotated));
+        if !is_told {
+            let rotated = self.entry(Body::Rotated);
+            self.backlog.push_front(rotated);
+        }
+    }
+}
