@@ -1,4 +1,29 @@
 //! The control API (mint, list, read, revoke, …) on a Unix socket, and the read-only admin listener.
+//!
+//! A request goes through `serve` (limits), `front` (is this for us, who calls, which call), and then one function of
+//! `mint` or `calls`; what goes wrong becomes an answer in `refusal`. It can mint and end leases and cannot read a
+//! secret: credentials are known here by name and health alone.
+
+mod admin;
+mod answer;
+mod ask;
+mod caller;
+mod calls;
+pub mod client;
+#[cfg(test)]
+mod fixture;
+mod front;
+mod idempotency;
+mod json;
+mod mint;
+mod openapi;
+mod query;
+mod refusal;
+mod route;
+mod serve;
+mod socket;
+pub mod types;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::clock::SharedClock;
 use crate::lease::Minter;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Scrape};
 use crate::policy::Policy;
+use front::Control;
 
 /// How one credential is doing, as a value.
 #[derive(Debug, Clone)]
@@ -47,9 +73,15 @@ pub struct Parts {
 /// Why the control socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another process serves it.
+    /// Another process serves it, or is about to.
     #[error("{0} is served by a running sidecar")]
     Live(PathBuf),
+    /// Something that is not a socket (a link, a file) is at its place.
+    #[error("{0} exists and is not a socket; remove it or choose another path")]
+    Occupied(PathBuf),
+    /// Somebody else could replace the socket.
+    #[error("{0} is writable by others, or not ours; choose a directory of the sidecar's own, such as a new one in it")]
+    UnsafeDirectory(PathBuf),
     /// The system refused.
     #[error("{path}: {source}")]
     System {
@@ -60,28 +92,34 @@ pub enum SocketError {
     },
 }
 
-/// Binds the control socket: 0600 (or 0660 for `group`) in a 0700 directory; takes over a stale one, not a live one.
+/// Binds the control socket: 0600 (or 0660 for `group`) in a directory that is made 0700 (0750 for `group`) if it is
+/// missing; takes over a stale socket, not a live one, and follows no link. Needs a tokio runtime.
 ///
 /// # Errors
 /// [`SocketError`].
-pub fn bind(_path: &std::path::Path, _group: Option<u32>) -> Result<tokio::net::UnixListener, SocketError> {
-    todo!()
+pub fn bind(path: &std::path::Path, group: Option<u32>) -> Result<tokio::net::UnixListener, SocketError> {
+    socket::bind(path, group)
 }
 
-/// Serves the control API until `shutdown`.
-pub async fn serve(_listener: tokio::net::UnixListener, _parts: Parts, _shutdown: CancellationToken) {
-    todo!()
+/// Serves the control API until `shutdown`; present calls are finished, and the socket's file is removed if it is
+/// still this listener's.
+pub async fn serve(listener: tokio::net::UnixListener, parts: Parts, shutdown: CancellationToken) {
+    let _cleanup = socket::Cleanup::of(&listener);
+    let control = Control::new(parts, crate::identity::socket_peer);
+    serve::run(listener, Arc::new(control), front::LIMITS, shutdown).await;
 }
 
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.
 pub type Readiness = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
 
-/// Serves `/livez`, `/readyz` and `/metrics` until `shutdown`.
+/// Serves `/livez`, `/readyz` and `/metrics` until `shutdown`; `scrape` reads what the metrics do not count themselves.
 pub async fn serve_admin(
-    _listener: tokio::net::TcpListener,
-    _readiness: Readiness,
-    _metrics: Arc<Metrics>,
-    _shutdown: CancellationToken,
+    listener: tokio::net::TcpListener,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    scrape: Scrape,
+    shutdown: CancellationToken,
 ) {
-    todo!()
+    let admin = admin::Admin { readiness, metrics, scrape };
+    serve::run(listener, Arc::new(admin), admin::LIMITS, shutdown).await;
 }

@@ -1,0 +1,138 @@
+//! Who calls, as whom it may act, and over which agents.
+
+use crate::model::{AgentName, Identity, MinterName};
+use crate::policy::{MinterRule, Permission, Policy};
+
+use super::refusal::{Forbidden, Refusal};
+
+/// The built-in minter: the sidecar's own user, where the policy gives that user no minter of its own.
+const SELF_MINTER: &str = "self";
+/// Said to a caller with the sidecar's own uid.
+const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent that runs with this uid can mint nonces too, \
+                                and read the sidecar's files. Run the agent as another user.";
+
+/// A caller who may act as at least one minter.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) identity: Identity,
+    pub(super) minters: Vec<MinterRule>,
+    /// What it should know about this set-up.
+    pub(super) warning: Option<&'static str>,
+}
+
+impl Caller {
+    /// Looks the proven identity up in the policy, on every call.
+    pub(super) fn authenticate(policy: &Policy, own_uid: u32, proven: Option<&Identity>) -> Result<Self, Refusal> {
+        let identity = proven.ok_or(Refusal::Unauthenticated)?;
+        // Before the minters: an agent's uid never mints, even where the policy lists it as a minter's.
+        if policy.is_agent(identity) {
+            return Err(Refusal::Forbidden(Forbidden::Agent));
+        }
+        let is_own = *identity == Identity::Uid(own_uid);
+        let mut minters: Vec<_> = policy.minters_for(identity).into_iter().cloned().collect();
+        // What the policy says of this uid is not widened.
+        if is_own && minters.is_empty() {
+            minters.push(self_minter());
+        }
+        if minters.is_empty() {
+            return Err(Refusal::Unauthenticated);
+        }
+        Ok(Self { identity: identity.clone(), minters, warning: is_own.then_some(SAME_UID_WARNING) })
+    }
+
+    /// The minter as which the caller has this permission over this agent.
+    pub(super) fn acting(&self, permission: Permission, agent: &AgentName) -> Result<&MinterRule, Refusal> {
+        self.require(permission)?;
+        self.having(permission).find(|minter| covers(minter, agent)).ok_or(Refusal::Forbidden(Forbidden::ForeignAgent))
+    }
+
+    /// Refuses a caller who has this permission over nobody.
+    pub(super) fn require(&self, permission: Permission) -> Result<(), Refusal> {
+        self.having(permission).next().map(|_| ()).ok_or(Refusal::Forbidden(Forbidden::Permission))
+    }
+
+    /// True where the caller has this permission over this agent.
+    pub(super) fn has(&self, permission: Permission, agent: &AgentName) -> bool {
+        self.having(permission).any(|minter| covers(minter, agent))
+    }
+
+    /// True where the caller has any permission over this agent.
+    pub(super) fn knows(&self, agent: &AgentName) -> bool {
+        self.minters.iter().any(|minter| covers(minter, agent))
+    }
+
+    fn having(&self, permission: Permission) -> impl Iterator<Item = &MinterRule> {
+        self.minters.iter().filter(move |minter| minter.may.contains(&permission))
+    }
+}
+
+fn covers(minter: &MinterRule, agent: &AgentName) -> bool {
+    minter.agents.as_ref().is_none_or(|agents| agents.contains(agent))
+}
+
+fn self_minter() -> MinterRule {
+    MinterRule {
+        name: MinterName::parse(SELF_MINTER).expect("four letters are a name"),
+        identities: Vec::new(),
+        agents: None,
+        may: vec![Permission::Mint, Permission::Read, Permission::Revoke],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, agent};
+    use super::*;
+
+    const OWN: u32 = 1000;
+
+    fn authenticate(uid: u32) -> Result<Caller, Refusal> {
+        Caller::authenticate(&fixture::policy(), OWN, Some(&Identity::Uid(uid)))
+    }
+
+    #[test]
+    fn strangers_and_the_unproven_are_refused() {
+        assert_eq!(authenticate(4242).err(), Some(Refusal::Unauthenticated));
+        let unproven = Caller::authenticate(&fixture::policy(), OWN, None);
+        assert_eq!(unproven.err(), Some(Refusal::Unauthenticated));
+    }
+
+    #[test]
+    fn an_agents_uid_never_mints_not_even_as_a_listed_minter_or_as_ourselves() {
+        assert_eq!(authenticate(fixture::AGENT_UID).err(), Some(Refusal::Forbidden(Forbidden::Agent)));
+        assert_eq!(authenticate(fixture::AGENT_AND_MINTER_UID).err(), Some(Refusal::Forbidden(Forbidden::Agent)));
+        let own = Identity::Uid(fixture::AGENT_UID);
+        let refused = Caller::authenticate(&fixture::policy(), fixture::AGENT_UID, Some(&own));
+        assert_eq!(refused.err(), Some(Refusal::Forbidden(Forbidden::Agent)));
+    }
+
+    #[test]
+    fn our_own_uid_may_mint_and_is_warned() {
+        let caller = authenticate(OWN).unwrap();
+        assert_eq!(caller.minters[0].name.as_str(), "self");
+        assert!(caller.acting(Permission::Mint, &agent("research")).is_ok());
+        assert!(caller.warning.is_some());
+    }
+
+    #[test]
+    fn the_policys_word_on_our_own_uid_is_not_widened() {
+        let policy = fixture::policy();
+        let own = Identity::Uid(fixture::ORCHESTRATOR_UID);
+        let caller = Caller::authenticate(&policy, fixture::ORCHESTRATOR_UID, Some(&own)).unwrap();
+        assert!(caller.warning.is_some());
+        let refused = caller.acting(Permission::Mint, &agent("research")).map(|_| ());
+        assert_eq!(refused, Err(Refusal::Forbidden(Forbidden::ForeignAgent)));
+    }
+
+    #[test]
+    fn permissions_hold_over_ones_own_agents_only() {
+        let orchestrator = authenticate(fixture::ORCHESTRATOR_UID).unwrap();
+        assert!(orchestrator.warning.is_none());
+        assert_eq!(orchestrator.acting(Permission::Mint, &agent("billing")).unwrap().name.as_str(), "orchestrator");
+        assert!(!orchestrator.has(Permission::Read, &agent("research")));
+        let auditor = authenticate(fixture::AUDITOR_UID).unwrap();
+        assert!(auditor.has(Permission::Read, &agent("research")));
+        let refused = auditor.acting(Permission::Mint, &agent("billing")).map(|_| ());
+        assert_eq!(refused, Err(Refusal::Forbidden(Forbidden::Permission)));
+    }
+}

@@ -1,0 +1,227 @@
+//! The front of the control API: is this for us, who calls, which call, and then the call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::Parts;
+use super::caller::Caller;
+use super::calls;
+use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
+use super::json::{Json, Malformed};
+use super::mint;
+use super::query::ListAsked;
+use super::refusal::{Forbidden, Refusal};
+use super::route::Call;
+use super::serve::{Answer, Limits, Service};
+use super::types::Mistake;
+use crate::audit::Event;
+use crate::lease::Lease;
+use crate::model::{Identity, NonceId};
+
+/// What the control socket puts up with.
+pub(super) const LIMITS: Limits = Limits {
+    connections_max: 256,
+    head_timeout: Duration::from_secs(10),
+    connection_age_max: Duration::from_secs(300),
+    drain_timeout: Duration::from_secs(5),
+};
+/// A body in bytes at most.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// For a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The names of this socket in a Host header; there is no other, so that no web page can reach it by a name of its own.
+const HOSTS: [&str; 3] = ["", "localhost", "valetkey"];
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Only browsers send these.
+const BROWSER_HEADERS_PREFIX: &str = "sec-fetch-";
+
+/// The control plane.
+pub(super) struct Control {
+    pub(super) parts: Parts,
+    /// `None` if the system gave no randomness for their secret.
+    pub(super) keys: Option<Keys>,
+    peer: fn(&UnixStream) -> Option<Identity>,
+    own_uid: u32,
+    has_warned: AtomicBool,
+}
+
+impl Control {
+    /// `peer` proves who is on the other end of a connection.
+    pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>) -> Self {
+        let keys = Keys::new().inspect_err(|error| tracing::error!(%error, "no Idempotency-Key can be taken")).ok();
+        let own_uid = rustix::process::geteuid().as_raw();
+        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false) }
+    }
+
+    /// A lease by its accessor, if it lives.
+    pub(super) fn live(&self, id: NonceId) -> Option<Arc<Lease>> {
+        self.parts.leases.get(id).filter(|lease| !self.is_over(lease))
+    }
+
+    /// True for a lease that the sweeper has not come to yet, too.
+    pub(super) fn is_over(&self, lease: &Lease) -> bool {
+        lease.ended().is_some() || lease.deadline().is_over(&self.parts.clock.now())
+    }
+
+    /// Serves one request of a caller who was proven to be `proven`.
+    pub(super) async fn handle<B>(&self, proven: Option<&Identity>, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let call = Call::route(&head.method, head.uri.path());
+        let answered = async {
+            check_addressing(&head)?;
+            let caller = Caller::authenticate(&self.parts.policy, self.own_uid, proven)?;
+            self.warn_once(&caller);
+            self.dispatch(call.clone()?, &caller, &head, body).await
+        };
+        answered.await.unwrap_or_else(|refusal| {
+            self.note_refusal(call.ok(), proven, &refusal);
+            refusal.answer()
+        })
+    }
+
+    async fn dispatch<B>(
+        &self,
+        call: Call<'_>,
+        caller: &Caller,
+        head: &http::request::Parts,
+        body: B,
+    ) -> Result<Answer, Refusal>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if call == Call::Later {
+            return Err(Refusal::CallNotSupported);
+        }
+        let list = if call == Call::List { Some(ListAsked::parse(head.uri.query())?) } else { None };
+        if list.is_none() && head.uri.query().is_some() {
+            return Err(Refusal::InvalidRequest(vec![Mistake::in_parameter("", "this call takes no query")]));
+        }
+        let json = if head.method == Method::POST { read_json(&head.headers, body).await? } else { no_body(&body)? };
+        match call {
+            Call::Mint => mint::mint(self, caller, idempotency_key(&head.headers)?, &json).await,
+            Call::List => calls::list(self, caller, &list.ok_or(Refusal::Internal)?),
+            Call::Read(id) => calls::read(self, caller, id),
+            Call::Revoke(id) => calls::revoke(self, caller, id),
+            Call::Introspect => calls::introspect(self, caller, &json),
+            Call::Services => Ok(calls::services(self, caller)),
+            Call::WhoAmI => Ok(calls::whoami(self, caller)),
+            Call::CaPem => Ok(calls::ca_pem(self)),
+            Call::OpenApi => Ok(calls::openapi_json()),
+            Call::Later => Err(Refusal::CallNotSupported),
+        }
+    }
+
+    fn warn_once(&self, caller: &Caller) {
+        if let Some(warning) = caller.warning
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(caller = %caller.identity, "{warning}");
+        }
+    }
+
+    /// Refused mints are in the audit, and callers who should not be here at all.
+    fn note_refusal(&self, call: Option<Call<'_>>, proven: Option<&Identity>, refusal: &Refusal) {
+        let (code, _) = refusal.code();
+        let call_name = call.map_or("unknown", Call::name);
+        tracing::debug!(call = call_name, code, "a control call was refused");
+        if call == Some(Call::Mint) || calls::is_about_the_caller(refusal) {
+            self.parts.audit.note(Event::ControlRefused { call: call_name, caller: proven.cloned(), code });
+        }
+    }
+}
+
+impl Service<UnixStream> for Control {
+    type Caller = Option<Identity>;
+
+    fn greet(&self, stream: &UnixStream) -> Option<Identity> {
+        (self.peer)(stream)
+    }
+
+    async fn answer(&self, caller: &Option<Identity>, request: Request<Incoming>) -> Answer {
+        self.handle(caller.as_ref(), request).await
+    }
+}
+
+/// This socket has no web pages, no proxies and no other names: whoever says so took us for something else.
+fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
+    if head.version != Version::HTTP_11 || head.uri.authority().is_some() {
+        let mistake = Mistake::in_header(":request-line", "must be HTTP/1.1 with a path");
+        return Err(Refusal::InvalidRequest(vec![mistake]));
+    }
+    let is_browser = |name: &HeaderName| *name == header::ORIGIN || name.as_str().starts_with(BROWSER_HEADERS_PREFIX);
+    if head.headers.keys().any(is_browser) {
+        return Err(Refusal::Forbidden(Forbidden::Browser));
+    }
+    let is_ours =
+        |host: &HeaderValue| host.to_str().is_ok_and(|host| HOSTS.contains(&host.to_ascii_lowercase().as_str()));
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    if !hosts.next().is_none_or(is_ours) || hosts.next().is_some() {
+        return Err(Refusal::Forbidden(Forbidden::Host));
+    }
+    Ok(())
+}
+
+fn no_body<B: Body>(body: &B) -> Result<Json, Refusal> {
+    if body.is_end_stream() {
+        return Ok(Json::Null);
+    }
+    Err(Refusal::InvalidRequest(vec![Mistake::at("", "this call takes no body")]))
+}
+
+async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Json, Refusal>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if !is_json(headers) {
+        return Err(Refusal::MediaType);
+    }
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(Refusal::TooLarge);
+    }
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect());
+    let bytes = match collected.await {
+        Err(_) => return Err(Refusal::Timeout),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge),
+        Ok(Err(_)) => return Err(Refusal::InvalidRequest(vec![Mistake::at("", "the body was cut short")])),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    Json::parse(&bytes).map_err(|Malformed { line, column }| {
+        let detail = format!("is not one JSON value: line {line}, column {column}");
+        Refusal::InvalidRequest(vec![Mistake::at("", detail)])
+    })
+}
+
+/// One Content-Type `application/json`, in UTF-8 if it says so, and no encoding.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (types.next().and_then(|kind| kind.to_str().ok()), types.next()) else { return false };
+    let kind = kind.to_ascii_lowercase();
+    let mut parts = kind.split(';').map(str::trim);
+    parts.next() == Some("application/json")
+        && parts.all(|part| matches!(part, "charset=utf-8" | "charset=\"utf-8\""))
+        && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = Key::parse(value.as_bytes()).filter(|_| values.next().is_none());
+    key.map(Some).ok_or_else(|| {
+        let detail = format!("must be there once, with 1 to {KEY_CHARACTERS_MAX} printable ASCII characters");
+        Refusal::InvalidRequest(vec![Mistake::in_header("Idempotency-Key", detail)])
+    })
+}

@@ -1,0 +1,213 @@
+//! Minting: policy, then the audit, then the lease, then the answer.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use zeroize::Zeroizing;
+
+use super::answer;
+use super::ask::{self, MintAsked};
+use super::caller::Caller;
+use super::front::Control;
+use super::idempotency::{BodyHash, Key, Outcome};
+use super::json::Json;
+use super::refusal::{Conflict, Refusal};
+use super::serve::Answer;
+use super::types::{Minted, NewNonce, Problem};
+use super::view::{self, MintNotes};
+use crate::audit::{Audit, DecisionFacts, Event};
+use crate::lease::{Full, NewLease};
+use crate::model::nonce::NONCE_ENTROPY_BYTES;
+use crate::model::{AgentName, MinterName, Nonce, NonceId, TaskName};
+use crate::policy::{MintPlan, MintRequest, Permission};
+
+/// Says that this answer was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The cause that the audit gives where a mint is on record and its lease was never made.
+const CAUSE_NOT_MADE: &str = "not_made";
+
+/// A mint that the policy approved.
+struct Approved {
+    asked: MintAsked,
+    minter: MinterName,
+    plan: MintPlan,
+}
+
+/// Mints a nonce.
+///
+/// The nonce is in this answer and nowhere ever again. With an `Idempotency-Key` a retry within ten minutes gets the
+/// same lease and nonce, as long as that lease lives.
+#[utoipa::path(
+    post, path = "/v1/nonces", tag = "nonces", operation_id = "mint",
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            description = "Printable ASCII; scoped to the minter")),
+    request_body(content = NewNonce, content_type = "application/json"),
+    responses(
+        (status = 201, body = Minted, description = "Minted", headers(("Location" = String, description = "The lease"))),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+         description = "forbidden, scope_not_grantable"),
+        (status = 404, body = Problem, content_type = "application/problem+json",
+         description = "unknown_agent, unknown_service"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict"),
+        (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+         description = "audit_unavailable, overloaded"),
+    )
+)]
+pub(super) async fn mint(control: &Control, caller: &Caller, key: Option<Key>, body: &Json) -> Result<Answer, Refusal> {
+    let approved = approve(control, caller, ask::mint(body)?)?;
+    let (nonce, outcome, is_replayed) = match key {
+        None => {
+            let (id, nonce) = (control.parts.leases.next_id(), random_nonce()?);
+            let outcome = make(control, caller, &approved, id, &nonce).await?;
+            (nonce, outcome, false)
+        }
+        Some(key) => make_once(control, caller, &approved, &key, BodyHash::of(&body.canonical())).await?,
+    };
+    let over = Refusal::Conflict(Conflict::Over);
+    let lease = control.live(outcome.id).ok_or(over)?;
+    let notes = MintNotes {
+        ttl_capped_by: outcome.ttl_capped_by,
+        proxy: control.parts.proxy_url.clone(),
+        warning: caller.warning,
+    };
+    let now = control.parts.clock.now();
+    let minted = view::minted(&control.parts.policy, &lease, &nonce, notes, &now);
+    created(&minted, is_replayed)
+}
+
+fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
+    let mut answer = answer::json(StatusCode::CREATED, minted);
+    let location = HeaderValue::try_from(format!("/v1/nonces/{}", minted.id)).map_err(|_| Refusal::Internal)?;
+    answer.headers_mut().insert(header::LOCATION, location);
+    if is_replayed {
+        answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(answer)
+}
+
+fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
+    let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
+    let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
+    let plan = control.parts.policy.plan(&request)?;
+    Ok(Approved { asked, minter, plan })
+}
+
+/// Makes the lease of this key, or finds it; of several at once one makes it and the others wait.
+async fn make_once(
+    control: &Control,
+    caller: &Caller,
+    approved: &Approved,
+    key: &Key,
+    body: BodyHash,
+) -> Result<(Nonce, Outcome, bool), Refusal> {
+    let keys = control.keys.as_ref().ok_or(Refusal::NoRandomness)?;
+    let slot = keys.claim(&approved.minter, key, body, &control.parts.clock.now())?;
+    let mut is_replayed = true;
+    let outcome = slot
+        .get_or_try_init(|| async {
+            is_replayed = false;
+            let id = control.parts.leases.next_id();
+            make(control, caller, approved, id, &keys.nonce(&approved.minter, key, id)).await
+        })
+        .await?
+        .clone();
+    let nonce = keys.nonce(&approved.minter, key, outcome.id);
+    Ok((nonce, outcome, is_replayed))
+}
+
+/// Puts the mint on record, then makes the lease live.
+async fn make(
+    control: &Control,
+    caller: &Caller,
+    approved: &Approved,
+    id: NonceId,
+    nonce: &Nonce,
+) -> Result<Outcome, Refusal> {
+    let parts = &control.parts;
+    // From here on the record may be there: until the lease lives, dropping this tells that it does not.
+    let mut unmade = Unmade::new(&parts.audit, id, &approved.asked);
+    parts.audit.record(event(control, caller, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
+    parts.leases.mint(id, nonce, terms(approved)).map_err(|Full| Refusal::Overloaded)?;
+    unmade.is_made = true;
+    parts.metrics.minted();
+    Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
+}
+
+fn random_nonce() -> Result<Nonce, Refusal> {
+    let mut entropy = Zeroizing::new([0; NONCE_ENTROPY_BYTES]);
+    getrandom::fill(entropy.as_mut_slice()).map_err(|_| Refusal::NoRandomness)?;
+    Ok(Nonce::from_entropy(&entropy))
+}
+
+fn terms(approved: &Approved) -> NewLease {
+    let Approved { asked, minter, plan } = approved;
+    NewLease {
+        agent: asked.agent.clone(),
+        identities: plan.identities.clone(),
+        task: asked.task.clone(),
+        minter: minter.clone(),
+        grants: plan.grants.clone(),
+        ttl: plan.ttl,
+        lifetime: plan.lifetime,
+        max_uses: asked.max_uses,
+        instance: asked.instance.clone(),
+        on_behalf_of: asked.on_behalf_of.clone(),
+        reason: asked.reason.clone(),
+        labels: asked.labels.clone(),
+    }
+}
+
+fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -> Event {
+    let Approved { asked, minter, plan } = approved;
+    let facts = DecisionFacts {
+        nonce_id: Some(id),
+        agent: Some(asked.agent.clone()),
+        task: Some(asked.task.clone()),
+        minter: Some(minter.clone()),
+        on_behalf_of: asked.on_behalf_of.clone(),
+        risk: Some(plan.risk),
+        policy_digest: Some(control.parts.policy.digest().clone()),
+        ..DecisionFacts::default()
+    };
+    let scopes = |grant: &crate::lease::LeaseGrant| {
+        let service = grant.service.clone();
+        grant.scopes.iter().map(move |(scope, _)| format!("{service}:{scope}")).collect::<Vec<_>>()
+    };
+    Event::Mint {
+        facts: Box::new(facts),
+        minted_by: Some(caller.identity.clone()),
+        grants: plan.grants.iter().flat_map(scopes).collect(),
+        expires_at: control.parts.clock.now().plus(plan.ttl).wall,
+        reason: asked.reason.clone(),
+    }
+}
+
+/// Notes the end of a mint that is on record without a lease: no place was left, or the caller hung up.
+struct Unmade<'a> {
+    audit: &'a Audit,
+    id: NonceId,
+    agent: AgentName,
+    task: TaskName,
+    is_made: bool,
+}
+
+impl<'a> Unmade<'a> {
+    fn new(audit: &'a Audit, id: NonceId, asked: &MintAsked) -> Self {
+        Self { audit, id, agent: asked.agent.clone(), task: asked.task.clone(), is_made: false }
+    }
+}
+
+impl Drop for Unmade<'_> {
+    fn drop(&mut self) {
+        if !self.is_made {
+            self.audit.note(Event::LeaseEnded {
+                nonce_id: self.id,
+                agent: self.agent.clone(),
+                task: self.task.clone(),
+                cause: CAUSE_NOT_MADE,
+                by: None,
+            });
+        }
+    }
+}

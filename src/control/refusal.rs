@@ -1,0 +1,228 @@
+//! Why a call is refused, and how that is said.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::answer;
+use super::serve::Answer;
+use super::types::{Mistake, Problem};
+use crate::model::{ScopeName, ServiceName};
+use crate::policy::MintRefusal;
+
+/// A refusal of the control API; each is one documented code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The request cannot be read; each mistake.
+    InvalidRequest(Vec<Mistake>),
+    /// Fields that are known and not enforced by this build.
+    FieldsNotSupported(Vec<Mistake>),
+    /// A call that this build does not have.
+    CallNotSupported,
+    /// The body is not `application/json`.
+    MediaType,
+    /// The body is too long.
+    TooLarge,
+    /// The body did not come in time.
+    Timeout,
+    /// Nobody whom the policy knows as a minter.
+    Unauthenticated,
+    /// Known, and may not.
+    Forbidden(Forbidden),
+    /// The agent may not have this scope.
+    ScopeNotGrantable { service: ServiceName, scope: ScopeName, grantable: Vec<ScopeName> },
+    /// No such service for this agent.
+    UnknownService { service: ServiceName, services: Vec<ServiceName> },
+    /// No such agent.
+    UnknownAgent,
+    /// No such thing.
+    NotFound,
+    /// The path is there, the method is not.
+    MethodNotAllowed(&'static str),
+    /// The Idempotency-Key was used otherwise.
+    Conflict(Conflict),
+    /// As many leases as there may be.
+    Overloaded,
+    /// No randomness to be had.
+    NoRandomness,
+    /// The audit cannot be written.
+    AuditUnavailable,
+    /// A fault of ours.
+    Internal,
+}
+
+/// What is forbidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forbidden {
+    /// The caller is an agent.
+    Agent,
+    /// `may` does not hold this permission.
+    Permission,
+    /// Not one of the caller's agents.
+    ForeignAgent,
+    /// The Host is not one of this socket's names.
+    Host,
+    /// A browser's headers.
+    Browser,
+}
+
+/// What an Idempotency-Key conflicts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conflict {
+    /// Another body came with it.
+    OtherBody,
+    /// The nonce that it made is over.
+    Over,
+}
+
+impl From<MintRefusal> for Refusal {
+    fn from(refusal: MintRefusal) -> Self {
+        match refusal {
+            MintRefusal::UnknownAgent => Self::UnknownAgent,
+            // The body's parser refuses this before.
+            MintRefusal::Empty => Self::InvalidRequest(vec![Mistake::at("", "must hold a grant with a scope")]),
+            MintRefusal::UnknownService { service, services } => Self::UnknownService { service, services },
+            MintRefusal::ScopeNotGrantable { service, scope, grantable } => {
+                Self::ScopeNotGrantable { service, scope, grantable }
+            }
+        }
+    }
+}
+
+impl Refusal {
+    /// The stable code, and its status.
+    pub(super) fn code(&self) -> (&'static str, StatusCode) {
+        match self {
+            Self::InvalidRequest(_) => ("invalid_request", StatusCode::BAD_REQUEST),
+            Self::FieldsNotSupported(_) | Self::CallNotSupported => ("not_supported", StatusCode::NOT_IMPLEMENTED),
+            Self::MediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::TooLarge => ("request_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::Timeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
+            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED),
+            Self::Forbidden(_) => ("forbidden", StatusCode::FORBIDDEN),
+            Self::ScopeNotGrantable { .. } => ("scope_not_grantable", StatusCode::FORBIDDEN),
+            Self::UnknownService { .. } => ("unknown_service", StatusCode::NOT_FOUND),
+            Self::UnknownAgent => ("unknown_agent", StatusCode::NOT_FOUND),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND),
+            Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
+            Self::Overloaded | Self::NoRandomness => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::AuditUnavailable => ("audit_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    /// What is wrong and what to do; names of the policy and sentences of ours, no word of the caller's.
+    fn detail(&self) -> String {
+        let text = match self {
+            Self::InvalidRequest(_) => "The request cannot be read; `errors` says where.",
+            Self::FieldsNotSupported(_) => {
+                "This build does not enforce the fields in `errors`, and does not ignore what it cannot enforce; leave them out."
+            }
+            Self::CallNotSupported => "This build does not have this call yet.",
+            Self::MediaType => "The body must be `application/json`, not encoded further.",
+            Self::TooLarge => "The body may have 65536 bytes.",
+            Self::Timeout => "The body did not come within 10 seconds.",
+            Self::Unauthenticated => {
+                "The policy knows no minter with your uid; add a `[minters.NAME]` with it, or call as the sidecar's own user."
+            }
+            Self::Forbidden(what) => what.detail(),
+            Self::ScopeNotGrantable { service, scope, .. } => {
+                return format!(
+                    "The policy does not grant {scope} of {service} to this agent; `grantable` is what it may have."
+                );
+            }
+            Self::UnknownService { service, .. } => {
+                return format!("There is no service {service} for this agent; `services` are those that there are.");
+            }
+            Self::UnknownAgent => "The policy has no such agent.",
+            Self::NotFound => "There is no such thing, or it is over.",
+            Self::MethodNotAllowed(_) => "This path has other methods; `Allow` names them.",
+            Self::Conflict(Conflict::OtherBody) => "This Idempotency-Key came with another body before; use a new one.",
+            Self::Conflict(Conflict::Over) => "The nonce that this Idempotency-Key made is over; use a new one.",
+            Self::Overloaded => {
+                "There are as many live nonces as there may be; revoke some, or try again when some expired."
+            }
+            Self::NoRandomness => "The system gives no randomness just now; try again.",
+            Self::AuditUnavailable => {
+                "The mint cannot be put on record, so there is none; try again when the audit works."
+            }
+            Self::Internal => "A fault of ours; it is in the log.",
+        };
+        text.to_owned()
+    }
+
+    /// The body.
+    pub(super) fn problem(&self) -> Problem {
+        let (code, status) = self.code();
+        let mut problem = Problem {
+            kind: format!("urn:valetkey:error:{code}"),
+            title: code.replace('_', " "),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: code.to_owned(),
+            ..Problem::default()
+        };
+        match self {
+            Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) => problem.errors.clone_from(mistakes),
+            Self::ScopeNotGrantable { grantable, .. } => {
+                problem.grantable = Some(grantable.iter().map(ToString::to_string).collect());
+            }
+            Self::UnknownService { services, .. } => {
+                problem.services = Some(services.iter().map(ToString::to_string).collect());
+            }
+            Self::CallNotSupported
+            | Self::MediaType
+            | Self::TooLarge
+            | Self::Timeout
+            | Self::Unauthenticated
+            | Self::Forbidden(_)
+            | Self::UnknownAgent
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::Conflict(_)
+            | Self::Overloaded
+            | Self::NoRandomness
+            | Self::AuditUnavailable
+            | Self::Internal => {}
+        }
+        problem
+    }
+
+    /// The whole answer.
+    pub(super) fn answer(&self) -> Answer {
+        let problem = self.problem();
+        let (_, status) = self.code();
+        let mut answer = answer::json(status, &problem);
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self {
+            Self::MethodNotAllowed(allowed) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+            }
+            // RFC 9110, 11.6.1 asks for a challenge; ours is proven by the kernel and cannot be sent.
+            Self::Unauthenticated => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("peer-uid realm=\"valetkey\""));
+            }
+            Self::Overloaded | Self::NoRandomness | Self::AuditUnavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            // What is left of the body is not read, so that the connection cannot be used again.
+            Self::TooLarge | Self::Timeout => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+impl Forbidden {
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Agent => "Your uid is an agent's in the policy; an agent never uses this API. Call as another user.",
+            Self::Permission => "The policy's `may` of your minter does not hold this.",
+            Self::ForeignAgent => "This is not one of your minter's `agents`.",
+            Self::Host => "The Host of this socket is `localhost` or `valetkey`.",
+            Self::Browser => "This API is not for browsers.",
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From method and path to a call.
+
+use http::Method;
+
+use super::refusal::Refusal;
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call<'p> {
+    Mint,
+    List,
+    Read(&'p str),
+    Revoke(&'p str),
+    Introspect,
+    Services,
+    WhoAmI,
+    CaPem,
+    OpenApi,
+    /// Documented, and not in this build.
+    Later,
+}
+
+impl<'p> Call<'p> {
+    /// Finds the call; a path is exact, without a trailing slash.
+    pub(super) fn route(method: &Method, path: &'p str) -> Result<Self, Refusal> {
+        let segments: Vec<_> = path.split('/').skip(1).take(5).collect();
+        let methods = match segments.as_slice() {
+            ["v1", "nonces"] => Methods { get: Some(Self::List), post: Some(Self::Mint), delete: None },
+            ["v1", "nonces", id] => Methods { get: Some(Self::Read(id)), post: None, delete: Some(Self::Revoke(id)) },
+            ["v1", "nonces", _, "renew" | "delegate"]
+            | ["v1", "tasks", _, "complete"]
+            | ["v1", "revocations" | "leaks" | "explain" | "risk"] => Methods::post(Self::Later),
+            ["v1", "events"] => Methods::get(Self::Later),
+            ["v1", "introspect"] => Methods::post(Self::Introspect),
+            ["v1", "services"] => Methods::get(Self::Services),
+            ["v1", "whoami"] => Methods::get(Self::WhoAmI),
+            ["ca.pem"] => Methods::get(Self::CaPem),
+            ["openapi.json"] => Methods::get(Self::OpenApi),
+            _ => return Err(Refusal::NotFound),
+        };
+        methods.choose(method)
+    }
+
+    /// Its name in the audit.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mint => "mint",
+            Self::List => "list",
+            Self::Read(_) => "read",
+            Self::Revoke(_) => "revoke",
+            Self::Introspect => "introspect",
+            Self::Services => "services",
+            Self::WhoAmI => "whoami",
+            Self::CaPem => "ca",
+            Self::OpenApi => "openapi",
+            Self::Later => "not_supported",
+        }
+    }
+}
+
+/// The methods of one path.
+struct Methods<'p> {
+    get: Option<Call<'p>>,
+    post: Option<Call<'p>>,
+    delete: Option<Call<'p>>,
+}
+
+impl<'p> Methods<'p> {
+    fn get(call: Call<'p>) -> Self {
+        Self { get: Some(call), post: None, delete: None }
+    }
+
+    fn post(call: Call<'p>) -> Self {
+        Self { get: None, post: Some(call), delete: None }
+    }
+
+    fn choose(&self, method: &Method) -> Result<Call<'p>, Refusal> {
+        let call = match *method {
+            Method::GET | Method::HEAD => self.get,
+            Method::POST => self.post,
+            Method::DELETE => self.delete,
+            _ => None,
+        };
+        call.ok_or(Refusal::MethodNotAllowed(self.allowed()))
+    }
+
+    fn allowed(&self) -> &'static str {
+        match (self.get.is_some(), self.post.is_some(), self.delete.is_some()) {
+            (true, true, _) => "GET, HEAD, POST",
+            (true, false, true) => "GET, HEAD, DELETE",
+            (true, false, false) => "GET, HEAD",
+            (false, true, _) => "POST",
+            (false, false, _) => "DELETE",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(method: &str, path: &'static str) -> Result<Call<'static>, Refusal> {
+        Call::route(&Method::from_bytes(method.as_bytes()).unwrap(), path)
+    }
+
+    #[test]
+    fn paths_are_exact() {
+        assert_eq!(route("POST", "/v1/nonces"), Ok(Call::Mint));
+        assert_eq!(route("HEAD", "/v1/nonces"), Ok(Call::List));
+        assert_eq!(route("DELETE", "/v1/nonces/nc_x"), Ok(Call::Revoke("nc_x")));
+        for path in ["/", "/v1", "/v2/nonces", "/V1/nonces", "//v1/nonces", "/v1/whoami/", "/v1/services/stripe", "*"] {
+            assert_eq!(route("GET", path), Err(Refusal::NotFound), "{path}");
+        }
+        assert_eq!(route("GET", "/v1/nonces/a/b/c/d/e/f"), Err(Refusal::NotFound));
+    }
+
+    #[test]
+    fn methods_are_named() {
+        assert_eq!(route("PUT", "/v1/nonces"), Err(Refusal::MethodNotAllowed("GET, HEAD, POST")));
+        assert_eq!(route("POST", "/v1/nonces/nc_x"), Err(Refusal::MethodNotAllowed("GET, HEAD, DELETE")));
+        assert_eq!(route("GET", "/v1/introspect"), Err(Refusal::MethodNotAllowed("POST")));
+        assert_eq!(route("TRACE", "/ca.pem"), Err(Refusal::MethodNotAllowed("GET, HEAD")));
+    }
+
+    #[test]
+    fn what_comes_later_says_so() {
+        for path in ["/v1/nonces/nc_x/renew", "/v1/nonces/nc_x/delegate", "/v1/tasks/t/complete", "/v1/revocations"] {
+            assert_eq!(route("POST", path), Ok(Call::Later), "{path}");
+        }
+        for path in ["/v1/leaks", "/v1/explain", "/v1/risk"] {
+            assert_eq!(route("POST", path), Ok(Call::Later), "{path}");
+        }
+        assert_eq!(route("GET", "/v1/events"), Ok(Call::Later));
+    }
+}
