@@ -1,12 +1,42 @@
 //! The policy: pure decisions. (policy, facts) → allow or denial; no clock, no I/O, no async, no TOML.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `target` | the path and query of a request, parsed once and strictly |
+//! | `rule` | one line of `allow` or `deny` |
+//! | `host`, `slot`, `service` | what the policy says of an API |
+//! | `directory` | which services list a destination |
+//! | `index` | the rules of a service, as a trie that finds all that match |
+//! | `decide` | deny first, then the least risky scope that allows |
+//! | `mint` | what a minter gets for what it asks |
 
-use std::path::PathBuf;
+mod decide;
+mod directory;
+mod host;
+mod index;
+mod mint;
+mod rule;
+mod service;
+mod slot;
+mod target;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use decide::{Allowing, RequestFacts, Verdict};
+pub use host::HostPattern;
+pub use mint::{MintPlan, MintRefusal, MintRequest};
+pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
+pub use service::{Dialect, Scope, Service};
+pub use slot::{Placeholder, Slot};
+pub use target::{QueryParameter, QuerySlot, TARGET_BYTES_MAX, Target};
+
+use directory::Directory;
+use index::RuleIndex;
+
 use crate::model::{
-    AgentName, Ambiguity, CredentialName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk,
-    ScopeName, ServiceName,
+    AgentName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk, ScopeName, ServiceName,
 };
 
 /// What a host that no service lists gets.
@@ -27,194 +57,6 @@ pub enum OnMisplaced {
     Refuse,
 }
 
-/// In which form a nonce comes and the credential goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Slot {
-    /// `Authorization: Bearer NONCE`.
-    Bearer,
-    /// `Authorization: token NONCE`.
-    Token,
-    /// `Authorization: NONCE`.
-    Raw,
-    /// `Authorization: Basic base64(NONCE:password)`.
-    BasicUser,
-    /// `Authorization: Basic base64(user:NONCE)`.
-    BasicPassword,
-    /// A header of its own, in lower case.
-    Header(String),
-    /// A query parameter.
-    Query(String),
-}
-
-/// How refusals of this service are spelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Dialect {
-    /// The JSON that many SDKs read.
-    #[default]
-    Json,
-    /// `text/plain`, which git shows.
-    Git,
-    /// XML, which AWS SDKs read.
-    Aws,
-    /// A string in `error`.
-    Slack,
-    /// `grpc-status` and `grpc-message`.
-    Grpc,
-    /// A Kubernetes `Status`.
-    Kubernetes,
-}
-
-/// The shape that an SDK insists on: text around the nonce.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placeholder {
-    /// Before the nonce: `sk_test_`.
-    pub prefix: String,
-    /// After it.
-    pub suffix: String,
-}
-
-/// One API.
-#[derive(Debug)]
-pub struct Service {
-    /// Its name.
-    pub name: ServiceName,
-    /// Its hosts with ports; wildcards cover one label.
-    pub hosts: Vec<HostPattern>,
-    /// The credential of scopes that name none.
-    pub credential: CredentialName,
-    /// Where a nonce may be.
-    pub slots: Vec<Slot>,
-    /// The shape that its SDKs insist on.
-    pub placeholder: Option<Placeholder>,
-    /// Private addresses are allowed.
-    pub private: bool,
-    /// `http://` is allowed.
-    pub cleartext: bool,
-    /// Requests without a nonce go on, without any credential.
-    pub anonymous: bool,
-    /// Answers are searched for the credential.
-    pub scrub: bool,
-    /// Extra roots for this service alone, PEM file.
-    pub upstream_ca: Option<PathBuf>,
-    /// How refusals are spelled.
-    pub dialect: Dialect,
-    /// Denies of the whole service.
-    pub deny: Vec<Rule>,
-    /// Its scopes.
-    pub scopes: Vec<Scope>,
-}
-
-/// A host of a service: exact, or `*.example.com` for one label.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPattern {
-    /// True for `*.`: then `host` is what stands behind it.
-    pub wildcard: bool,
-    /// The host.
-    pub host: Host,
-    /// The port.
-    pub port: u16,
-}
-
-/// A named set of rules.
-#[derive(Debug)]
-pub struct Scope {
-    /// Its name.
-    pub name: ScopeName,
-    /// Its risk.
-    pub risk: Risk,
-    /// A label for the audit.
-    pub data: Option<String>,
-    /// The credential that its requests carry.
-    pub credential: CredentialName,
-    /// Uses per nonce.
-    pub max_uses: Option<u32>,
-    /// What it allows.
-    pub allow: Vec<Rule>,
-    /// What it forbids, whatever else allows it.
-    pub deny: Vec<Rule>,
-}
-
-/// One rule, parsed: method, optional host, path pattern, query conditions.
-#[derive(Debug, Clone)]
-pub struct Rule {}
-
-/// What a rule says of the query.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum QueryRule {
-    /// Any parameters.
-    #[default]
-    Any,
-    /// These parameters may be there and no others: `query = ["limit"]`.
-    Only(Vec<String>),
-    /// These parameters must be there once with exactly these values, and no others: `query = { service = "x" }`.
-    Exactly(Vec<(String, String)>),
-}
-
-/// Why the text of a rule, slot, placeholder or host pattern was refused; a sentence with a hint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadSyntax(pub String);
-
-impl Rule {
-    /// Parses `GET /v1/customers/cus_{id}`, `GET api.github.com/repos/{*rest}`, `* /v1/{*rest}` (any method, in denies).
-    ///
-    /// # Errors
-    /// [`BadSyntax`].
-    pub fn parse(_text: &str, _query: QueryRule, _encoded_slash: bool) -> Result<Self, BadSyntax> {
-        todo!()
-    }
-    /// As the policy spells it.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        todo!()
-    }
-    /// The host that it names, if it names one.
-    #[must_use]
-    pub fn host(&self) -> Option<&Host> {
-        todo!()
-    }
-    /// True when every request that `other` matches is matched by this rule too: `other` after a deny like that is unreachable.
-    #[must_use]
-    pub fn covers(&self, _other: &Rule) -> bool {
-        todo!()
-    }
-}
-
-impl Slot {
-    /// Parses `bearer`, `header:X-Api-Key`, `query:key` …; refuses the header names that no slot may have.
-    ///
-    /// # Errors
-    /// [`BadSyntax`].
-    pub fn parse(_text: &str) -> Result<Self, BadSyntax> {
-        todo!()
-    }
-}
-
-impl Placeholder {
-    /// Parses a text with `{nonce}` in it once.
-    ///
-    /// # Errors
-    /// [`BadSyntax`].
-    pub fn parse(_text: &str) -> Result<Self, BadSyntax> {
-        todo!()
-    }
-}
-
-impl HostPattern {
-    /// Parses `api.stripe.com`, `*.example.com`, `internal.test:8443`; refuses a wildcard directly under a public suffix.
-    ///
-    /// # Errors
-    /// [`BadSyntax`].
-    pub fn parse(_text: &str) -> Result<Self, BadSyntax> {
-        todo!()
-    }
-    /// True when it covers this destination.
-    #[must_use]
-    pub fn covers(&self, _destination: &Destination) -> bool {
-        todo!()
-    }
-}
-
 /// Longest period and whole life of a nonce, by risk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ceiling {
@@ -233,154 +75,6 @@ pub struct AgentRule {
     pub identities: Arc<[IdentityRule]>,
     /// The most that may be minted for it.
     pub grants: Vec<Grant>,
-}
-
-/// A policy's content, each part parsed and every name checked by `config`.
-#[derive(Debug)]
-pub struct Parts {
-    /// SHA-256 of the file, in hex.
-    pub digest: Arc<str>,
-    /// What unlisted hosts get.
-    pub unlisted: Unlisted,
-    /// What happens to misplaced nonces.
-    pub on_misplaced: OnMisplaced,
-    /// TTL where a mint names none.
-    pub default_ttl: Duration,
-    /// By risk: low, medium, high.
-    pub ceilings: [Ceiling; 3],
-    /// The services.
-    pub services: Vec<Service>,
-    /// The agents.
-    pub agents: Vec<AgentRule>,
-    /// The minters.
-    pub minters: Vec<MinterRule>,
-}
-
-/// A request target in its one canonical form; what is judged is what is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {}
-
-impl Target {
-    /// Parses path and query as they came; refuses, never repairs. Encoded slashes are noted, and refused later unless
-    /// the matching rule allows them.
-    ///
-    /// # Errors
-    /// [`Ambiguity`].
-    pub fn parse(_path_and_query: &str) -> Result<Self, Ambiguity> {
-        todo!()
-    }
-    /// The path as it came.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        todo!()
-    }
-    /// The query as it came, without `?`.
-    #[must_use]
-    pub fn query(&self) -> Option<&str> {
-        todo!()
-    }
-}
-
-/// What a decision is made on.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestFacts<'a> {
-    /// The method, exact.
-    pub method: &'a str,
-    /// True for an upgrade to WebSocket.
-    pub websocket: bool,
-    /// The host.
-    pub host: &'a Host,
-    /// Path and query; the slot's own query parameter is already taken out.
-    pub target: &'a Target,
-}
-
-/// What the policy says.
-#[derive(Debug)]
-pub enum Verdict<'a> {
-    /// Allowed by this scope (the least risky of those that allow) and rule (as the policy spells it).
-    Allow {
-        /// The scope.
-        scope: &'a Scope,
-        /// The rule.
-        rule: &'a str,
-    },
-    /// No scope of these allows it (or a deny forbids it).
-    Deny {
-        /// What they allow, as the policy spells it; at most 16.
-        allowed: Vec<String>,
-        /// A scope of the service that would allow it and that the agent may have.
-        required_scope: Option<ScopeName>,
-    },
-    /// The request cannot be judged.
-    Ambiguous(Ambiguity),
-}
-
-impl Service {
-    /// Decides a request over the scopes that a lease holds. `grantable` are the scopes that the agent may have.
-    #[must_use]
-    pub fn decide(&self, _scopes: &[ScopeName], _grantable: &[ScopeName], _facts: &RequestFacts<'_>) -> Verdict<'_> {
-        todo!()
-    }
-
-    /// True when it lists this destination.
-    #[must_use]
-    pub fn lists(&self, _destination: &Destination) -> bool {
-        todo!()
-    }
-}
-
-/// A policy, whole and checked.
-pub struct Policy {}
-
-/// What a minter asks for.
-#[derive(Debug, Clone)]
-pub struct MintRequest {
-    /// For which agent.
-    pub agent: AgentName,
-    /// For what.
-    pub grants: Vec<Grant>,
-    /// How long.
-    pub ttl: Option<Duration>,
-}
-
-/// What it gets.
-#[derive(Debug, Clone)]
-pub struct MintPlan {
-    /// Who may present the nonce.
-    pub identities: Arc<[IdentityRule]>,
-    /// With the uses of each scope.
-    pub grants: Vec<crate::lease::LeaseGrant>,
-    /// How long this period lasts.
-    pub ttl: Duration,
-    /// How long it may live with renewals.
-    pub lifetime: Duration,
-    /// What capped it: `ceilings.high`; `None` when it was given as asked.
-    pub ttl_capped_by: Option<String>,
-    /// The riskiest scope.
-    pub risk: Risk,
-}
-
-/// Why a mint is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MintRefusal {
-    /// No such agent.
-    UnknownAgent,
-    /// No such service; these there are for this agent.
-    UnknownService {
-        /// As asked.
-        service: ServiceName,
-        /// What there is for this agent.
-        services: Vec<ServiceName>,
-    },
-    /// The agent may not have this scope.
-    ScopeNotGrantable {
-        /// As asked.
-        service: ServiceName,
-        /// As asked.
-        scope: ScopeName,
-        /// What it may have of this service.
-        grantable: Vec<ScopeName>,
-    },
 }
 
 /// One `[minters.NAME]`.
@@ -407,72 +101,186 @@ pub enum Permission {
     Revoke,
 }
 
+/// A policy's content, each part parsed and every name checked by `config`.
+#[derive(Debug)]
+pub struct Parts {
+    /// SHA-256 of the file, in hex.
+    pub digest: Arc<str>,
+    /// What unlisted hosts get.
+    pub unlisted: Unlisted,
+    /// What happens to misplaced nonces.
+    pub on_misplaced: OnMisplaced,
+    /// TTL where a mint names none.
+    pub default_ttl: Duration,
+    /// By risk: low, medium, high.
+    pub ceilings: [Ceiling; 3],
+    /// The services.
+    pub services: Vec<Service>,
+    /// The agents.
+    pub agents: Vec<AgentRule>,
+    /// The minters.
+    pub minters: Vec<MinterRule>,
+}
+
+/// A policy, whole and checked.
+pub struct Policy {
+    digest: Arc<str>,
+    unlisted: Unlisted,
+    on_misplaced: OnMisplaced,
+    default_ttl: Duration,
+    ceilings: [Ceiling; 3],
+    services: Vec<Arc<Service>>,
+    /// Beside `services`.
+    indexes: Vec<RuleIndex>,
+    by_name: HashMap<ServiceName, usize>,
+    directory: Directory,
+    agents: Vec<AgentRule>,
+    agents_by_name: HashMap<AgentName, usize>,
+    minters: Vec<MinterRule>,
+}
+
 impl Policy {
     /// Indexes the parts.
     #[must_use]
-    pub fn new(_parts: Parts) -> Self {
-        todo!()
+    pub fn new(parts: Parts) -> Self {
+        let services: Vec<Arc<Service>> = parts.services.into_iter().map(Arc::new).collect();
+        let agents: Vec<AgentRule> =
+            parts.agents.into_iter().map(|agent| AgentRule { grants: mint::fold(agent.grants), ..agent }).collect();
+        Self {
+            digest: parts.digest,
+            unlisted: parts.unlisted,
+            on_misplaced: parts.on_misplaced,
+            default_ttl: parts.default_ttl,
+            ceilings: parts.ceilings,
+            indexes: services.iter().map(|service| RuleIndex::new(service)).collect(),
+            by_name: services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect(),
+            directory: Directory::new(&services),
+            services,
+            agents_by_name: agents.iter().enumerate().map(|(at, agent)| (agent.name.clone(), at)).collect(),
+            agents,
+            minters: parts.minters,
+        }
     }
+
     /// SHA-256 of the file, in hex.
     #[must_use]
     pub fn digest(&self) -> &Arc<str> {
-        todo!()
+        &self.digest
     }
+
     /// What unlisted hosts get.
     #[must_use]
     pub fn unlisted(&self) -> Unlisted {
-        todo!()
+        self.unlisted
     }
+
     /// What happens to misplaced nonces.
     #[must_use]
     pub fn on_misplaced(&self) -> OnMisplaced {
-        todo!()
+        self.on_misplaced
     }
-    /// The services that list this destination (several may share a host).
+
+    /// The services that list this destination (several may share a host), in the order of the file.
     #[must_use]
-    pub fn services_at(&self, _destination: &Destination) -> Vec<&Arc<Service>> {
-        todo!()
+    pub fn services_at(&self, destination: &Destination) -> &[Arc<Service>] {
+        self.directory.at(destination)
     }
+
     /// True when any service lists this host on any port.
     #[must_use]
-    pub fn lists_host(&self, _host: &Host) -> bool {
-        todo!()
+    pub fn lists_host(&self, host: &Host) -> bool {
+        self.directory.lists_host(host)
     }
+
     /// All services.
     #[must_use]
     pub fn services(&self) -> &[Arc<Service>] {
-        todo!()
+        &self.services
     }
+
     /// One service.
     #[must_use]
-    pub fn service(&self, _name: &ServiceName) -> Option<&Arc<Service>> {
-        todo!()
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.by_name.get(name).map(|at| &self.services[*at])
     }
+
+    /// Decides a request to a service over the scopes that a lease holds of it. `grantable` are the scopes that the
+    /// agent may have. A service that this policy does not have allows nothing.
+    ///
+    /// ```
+    /// # use valetkey::model::{Ambiguity, Host};
+    /// # use valetkey::policy::{RequestFacts, Target};
+    /// let host = Host::parse("api.stripe.com")?;
+    /// let target = Target::parse("/v1/customers?limit=3").map_err(|_| "ambiguous")?;
+    /// let facts = RequestFacts { method: "GET", websocket: false, host: &host, target: &target };
+    /// assert_eq!(facts.target.query(), Some("limit=3"));
+    /// assert_eq!(Target::parse("/v1/x/%2e%2E/admin"), Err(Ambiguity::DotSegment));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn decide(
+        &self,
+        service: &ServiceName,
+        scopes: &[ScopeName],
+        grantable: &[ScopeName],
+        facts: &RequestFacts<'_>,
+    ) -> Verdict<'_> {
+        match self.by_name.get(service) {
+            Some(at) => decide::decide(&self.services[*at], &self.indexes[*at], scopes, grantable, facts),
+            None => Verdict::Deny { allowed: Vec::new(), required_scope: None },
+        }
+    }
+
     /// Scopes of a service that an agent may have.
     #[must_use]
-    pub fn grantable(&self, _agent: &AgentName, _service: &ServiceName) -> &[ScopeName] {
-        todo!()
+    pub fn grantable(&self, agent: &AgentName, service: &ServiceName) -> &[ScopeName] {
+        let grants = self.agent(agent).map_or(&[][..], |agent| &agent.grants);
+        grants.iter().find(|grant| grant.service == *service).map_or(&[], |grant| &grant.scopes)
     }
+
     /// The agents.
     #[must_use]
     pub fn agents(&self) -> Vec<&AgentName> {
-        todo!()
+        self.agents.iter().map(|agent| &agent.name).collect()
     }
-    /// True when some agent is this identity (an agent's uid never mints).
+
+    /// One agent.
     #[must_use]
-    pub fn is_agent(&self, _identity: &Identity) -> bool {
-        todo!()
+    pub fn agent(&self, name: &AgentName) -> Option<&AgentRule> {
+        self.agents_by_name.get(name).map(|at| &self.agents[*at])
     }
-    /// The minters as which this identity may act.
+
+    /// True when some agent is this identity (an agent's uid never mints). An agent that may be anybody makes nobody
+    /// in particular an agent.
     #[must_use]
-    pub fn minters_for(&self, _identity: &Identity) -> Vec<&MinterRule> {
-        todo!()
+    pub fn is_agent(&self, identity: &Identity) -> bool {
+        let names = |rule: &IdentityRule| *rule != IdentityRule::Any && rule.admits(Some(identity));
+        self.agents.iter().any(|agent| agent.identities.iter().any(names))
     }
-    /// Decides what a mint gets.
+
+    /// The minters as which this identity may act; none for an agent's identity.
+    #[must_use]
+    pub fn minters_for(&self, identity: &Identity) -> Vec<&MinterRule> {
+        if self.is_agent(identity) {
+            return Vec::new();
+        }
+        self.minters.iter().filter(|minter| minter.identities.iter().any(|rule| rule.admits(Some(identity)))).collect()
+    }
+
+    /// Decides what a mint gets: the shortest of what was asked (or the default) and the ceiling of the riskiest scope.
     ///
     /// # Errors
     /// [`MintRefusal`].
-    pub fn plan(&self, _request: &MintRequest) -> Result<MintPlan, MintRefusal> {
-        todo!()
+    pub fn plan(&self, request: &MintRequest) -> Result<MintPlan, MintRefusal> {
+        mint::plan(self, request)
+    }
+
+    fn ceiling(&self, risk: Risk) -> &Ceiling {
+        let [low, medium, high] = &self.ceilings;
+        match risk {
+            Risk::Low => low,
+            Risk::Medium => medium,
+            Risk::High => high,
+        }
     }
 }

@@ -1,0 +1,140 @@
+//! What a minter gets for what it asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::service::Scope;
+use super::{AgentRule, Ceiling, Policy};
+use crate::lease::LeaseGrant;
+use crate::model::{AgentName, Grant, IdentityRule, Risk, ScopeName, ServiceName};
+
+/// What a minter asks for.
+#[derive(Debug, Clone)]
+pub struct MintRequest {
+    /// For which agent.
+    pub agent: AgentName,
+    /// For what.
+    pub grants: Vec<Grant>,
+    /// How long.
+    pub ttl: Option<Duration>,
+}
+
+/// What it gets.
+#[derive(Debug, Clone)]
+pub struct MintPlan {
+    /// Who may present the nonce.
+    pub identities: Arc<[IdentityRule]>,
+    /// With the uses of each scope.
+    pub grants: Vec<LeaseGrant>,
+    /// How long this period lasts.
+    pub ttl: Duration,
+    /// How long it may live with renewals.
+    pub lifetime: Duration,
+    /// What capped it: `ceilings.high`; `None` when it was given as asked.
+    pub ttl_capped_by: Option<String>,
+    /// The riskiest scope.
+    pub risk: Risk,
+}
+
+/// Why a mint is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MintRefusal {
+    /// No such agent.
+    UnknownAgent,
+    /// No such service; these there are for this agent.
+    UnknownService {
+        /// As asked.
+        service: ServiceName,
+        /// What there is for this agent.
+        services: Vec<ServiceName>,
+    },
+    /// The agent may not have this scope.
+    ScopeNotGrantable {
+        /// As asked.
+        service: ServiceName,
+        /// As asked.
+        scope: ScopeName,
+        /// What it may have of this service.
+        grantable: Vec<ScopeName>,
+    },
+    /// No grants, or a grant without scopes: nothing that is missing ever means everything.
+    Empty,
+}
+
+/// Grants with what is named twice named once; services and scopes stay in their order.
+pub(super) fn fold(grants: Vec<Grant>) -> Vec<Grant> {
+    let mut folded: Vec<Grant> = Vec::new();
+    for Grant { service, scopes } in grants {
+        let at = folded.iter().position(|known| known.service == service).unwrap_or_else(|| {
+            folded.push(Grant { service, scopes: Vec::new() });
+            folded.len() - 1
+        });
+        for scope in scopes {
+            if !folded[at].scopes.contains(&scope) {
+                folded[at].scopes.push(scope);
+            }
+        }
+    }
+    folded
+}
+
+/// Decides what a mint gets.
+pub(super) fn plan(policy: &Policy, request: &MintRequest) -> Result<MintPlan, MintRefusal> {
+    let agent = policy.agent(&request.agent).ok_or(MintRefusal::UnknownAgent)?;
+    let mut grants: Vec<LeaseGrant> = Vec::new();
+    let mut risk = None;
+    for Grant { service, scopes } in &request.grants {
+        if scopes.is_empty() {
+            return Err(MintRefusal::Empty);
+        }
+        for name in scopes {
+            let scope = grantable_scope(policy, agent, service, name)?;
+            risk = risk.max(Some(scope.risk));
+            add(&mut grants, service, scope);
+        }
+    }
+    let risk = risk.ok_or(MintRefusal::Empty)?;
+    let Ceiling { ttl: ceiling, lifetime } = *policy.ceiling(risk);
+    let ceiling = ceiling.min(lifetime);
+    let wanted = request.ttl.unwrap_or(policy.default_ttl);
+    Ok(MintPlan {
+        identities: Arc::clone(&agent.identities),
+        grants,
+        ttl: wanted.min(ceiling),
+        lifetime,
+        ttl_capped_by: (wanted > ceiling).then(|| format!("ceilings.{risk}")),
+        risk,
+    })
+}
+
+fn grantable_scope<'a>(
+    policy: &'a Policy,
+    agent: &AgentRule,
+    service: &ServiceName,
+    name: &ScopeName,
+) -> Result<&'a Scope, MintRefusal> {
+    let Some(grant) = agent.grants.iter().find(|grant| grant.service == *service) else {
+        let services = agent.grants.iter().map(|grant| grant.service.clone()).collect();
+        return Err(MintRefusal::UnknownService { service: service.clone(), services });
+    };
+    let scope = if grant.scopes.contains(name) { policy.service(service).and_then(|s| s.scope(name)) } else { None };
+    scope.ok_or_else(|| MintRefusal::ScopeNotGrantable {
+        service: service.clone(),
+        scope: name.clone(),
+        grantable: grant.scopes.clone(),
+    })
+}
+
+/// Adds a scope once; there are never more than the agent may have.
+fn add(grants: &mut Vec<LeaseGrant>, service: &ServiceName, scope: &Scope) {
+    let at = grants.iter().position(|known| known.service == *service).unwrap_or_else(|| {
+        grants.push(LeaseGrant { service: service.clone(), scopes: Vec::new() });
+        grants.len() - 1
+    });
+    if !grants[at].scopes.iter().any(|(known, _)| *known == scope.name) {
+        grants[at].scopes.push((scope.name.clone(), scope.max_uses));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! What a policy says of one API.
+
+use std::path::PathBuf;
+
+use super::host::HostPattern;
+use super::rule::Rule;
+use super::slot::{Placeholder, Slot};
+use crate::model::{CredentialName, Destination, Risk, ScopeName, ServiceName};
+
+/// How refusals of this service are spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    /// The JSON that many SDKs read.
+    #[default]
+    Json,
+    /// `text/plain`, which git shows.
+    Git,
+    /// XML, which AWS SDKs read.
+    Aws,
+    /// A string in `error`.
+    Slack,
+    /// `grpc-status` and `grpc-message`.
+    Grpc,
+    /// A Kubernetes `Status`.
+    Kubernetes,
+}
+
+/// One API.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its hosts with ports; wildcards cover one label.
+    pub hosts: Vec<HostPattern>,
+    /// The credential of scopes that name none.
+    pub credential: CredentialName,
+    /// Where a nonce may be.
+    pub slots: Vec<Slot>,
+    /// The shape that its SDKs insist on.
+    pub placeholder: Option<Placeholder>,
+    /// Private addresses are allowed.
+    pub private: bool,
+    /// `http://` is allowed.
+    pub cleartext: bool,
+    /// Requests without a nonce go on, without any credential.
+    pub anonymous: bool,
+    /// Answers are searched for the credential.
+    pub scrub: bool,
+    /// Extra roots for this service alone, PEM file.
+    pub upstream_ca: Option<PathBuf>,
+    /// How refusals are spelled.
+    pub dialect: Dialect,
+    /// Denies of the whole service.
+    pub deny: Vec<Rule>,
+    /// Its scopes.
+    pub scopes: Vec<Scope>,
+}
+
+/// A named set of rules.
+#[derive(Debug)]
+pub struct Scope {
+    /// Its name.
+    pub name: ScopeName,
+    /// Its risk.
+    pub risk: Risk,
+    /// A label for the audit.
+    pub data: Option<String>,
+    /// The credential that its requests carry.
+    pub credential: CredentialName,
+    /// Uses per nonce.
+    pub max_uses: Option<u32>,
+    /// What it allows.
+    pub allow: Vec<Rule>,
+    /// What it forbids to a nonce that holds it, whatever else allows it.
+    pub deny: Vec<Rule>,
+}
+
+impl Service {
+    /// True when it lists this destination.
+    #[must_use]
+    pub fn lists(&self, destination: &Destination) -> bool {
+        self.hosts.iter().any(|pattern| pattern.covers(destination))
+    }
+
+    /// One of its scopes.
+    #[must_use]
+    pub fn scope(&self, name: &ScopeName) -> Option<&Scope> {
+        self.scopes.iter().find(|scope| scope.name == *name)
+    }
+}
