@@ -74,8 +74,7 @@ fn read_one(entry: &Named<'_>, exec: Exec) -> ReadCredential {
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
     let source = read_source(&section, exec);
     let hint = "hosts = […]: where this credential may ever go";
-    let placed = section.require("hosts", hint).and_then(|node| hosts::read(&node));
-    read.hosts = placed.map(|hosts| hosts.into_iter().map(|host| host.pattern).collect());
+    read.hosts = section.require("hosts", hint).and_then(|node| hosts::read(&node));
     read.spec = name.zip(source).map(|(name, source)| Spec { name, source });
     read
 }
@@ -187,6 +186,6 @@ pub(super) fn absolute_path(node: &Node<'_>) -> Option<PathBuf> {
 
 /// As `valetkey policy show` prints it.
 pub(super) fn effective(spec: &Spec, hosts: &[HostPattern]) -> EffectiveCredential {
-    let hosts = hosts.iter().map(hosts::spell).collect();
+    let hosts = hosts.iter().map(ToString::to_string).collect();
     EffectiveCredential::new(&spec.source, hosts)
 }

@@ -11,7 +11,7 @@ use super::limits::Nonces;
 use super::people::permission_word;
 use super::rules::Side;
 use super::scopes::RISKS;
-use super::{hosts, service};
+use super::service;
 use crate::credential::SourceSpec;
 use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Slot, Unlisted};
 
@@ -156,9 +156,9 @@ impl EffectiveService {
         let shape = service.placeholder.as_ref();
         Self {
             preset,
-            hosts: service.hosts.iter().map(hosts::spell).collect(),
+            hosts: service.hosts.iter().map(ToString::to_string).collect(),
             credential: service.credential.to_string(),
-            slots: service.slots.iter().map(spell_slot).collect(),
+            slots: service.slots.iter().map(ToString::to_string).collect(),
             placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),
             private: service.private,
             cleartext: service.cleartext,
@@ -169,18 +169,6 @@ impl EffectiveService {
             deny,
             scopes,
         }
-    }
-}
-
-fn spell_slot(slot: &Slot) -> String {
-    match slot {
-        Slot::Bearer => "bearer".to_owned(),
-        Slot::Token => "token".to_owned(),
-        Slot::Raw => "raw".to_owned(),
-        Slot::BasicUser => "basic-user".to_owned(),
-        Slot::BasicPassword => "basic-password".to_owned(),
-        Slot::Header(name) => format!("header:{name}"),
-        Slot::Query(name) => format!("query:{name}"),
     }
 }
 

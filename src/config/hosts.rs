@@ -11,23 +11,17 @@ const HOSTS_MAX: usize = 256;
 /// The host on which the sidecar itself answers; no policy may take it.
 const RESERVED_HOST: &str = "valetkey.internal";
 
-/// A host of the file with the place where it stands.
-pub(super) struct PlacedHost<'a> {
-    pub(super) pattern: HostPattern,
-    pub(super) node: Node<'a>,
-}
-
 /// Reads `hosts = […]`; every entry that is not a host, or is there twice, is a mistake of its own.
-pub(super) fn read<'a>(node: &Node<'a>) -> Option<Vec<PlacedHost<'a>>> {
+pub(super) fn read(node: &Node<'_>) -> Option<Vec<HostPattern>> {
     let list = node.filled_list(HOSTS_MAX, "name the hosts, like [\"api.example.com\"]")?;
     let wanted = list.len();
-    let mut hosts: Vec<PlacedHost<'a>> = Vec::with_capacity(wanted);
+    let mut hosts: Vec<HostPattern> = Vec::with_capacity(wanted);
     for node in list {
         let Some(pattern) = read_one(&node) else { continue };
-        if hosts.iter().any(|host| host.pattern == pattern) {
+        if hosts.contains(&pattern) {
             node.visible_fault(Code::Duplicate, "is here already".to_owned(), "take one of them out");
         } else {
-            hosts.push(PlacedHost { pattern, node });
+            hosts.push(pattern);
         }
     }
     (hosts.len() == wanted).then_some(hosts)
@@ -65,13 +59,4 @@ pub(super) fn within(inner: &HostPattern, outer: &[HostPattern]) -> bool {
         }
         outer.covers(&Destination { host: inner.host.clone(), port: inner.port })
     })
-}
-
-/// As the policy spells it.
-pub(super) fn spell(pattern: &HostPattern) -> String {
-    let wildcard = if pattern.wildcard { "*." } else { "" };
-    match pattern.port {
-        443 => format!("{wildcard}{}", pattern.host),
-        port => format!("{wildcard}{}:{port}", pattern.host),
-    }
 }

@@ -130,8 +130,8 @@ impl fmt::Display for Mistake {
 pub struct Mistakes {
     items: Vec<Mistake>,
     left_out: usize,
-    /// The file with all values masked; `None` where it could not be read whole, since masking needs that.
-    masked: Option<Source>,
+    /// The file, shown masked alone; `None` where it is not TOML, since masking needs that.
+    source: Option<Source>,
 }
 
 /// Colours of a report.
@@ -190,7 +190,7 @@ impl Mistakes {
     }
 
     fn snippet(&self, mistake: &Mistake) -> Option<NamedSource<String>> {
-        let source = self.masked.as_ref()?;
+        let source = self.source.as_ref()?;
         let visible = if mistake.shows_value { mistake.span.clone() } else { 0..0 };
         Some(NamedSource::new(&*mistake.file, mask::masked(&source.text, visible)))
     }
@@ -216,7 +216,7 @@ impl Mistakes {
             span: 0..0,
             shows_value: false,
         };
-        Self { items: vec![item], left_out: 0, masked: None }
+        Self { items: vec![item], left_out: 0, source: None }
     }
 
     /// Puts findings in order and gives each its line and column.
@@ -227,7 +227,7 @@ impl Mistakes {
         let left_out = findings.len().saturating_sub(MISTAKES_SHOWN_MAX);
         findings.truncate(MISTAKES_SHOWN_MAX);
         let items = findings.into_iter().map(|finding| source.place(finding)).collect();
-        Self { items, left_out, masked: readable.then_some(source) }
+        Self { items, left_out, source: readable.then_some(source) }
     }
 }
 
@@ -254,12 +254,17 @@ pub(super) struct Finding {
     pub(super) shows_value: bool,
 }
 
-/// The text of a file and where its lines begin.
-#[derive(Debug)]
+/// The text of a file and where its lines begin. Never printed: it can hold anything.
 pub(super) struct Source {
     file: Arc<str>,
     text: String,
     lines: Vec<usize>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source(…)")
+    }
 }
 
 impl Source {

@@ -3,7 +3,6 @@
 use super::effective::EffectiveRule;
 use super::mistake::Code;
 use super::section::{Keys, Node, Section};
-use crate::model::{Destination, Host};
 use crate::policy::{HostPattern, QueryRule, Rule};
 
 /// Rules of one list at most: reachability is checked rule by rule.
@@ -178,17 +177,12 @@ fn parse<'a>(
 /// A rule's host has to be one of its service's.
 fn check_host(node: &Node<'_>, rule: &Rule, hosts: &[HostPattern]) -> Option<()> {
     let Some(host) = rule.host() else { return Some(()) };
-    if hosts.iter().any(|pattern| covers_host(pattern, host)) {
+    if hosts.iter().any(|pattern| pattern.covers_host(host)) {
         return Some(());
     }
     let message = format!("the service does not list the host {host}");
     node.visible_fault(Code::Dangling, message, "add it to the service's hosts, or leave it out of the rule");
     None
-}
-
-/// True when the pattern covers this host on its port.
-pub(super) fn covers_host(pattern: &HostPattern, host: &Host) -> bool {
-    pattern.covers(&Destination { host: host.clone(), port: pattern.port })
 }
 
 /// Paths that open more than they seem to.

@@ -111,7 +111,7 @@ impl<'a> ReadScope<'a> {
     pub(super) fn reach<'h>(&self, service: &[&'h HostPattern]) -> Vec<&'h HostPattern> {
         let named: Option<Vec<_>> = self.allow.iter().map(|rule| rule.rule.host()).collect();
         let Some(named) = named.filter(|hosts| !hosts.is_empty()) else { return service.to_vec() };
-        let reached = |pattern: &&&HostPattern| named.iter().any(|host| rules::covers_host(pattern, host));
+        let reached = |pattern: &&&HostPattern| named.iter().any(|host| pattern.covers_host(host));
         service.iter().filter(reached).copied().collect()
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::credentials::{self, ReadCredential};
 use super::effective::EffectiveService;
-use super::hosts::{self, PlacedHost};
+use super::hosts;
 use super::mistake::Code;
 use super::preset::Presets;
 use super::rules::{self, PlacedRule, Side};
@@ -57,7 +57,7 @@ pub(super) struct ReadService {
 
 /// A service's parts while they are still with their places.
 struct Parts<'a> {
-    hosts: Option<Vec<PlacedHost<'a>>>,
+    hosts: Option<Vec<HostPattern>>,
     credential: Option<CredentialName>,
     slots: Option<Vec<Slot>>,
     placeholder: Option<Option<Placeholder>>,
@@ -112,12 +112,11 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
     let credential = section.require("credential", "credential = \"NAME\" of a [credentials.NAME]");
     let credential = credential.and_then(|node| read_credential(&node, credentials));
     let slots = section.require("slots", "slots = [\"bearer\"]: where a nonce may be").and_then(|n| read_slots(&n));
-    let patterns = hosts.as_ref().map(|hosts| hosts.iter().map(|host| host.pattern.clone()).collect::<Vec<_>>());
     let deny = match section.get("deny") {
-        Some(node) => rules::read_texts(&node, Side::Deny, patterns.as_deref()),
+        Some(node) => rules::read_texts(&node, Side::Deny, hosts.as_deref()),
         None => Some(Vec::new()),
     };
-    let scopes = scopes::read(section, patterns.as_deref(), credential.as_ref(), credentials);
+    let scopes = scopes::read(section, hosts.as_deref(), credential.as_ref(), credentials);
     let flag = |name, default| section.get(name).map_or(Some(default), |node| node.boolean());
     Parts {
         hosts,
@@ -198,7 +197,7 @@ fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential
     warn_of_flags(section);
     if let Some(hosts) = &parts.hosts {
         check_ports(section, parts, hosts);
-        let patterns: Vec<_> = hosts.iter().map(|host| &host.pattern).collect();
+        let patterns: Vec<_> = hosts.iter().collect();
         if let (Some(name), Some(node)) = (&parts.credential, section.get("credential")) {
             check_reach(&node, name, &patterns, credentials);
         }
@@ -229,9 +228,9 @@ fn warn_of_flags(section: &Section<'_>) {
 }
 
 /// `http://` means port 80, which a service has to list like every port but 443.
-fn check_ports(section: &Section<'_>, parts: &Parts<'_>, hosts: &[PlacedHost<'_>]) {
+fn check_ports(section: &Section<'_>, parts: &Parts<'_>, hosts: &[HostPattern]) {
     if parts.cleartext == Some(true)
-        && hosts.iter().all(|host| host.pattern.port == 443)
+        && hosts.iter().all(|host| host.port == 443)
         && let Some(node) = section.get("cleartext")
     {
         node.warn("no host of the service has a port other than 443; http:// is port 80 where no other is written");
@@ -242,8 +241,7 @@ fn check_reach(node: &Node<'_>, name: &CredentialName, wanted: &[&HostPattern], 
     let credential = credentials.iter().find(|credential| credential.name == name.as_str());
     let Some(allowed) = credential.and_then(|credential| credential.hosts.as_ref()) else { return };
     for pattern in wanted.iter().filter(|pattern| !hosts::within(pattern, allowed)) {
-        let host = hosts::spell(pattern);
-        let message = format!("credential `{name}` may not go to {host}");
+        let message = format!("credential `{name}` may not go to {pattern}");
         let hint = format!("add it to hosts of [credentials.{name}], or take the host from the service");
         node.visible_fault(Code::HostNotCovered, message, hint);
     }
@@ -256,7 +254,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
     let effective_deny = rules::texts(&deny);
     let service = Service {
         name,
-        hosts: parts.hosts?.into_iter().map(|host| host.pattern).collect(),
+        hosts: parts.hosts?,
         credential: parts.credential?,
         slots: parts.slots?,
         placeholder: parts.placeholder?,
