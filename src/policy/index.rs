@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::rule::{End, Rule, Segment};
 use super::service::{Scope, Service};
-use super::target::Target;
+use super::target::{Target, before_delimiter};
 
 /// Segments that are walked without an allocation.
 const SEGMENTS_INLINE: usize = 16;
@@ -109,15 +109,15 @@ impl RuleIndex {
     }
 }
 
-/// As it is; with encoded slashes as slashes; without `;` parameters; both.
+/// As it is; with encoded slashes as slashes; without what follows `;`, `?` or `#`; both.
 fn readings(target: &Target) -> impl Iterator<Item = Segments<'_>> {
-    let parameters = target.segments().any(|segment| segment.contains(';'));
+    let delimiters = target.segments().any(|segment| segment.contains([';', '?', '#']));
     let split = [false, true].into_iter().take(1 + usize::from(target.has_encoded_slash()));
     split.flat_map(move |split| {
-        let cut = [false, true].into_iter().take(1 + usize::from(parameters));
+        let cut = [false, true].into_iter().take(1 + usize::from(delimiters));
         cut.map(move |cut| {
             let parts = target.segments().flat_map(move |segment| segment.split(move |c| split && c == '/'));
-            parts.map(|part| if cut { part.split(';').next().unwrap_or(part) } else { part }).collect()
+            parts.map(|part| if cut { before_delimiter(part) } else { part }).collect()
         })
     })
 }

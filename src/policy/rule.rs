@@ -35,7 +35,7 @@ pub struct BadSyntax(pub String);
 /// | `* …` | never matches | matches every method |
 /// | `GET …` | GET and HEAD | GET, HEAD and WebSocket upgrades |
 /// | trailing slash | makes another path | is not looked at |
-/// | `;v=1` in a segment | is part of it | matches with it and without |
+/// | `;v=1`, `%3F` or `%23` in a segment | is part of it | matches with it, and without all that follows |
 /// | `%2F` in a segment | only with `encoded_slash` | matches as a slash and as a character |
 /// | `Only` parameters | no others | is not looked at |
 /// | `Exactly` parameters | once, and no others | one occurrence of each is enough |

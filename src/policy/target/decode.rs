@@ -61,24 +61,29 @@ fn check_double(text: &[u8]) -> Result<(), Ambiguity> {
     if double { Err(Ambiguity::DoubleEncoding) } else { Ok(()) }
 }
 
-/// What stands between two slashes, plain or encoded. Servers that strip `;…` read what is before it.
+/// What stands between two slashes, plain or encoded. Servers that strip `;…`, or that decode before they look for
+/// `?` and `#`, read what is before it.
 fn check_part(part: &str) -> Result<(), Ambiguity> {
-    let (name, with_parameter) = match part.split_once(';') {
-        Some((name, _)) => (name, true),
-        None => (part, false),
-    };
+    let name = before_delimiter(part);
     // The plain case in one glance: nearly every segment begins with something visible that is no dot.
     if name.as_bytes().first().is_some_and(|b| b.is_ascii_graphic() && *b != b'.') {
         return Ok(());
     }
     let mut seen = name.chars().filter(|c| !is_dropped(*c)).peekable();
     let empty = seen.peek().is_none();
-    match (seen.all(|c| c == '.'), with_parameter) {
-        (false, _) => Ok(()),
-        (true, true) => Err(Ambiguity::PathParameter),
-        (true, false) if empty => Err(Ambiguity::EmptySegment),
-        (true, false) => Err(Ambiguity::DotSegment),
+    if !seen.all(|c| c == '.') {
+        return Ok(());
     }
+    match part[name.len()..].starts_with(';') {
+        true => Err(Ambiguity::PathParameter),
+        false if empty => Err(Ambiguity::EmptySegment),
+        false => Err(Ambiguity::DotSegment),
+    }
+}
+
+/// What is left of a decoded segment when a reader takes `;`, `?` and `#` for what they mean undecoded.
+pub(in crate::policy) fn before_delimiter(segment: &str) -> &str {
+    segment.split([';', '?', '#']).next().unwrap_or(segment)
 }
 
 /// White space, which Windows trims, and what normalisers take out: joiners, marks of direction, soft hyphens.
