@@ -1,0 +1,290 @@
+//! The policy as it is in force: presets filled in, defaults written out. What `valetkey policy show` prints; its TOML
+//! form is itself a policy file with the same meaning.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::duration::spell as spell_duration;
+use super::limits::Nonces;
+use super::people::permission_word;
+use super::rules::Side;
+use super::service;
+use crate::credential::SourceSpec;
+use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Unlisted};
+
+/// The whole policy; `Display` is TOML, `Serialize` is for JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Effective {
+    pub(super) version: u32,
+    pub(super) egress: EffectiveEgress,
+    pub(super) nonces: EffectiveNonces,
+    pub(super) credentials: BTreeMap<String, EffectiveCredential>,
+    pub(super) services: BTreeMap<String, EffectiveService>,
+    pub(super) agents: BTreeMap<String, EffectiveAgent>,
+    pub(super) minters: BTreeMap<String, EffectiveMinter>,
+}
+
+impl fmt::Display for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&toml::to_string_pretty(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveEgress {
+    unlisted: &'static str,
+    private_networks: &'static str,
+}
+
+impl EffectiveEgress {
+    pub(super) fn new(unlisted: Unlisted) -> Self {
+        let unlisted = match unlisted {
+            Unlisted::Deny => "deny",
+            Unlisted::Tunnel => "tunnel",
+        };
+        Self { unlisted, private_networks: "deny" }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveNonces {
+    ttl: String,
+    on_misplaced: &'static str,
+    ceilings: EffectiveCeilings,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveCeilings {
+    low: EffectiveCeiling,
+    medium: EffectiveCeiling,
+    high: EffectiveCeiling,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveCeiling {
+    ttl: String,
+    lifetime: String,
+}
+
+impl EffectiveNonces {
+    pub(super) fn new(nonces: &Nonces) -> Self {
+        let on_misplaced = match nonces.on_misplaced {
+            OnMisplaced::Revoke => "revoke",
+            OnMisplaced::Refuse => "refuse",
+        };
+        let spell = |ceiling: Ceiling| EffectiveCeiling {
+            ttl: spell_duration(ceiling.ttl),
+            lifetime: spell_duration(ceiling.lifetime),
+        };
+        let [low, medium, high] = nonces.ceilings.map(spell);
+        let ceilings = EffectiveCeilings { low, medium, high };
+        Self { ttl: spell_duration(nonces.default_ttl), on_misplaced, ceilings }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveCredential {
+    source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    command: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    environment: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    hosts: Vec<String>,
+}
+
+impl EffectiveCredential {
+    pub(super) fn new(source: &SourceSpec, hosts: Vec<String>) -> Self {
+        let mut shown = Self {
+            source: "env",
+            name: None,
+            path: None,
+            command: Vec::new(),
+            environment: Vec::new(),
+            ttl: None,
+            timeout: None,
+            hosts,
+        };
+        match source {
+            SourceSpec::Env { name } => shown.name = Some(name.clone()),
+            SourceSpec::File { path } => {
+                shown.source = "file";
+                shown.path = Some(path.display().to_string());
+            }
+            SourceSpec::Exec { command, arguments, environment, ttl, timeout } => {
+                shown.source = "exec";
+                shown.command =
+                    std::iter::once(command.display().to_string()).chain(arguments.iter().cloned()).collect();
+                shown.environment.clone_from(environment);
+                shown.ttl = Some(spell_duration(*ttl));
+                shown.timeout = Some(spell_duration(*timeout));
+            }
+        }
+        shown
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveService {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<&'static str>,
+    hosts: Vec<String>,
+    credential: String,
+    slots: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placeholder: Option<String>,
+    private: bool,
+    cleartext: bool,
+    anonymous: bool,
+    scrub: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ca: Option<String>,
+    dialect: &'static str,
+    deny: Vec<String>,
+    scopes: Vec<EffectiveScope>,
+}
+
+impl EffectiveService {
+    pub(super) fn new(
+        service: &Service,
+        preset: Option<&'static str>,
+        deny: Vec<String>,
+        scopes: Vec<EffectiveScope>,
+    ) -> Self {
+        let shape = service.placeholder.as_ref();
+        Self {
+            preset,
+            hosts: service.hosts.iter().map(ToString::to_string).collect(),
+            credential: service.credential.to_string(),
+            slots: service.slots.iter().map(ToString::to_string).collect(),
+            placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),
+            private: service.private,
+            cleartext: service.cleartext,
+            anonymous: service.anonymous,
+            scrub: service.scrub,
+            upstream_ca: service.upstream_ca.as_ref().map(|path| path.display().to_string()),
+            dialect: service::dialect_word(service.dialect),
+            deny,
+            scopes,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveScope {
+    name: String,
+    risk: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    credential: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_uses: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<EffectiveRule>,
+}
+
+impl EffectiveScope {
+    pub(super) fn new(scope: &Scope, rules: Vec<EffectiveRule>) -> Self {
+        let (short, rules): (Vec<_>, Vec<_>) = rules.into_iter().partition(EffectiveRule::is_short);
+        let (allow, deny): (Vec<_>, Vec<_>) = short.into_iter().partition(|rule| rule.allow.is_some());
+        Self {
+            name: scope.name.to_string(),
+            risk: scope.risk.as_str(),
+            data: scope.data.clone(),
+            credential: scope.credential.to_string(),
+            max_uses: scope.max_uses,
+            allow: allow.into_iter().filter_map(|rule| rule.allow).collect(),
+            deny: deny.into_iter().filter_map(|rule| rule.deny).collect(),
+            rules,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveRule {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deny: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<EffectiveQuery>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoded_slash: Option<bool>,
+}
+
+/// A list of names or a table of values, as the file spells it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+enum EffectiveQuery {
+    Only(Vec<String>),
+    Exactly(BTreeMap<String, String>),
+}
+
+impl EffectiveRule {
+    pub(super) fn new(side: Side, text: &str, query: &QueryRule, encoded_slash: bool) -> Self {
+        let (allow, deny) = match side {
+            Side::Allow => (Some(text.to_owned()), None),
+            Side::Deny => (None, Some(text.to_owned())),
+        };
+        let query = match query {
+            QueryRule::Any => None,
+            QueryRule::Only(names) => Some(EffectiveQuery::Only(names.clone())),
+            QueryRule::Exactly(pairs) => Some(EffectiveQuery::Exactly(pairs.iter().cloned().collect())),
+        };
+        Self { allow, deny, query, encoded_slash: encoded_slash.then_some(true) }
+    }
+
+    fn is_short(&self) -> bool {
+        self.query.is_none() && self.encoded_slash.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveAgent {
+    identity: Vec<String>,
+    grants: BTreeMap<String, Vec<String>>,
+}
+
+impl EffectiveAgent {
+    pub(super) fn new(agent: &AgentRule) -> Self {
+        let scopes = |grant: &crate::model::Grant| grant.scopes.iter().map(ToString::to_string).collect();
+        Self {
+            identity: agent.identities.iter().map(ToString::to_string).collect(),
+            grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveMinter {
+    identity: Vec<String>,
+    agents: Vec<String>,
+    may: Vec<&'static str>,
+}
+
+impl EffectiveMinter {
+    pub(super) fn new(minter: &MinterRule) -> Self {
+        let agents = match &minter.agents {
+            Some(agents) => agents.iter().map(ToString::to_string).collect(),
+            None => vec!["*".to_owned()],
+        };
+        Self {
+            identity: minter.identities.iter().map(ToString::to_string).collect(),
+            agents,
+            may: minter.may.iter().map(|may| permission_word(*may)).collect(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! `[services.NAME]`: one API, with what its preset says where the file is silent.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::credentials::{self, ReadCredential};
+use super::effective::EffectiveService;
+use super::hosts;
+use super::mistake::Code;
+use super::preset::Presets;
+use super::rules::{self, PlacedRule, Side};
+use super::scopes::{self, ReadScope};
+use super::section::{Keys, Named, Node, Section};
+use crate::model::{CredentialName, Host, ServiceName};
+use crate::policy::{Dialect, HostPattern, Placeholder, Service, Slot};
+
+/// Services of a policy at most.
+const SERVICES_MAX: usize = 1024;
+/// Slots of a service at most.
+const SLOTS_MAX: usize = 16;
+
+const KEYS: Keys = Keys {
+    known: &[
+        "preset",
+        "hosts",
+        "credential",
+        "slots",
+        "placeholder",
+        "private",
+        "cleartext",
+        "anonymous",
+        "scrub",
+        "upstream_ca",
+        "dialect",
+        "deny",
+        "scopes",
+    ],
+    later: &["attach", "leak_scan", "client_certificate"],
+};
+
+const DIALECTS: [(&str, Dialect); 6] = [
+    ("json", Dialect::Json),
+    ("git", Dialect::Git),
+    ("aws", Dialect::Aws),
+    ("slack", Dialect::Slack),
+    ("grpc", Dialect::Grpc),
+    ("kubernetes", Dialect::Kubernetes),
+];
+
+/// A service as it was read; what is `None` had mistakes.
+pub(super) struct ReadService {
+    /// As the file spells it: what grants refer to.
+    pub(super) name: String,
+    /// Names of its scopes, those with mistakes too.
+    pub(super) scope_names: Vec<String>,
+    pub(super) built: Option<(Service, EffectiveService)>,
+}
+
+/// A service's parts while they are still with their places.
+struct Parts<'a> {
+    hosts: Option<Vec<HostPattern>>,
+    credential: Option<CredentialName>,
+    slots: Option<Vec<Slot>>,
+    placeholder: Option<Option<Placeholder>>,
+    private: Option<bool>,
+    cleartext: Option<bool>,
+    anonymous: Option<bool>,
+    scrub: Option<bool>,
+    upstream_ca: Option<Option<PathBuf>>,
+    dialect: Option<Dialect>,
+    deny: Option<Vec<PlacedRule<'a>>>,
+    scopes: Option<Vec<ReadScope<'a>>>,
+}
+
+/// Reads the whole table.
+pub(super) fn read<'a>(root: &Section<'a>, presets: &'a Presets, credentials: &[ReadCredential]) -> Vec<ReadService> {
+    let section = root.get("services").and_then(|node| node.section());
+    let Some(section) = section else {
+        root.notes().warn("the policy has no services: nothing can be called".to_owned());
+        return Vec::new();
+    };
+    let entries = section.entries();
+    if entries.len() > SERVICES_MAX {
+        section.fault(Code::TooLarge, format!("has {} services", entries.len()), format!("at most {SERVICES_MAX}"));
+        return Vec::new();
+    }
+    entries.iter().map(|entry| read_one(entry, presets, credentials)).collect()
+}
+
+fn read_one<'a>(entry: &Named<'a>, presets: &'a Presets, credentials: &[ReadCredential]) -> ReadService {
+    let mut read = ReadService { name: entry.name.to_owned(), scope_names: Vec::new(), built: None };
+    let name = entry.label.name(entry.name, ServiceName::parse);
+    let Some(section) = entry.value.section_at(&entry.label) else { return read };
+    section.check_keys(&KEYS);
+    let (section, preset) = apply_preset(section, presets);
+    let parts = read_parts(&section, credentials);
+    check(&section, &parts, credentials);
+    read.scope_names = parts.scopes.iter().flatten().map(|scope| scope.name.clone()).collect();
+    read.built = name.and_then(|name| build(name, preset, parts));
+    read
+}
+
+fn apply_preset<'a>(section: Section<'a>, presets: &'a Presets) -> (Section<'a>, Option<&'static str>) {
+    let Some(node) = section.get("preset") else { return (section, None) };
+    match presets.find(&node) {
+        Some((name, table)) => (section.with_preset(name, table, &node), Some(name)),
+        None => (section.without_preset(), None),
+    }
+}
+
+fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Parts<'a> {
+    let hosts = section.require("hosts", "hosts = [\"api.example.com\"], or a preset").and_then(|n| hosts::read(&n));
+    let credential = section.require("credential", "credential = \"NAME\" of a [credentials.NAME]");
+    let credential = credential.and_then(|node| read_credential(&node, credentials));
+    let slots = section.require("slots", "slots = [\"bearer\"]: where a nonce may be").and_then(|n| read_slots(&n));
+    let deny = match section.get("deny") {
+        Some(node) => rules::read_texts(&node, Side::Deny, hosts.as_deref()),
+        None => Some(Vec::new()),
+    };
+    let scopes = scopes::read(section, hosts.as_deref(), credential.as_ref(), credentials);
+    let flag = |name, default| section.get(name).map_or(Some(default), |node| node.boolean());
+    Parts {
+        hosts,
+        credential,
+        slots,
+        placeholder: optional(section, "placeholder", read_placeholder),
+        private: flag("private", false),
+        cleartext: flag("cleartext", false),
+        anonymous: flag("anonymous", false),
+        scrub: flag("scrub", true),
+        upstream_ca: optional(section, "upstream_ca", credentials::absolute_path),
+        dialect: section.get("dialect").map_or(Some(Dialect::default()), |node| node.word(&DIALECTS)),
+        deny,
+        scopes,
+    }
+}
+
+/// `Some(None)` where the key is absent, `None` where it is wrong.
+fn optional<T>(section: &Section<'_>, name: &str, read: impl Fn(&Node<'_>) -> Option<T>) -> Option<Option<T>> {
+    match section.get(name) {
+        Some(node) => read(&node).map(Some),
+        None => Some(None),
+    }
+}
+
+/// The name of a credential that is there, whether it was read without a mistake or not.
+pub(super) fn read_credential(node: &Node<'_>, credentials: &[ReadCredential]) -> Option<CredentialName> {
+    let name = node.string()?;
+    if !credentials.iter().any(|credential| credential.name == name) {
+        node.dangling(("credential", ""), name, credentials.iter().map(|credential| credential.name.as_str()));
+        return None;
+    }
+    CredentialName::parse(name).ok()
+}
+
+fn read_slots(node: &Node<'_>) -> Option<Vec<Slot>> {
+    let list = node.filled_list(SLOTS_MAX, "slots = [\"bearer\"]: where a nonce may be")?;
+    let wanted = list.len();
+    let mut slots = Vec::with_capacity(wanted);
+    for node in list {
+        let Some(slot) = read_slot(&node) else { continue };
+        if slots.contains(&slot) {
+            node.visible_fault(Code::Duplicate, "is here already".to_owned(), "take one of them out");
+        } else {
+            slots.push(slot);
+        }
+    }
+    (slots.len() == wanted).then_some(slots)
+}
+
+fn read_slot(node: &Node<'_>) -> Option<Slot> {
+    let text = node.string()?;
+    if text == "aws-sigv4" {
+        node.not_supported("slot \"aws-sigv4\"");
+        return None;
+    }
+    match Slot::parse(text) {
+        Ok(slot) => Some(slot),
+        Err(problem) => {
+            node.visible_fault(Code::BadValue, problem.to_string(), "docs/POLICY.md, Slots");
+            None
+        }
+    }
+}
+
+/// Never repeats the text: a real key is what people put here by mistake.
+fn read_placeholder(node: &Node<'_>) -> Option<Placeholder> {
+    let parsed = Placeholder::parse(node.string()?);
+    if parsed.is_err() {
+        let message = "is not a text with {nonce} in it once".to_owned();
+        node.fault(Code::BadValue, message, "like \"sk_test_{nonce}\", of letters, digits, - and _");
+    }
+    parsed.ok()
+}
+
+fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential]) {
+    warn_of_flags(section);
+    if let Some(hosts) = &parts.hosts {
+        check_ports(section, parts, hosts);
+        check_addresses(section, parts, hosts);
+        let patterns: Vec<_> = hosts.iter().collect();
+        if let (Some(name), Some(node)) = (&parts.credential, section.get("credential")) {
+            check_reach(&node, name, &patterns, credentials);
+        }
+        for scope in parts.scopes.iter().flatten() {
+            if let (Some(name), Some(node)) = (&scope.own_credential, &scope.credential_node) {
+                check_reach(node, name, &scope.reach(&patterns), credentials);
+            }
+        }
+    }
+    let deny = parts.deny.as_deref().unwrap_or_default();
+    for scope in parts.scopes.iter().flatten() {
+        rules::check_reachable(&scope.allow, deny, &scope.deny);
+    }
+}
+
+/// What weakens a service is said at every start.
+fn warn_of_flags(section: &Section<'_>) {
+    let weak = [
+        ("scrub", false, "answers are not searched for the credential"),
+        ("cleartext", true, "the credential may travel unencrypted"),
+        ("anonymous", true, "requests without a nonce go on, without any credential"),
+    ];
+    for (name, value, sentence) in weak {
+        if let Some(node) = section.get(name).filter(|node| node.value().as_bool() == Some(value)) {
+            node.warn(sentence);
+        }
+    }
+}
+
+/// `http://` means port 80, which a service has to list like every port but 443.
+fn check_ports(section: &Section<'_>, parts: &Parts<'_>, hosts: &[HostPattern]) {
+    if parts.cleartext == Some(true)
+        && hosts.iter().all(|host| host.port == 443)
+        && let Some(node) = section.get("cleartext")
+    {
+        node.warn("no host of the service has a port other than 443; http:// is port 80 where no other is written");
+    }
+}
+
+/// An address that would be refused at every request.
+fn check_addresses(section: &Section<'_>, parts: &Parts<'_>, hosts: &[HostPattern]) {
+    if parts.private == Some(false)
+        && hosts.iter().any(|pattern| is_private(&pattern.host))
+        && let Some(node) = section.get("hosts")
+    {
+        node.warn("a private address is refused unless the service says private = true");
+    }
+}
+
+fn is_private(host: &Host) -> bool {
+    match host.ip() {
+        Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Some(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        None => host.as_str() == "localhost" || host.as_str().ends_with(".localhost"),
+    }
+}
+
+fn check_reach(node: &Node<'_>, name: &CredentialName, wanted: &[&HostPattern], credentials: &[ReadCredential]) {
+    let credential = credentials.iter().find(|credential| credential.name == name.as_str());
+    let Some(allowed) = credential.and_then(|credential| credential.hosts.as_ref()) else { return };
+    for pattern in wanted.iter().filter(|pattern| !hosts::within(pattern, allowed)) {
+        let message = format!("credential `{name}` may not go to {pattern}");
+        let hint = format!("add it to hosts of [credentials.{name}], or take the host from the service");
+        node.visible_fault(Code::HostNotCovered, message, hint);
+    }
+}
+
+fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> Option<(Service, EffectiveService)> {
+    let deny = parts.deny?;
+    let scopes: Option<Vec<_>> = parts.scopes?.into_iter().map(ReadScope::build).collect();
+    let (scopes, effective_scopes) = scopes?.into_iter().unzip();
+    let effective_deny = rules::texts(&deny);
+    let service = Service {
+        name,
+        hosts: parts.hosts?,
+        credential: parts.credential?,
+        slots: parts.slots?,
+        placeholder: parts.placeholder?,
+        private: parts.private?,
+        cleartext: parts.cleartext?,
+        anonymous: parts.anonymous?,
+        scrub: parts.scrub?,
+        upstream_ca: parts.upstream_ca?,
+        dialect: parts.dialect?,
+        deny: deny.into_iter().map(|rule| rule.rule).collect(),
+        scopes,
+    };
+    let effective = EffectiveService::new(&service, preset, effective_deny, effective_scopes);
+    Some((service, effective))
+}
+
+/// The word of the policy for a dialect.
+pub(super) fn dialect_word(dialect: Dialect) -> &'static str {
+    DIALECTS.iter().find(|(_, known)| *known == dialect).map_or("json", |(word, _)| word)
+}
