@@ -166,7 +166,7 @@ fn walk(source: &Source, digest: &str, exec: Exec) -> Result<Loaded, Vec<Finding
 
 fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draft {
     root.check_keys(&KEYS);
-    let version = root.require("version", "version = 1").and_then(|node| node.number(VERSION, VERSION)).map(|_| ());
+    let version = root.require("version", "version = 1").and_then(|node| read_version(&node));
     let unlisted = limits::read_egress(root);
     let nonces = limits::read_nonces(root);
     let credentials = credentials::read(root, exec);
@@ -175,6 +175,15 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let minters = people::read_minters(root, &agents);
     warn_of_unused(root, &credentials, &services);
     Draft { version, unlisted, nonces, credentials, services, agents, minters }
+}
+
+fn read_version(node: &section::Node<'_>) -> Option<()> {
+    let version = node.number(0, u32::MAX)?;
+    if version != VERSION {
+        let message = "is a version of the format that this build does not know".to_owned();
+        node.visible_fault(Code::BadValue, message, "version = 1");
+    }
+    (version == VERSION).then_some(())
 }
 
 /// A credential that no service uses is a secret too many in this process.
@@ -204,7 +213,10 @@ fn beside_syntax(source: &Source, errors: &[toml::de::Error], findings: Vec<Find
             && finding.code.stands_beside_syntax_mistakes()
             && !lines.contains(&source.line_of(finding.span.start))
     };
-    let syntax = errors.iter().map(|error| Finding {
+    // The first of a line; the others follow from it.
+    let mut said = BTreeSet::new();
+    let first = |error: &&toml::de::Error| said.insert(error.span().map(|span| source.line_of(span.start)));
+    let syntax = errors.iter().filter(first).map(|error| Finding {
         code: Code::Syntax,
         span: error.span().unwrap_or(0..0),
         key: String::new(),

@@ -75,7 +75,7 @@ fn read_one(entry: &Named<'_>, exec: Exec) -> ReadCredential {
     let source = read_source(&section, exec);
     let hint = "hosts = […]: where this credential may ever go";
     read.hosts = section.require("hosts", hint).and_then(|node| hosts::read(&node));
-    read.spec = name.zip(source).map(|(name, source)| Spec { name, source });
+    read.spec = name.zip(source).map(|(name, source)| Spec { name, source, scrubbed: true });
     read
 }
 

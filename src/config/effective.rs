@@ -10,10 +10,9 @@ use super::duration::spell as spell_duration;
 use super::limits::Nonces;
 use super::people::permission_word;
 use super::rules::Side;
-use super::scopes::RISKS;
 use super::service;
 use crate::credential::SourceSpec;
-use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Slot, Unlisted};
+use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Unlisted};
 
 /// The whole policy; `Display` is TOML, `Serialize` is for JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -29,7 +28,7 @@ pub struct Effective {
 
 impl fmt::Display for Effective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&toml::to_string(self).map_err(|_| fmt::Error)?)
+        f.write_str(&toml::to_string_pretty(self).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -53,7 +52,14 @@ impl EffectiveEgress {
 pub(super) struct EffectiveNonces {
     ttl: String,
     on_misplaced: &'static str,
-    ceilings: BTreeMap<&'static str, EffectiveCeiling>,
+    ceilings: EffectiveCeilings,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveCeilings {
+    low: EffectiveCeiling,
+    medium: EffectiveCeiling,
+    high: EffectiveCeiling,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -72,7 +78,8 @@ impl EffectiveNonces {
             ttl: spell_duration(ceiling.ttl),
             lifetime: spell_duration(ceiling.lifetime),
         };
-        let ceilings = RISKS.iter().zip(nonces.ceilings).map(|((word, _), ceiling)| (*word, spell(ceiling))).collect();
+        let [low, medium, high] = nonces.ceilings.map(spell);
+        let ceilings = EffectiveCeilings { low, medium, high };
         Self { ttl: spell_duration(nonces.default_ttl), on_misplaced, ceilings }
     }
 }

@@ -174,7 +174,7 @@ impl Mistakes {
         };
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(REPORT_WIDTH_COLUMNS)
-            .with_context_lines(0)
+            .with_context_lines(1)
             .with_links(false)
             .without_syntax_highlighting();
         let mut text = String::new();

@@ -106,23 +106,24 @@ fn read_identities(node: &Node<'_>, seen: &mut Vec<IdentityRule>) -> Option<Vec<
 /// Never repeats the text: an identity can hold a bearer token that somebody wrote down.
 fn read_identity(node: &Node<'_>) -> Option<IdentityRule> {
     let text = node.string()?;
-    if text == "any" {
-        return Some(IdentityRule::Any);
-    }
     if let Some(later) = IDENTITIES_LATER.iter().find(|later| text.starts_with(**later)) {
         node.not_supported(&format!("an identity of the kind {later}"));
         return None;
     }
-    let uid = text.strip_prefix("uid:").and_then(read_uid);
-    if uid.is_none() {
+    let identity = parse_identity(text);
+    if identity.is_none() {
         node.fault(Code::BadValue, "is not an identity".to_owned(), "\"uid:1000\" with a number, or \"any\"");
     }
-    uid.map(IdentityRule::Uid)
+    identity
 }
 
-fn read_uid(text: &str) -> Option<u32> {
-    let uid: u32 = text.parse().ok()?;
-    (uid.to_string() == text && uid != UID_NOBODY_CAN_HAVE).then_some(uid)
+fn parse_identity(text: &str) -> Option<IdentityRule> {
+    if text == "any" {
+        return Some(IdentityRule::Any);
+    }
+    let digits = text.strip_prefix("uid:")?;
+    let uid: u32 = digits.parse().ok()?;
+    (uid.to_string() == digits && uid != UID_NOBODY_CAN_HAVE).then_some(IdentityRule::Uid(uid))
 }
 
 fn read_grants(node: &Node<'_>, services: &[ReadService]) -> Option<Vec<Grant>> {
@@ -137,7 +138,7 @@ fn read_grants(node: &Node<'_>, services: &[ReadService]) -> Option<Vec<Grant>> 
 
 fn read_grant(entry: &Named<'_>, services: &[ReadService]) -> Option<Grant> {
     let Some(service) = services.iter().find(|service| service.name == entry.name) else {
-        entry.label.dangling("service", entry.name, services.iter().map(|service| service.name.as_str()));
+        entry.label.dangling(("service", ""), entry.name, services.iter().map(|service| service.name.as_str()));
         return None;
     };
     let list = entry.value.filled_list(GRANT_SCOPES_MAX, "name at least one scope, or take the service out")?;
@@ -160,8 +161,8 @@ fn read_scope(node: &Node<'_>, service: &ReadService) -> Option<ScopeName> {
     if !service.scope_names.iter().any(|scope| scope == name) {
         // A service whose scopes had mistakes may have meant this one: one mistake is not reported as two.
         if service.built.is_some() || !service.scope_names.is_empty() {
-            let kind = format!("scope of service {}", service.name);
-            node.dangling(&kind, name, service.scope_names.iter().map(String::as_str));
+            let place = format!(" in service {}", service.name);
+            node.dangling(("scope", &place), name, service.scope_names.iter().map(String::as_str));
         }
         return None;
     }
@@ -215,8 +216,9 @@ fn read_minter_identities(node: &Node<'_>, agents: &[ReadAgent]) -> Option<Vec<I
         return None;
     }
     let mut banned = false;
-    for identity in &seen {
-        if let Some(agent) = agents.iter().find(|agent| agent.identities.contains(identity)) {
+    for node in node.list(LIST_MAX)? {
+        let Some(identity) = node.value().as_str().and_then(parse_identity) else { continue };
+        if let Some(agent) = agents.iter().find(|agent| agent.identities.contains(&identity)) {
             let agent = super::section::echo(&agent.name);
             let message = format!("{identity} is agent `{agent}` too, and an agent never mints");
             node.visible_fault(Code::SelfMint, message, "give the minter a uid that no agent has");
@@ -254,7 +256,7 @@ fn read_whom(node: &Node<'_>, agents: &[ReadAgent]) -> Option<AgentName> {
         return None;
     }
     if !agents.iter().any(|agent| agent.name == name) {
-        node.dangling("agent", name, agents.iter().map(|agent| agent.name.as_str()));
+        node.dangling(("agent", ""), name, agents.iter().map(|agent| agent.name.as_str()));
         return None;
     }
     AgentName::parse(name).ok()

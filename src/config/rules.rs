@@ -165,7 +165,13 @@ fn parse<'a>(
     let rule = match Rule::parse(text, query.clone(), encoded_slash) {
         Ok(rule) => rule,
         Err(problem) => {
-            node.visible_fault(Code::BadValue, problem.to_string(), "like \"GET /v1/things/{id}\"");
+            let hint = "docs/POLICY.md, Rules";
+            // A query that was pasted with its URL can hold a key.
+            if text.contains('?') {
+                node.fault(Code::BadValue, problem.to_string(), hint);
+            } else {
+                node.visible_fault(Code::BadValue, problem.to_string(), hint);
+            }
             return None;
         }
     };

@@ -18,7 +18,7 @@ const KEYS: Keys = Keys {
 };
 
 /// The words of `risk`.
-pub(super) const RISKS: [(&str, Risk); 3] = [("low", Risk::Low), ("medium", Risk::Medium), ("high", Risk::High)];
+const RISKS: [(&str, Risk); 3] = [("low", Risk::Low), ("medium", Risk::Medium), ("high", Risk::High)];
 
 /// A scope as it was read; what is `None` had mistakes.
 pub(super) struct ReadScope<'a> {

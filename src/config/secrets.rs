@@ -38,8 +38,13 @@ const MARKERS: [&str; 2] = ["an_", "-----BEGIN"];
 
 /// Looks at every string of the file.
 pub(super) fn look(table: &DeTable<'_>, notes: &Notes) {
+    look_below("", table, notes);
+}
+
+fn look_below(path: &str, table: &DeTable<'_>, notes: &Notes) {
     for (key, value) in table {
-        look_at(key.get_ref(), value, notes);
+        let dot = if path.is_empty() { "" } else { "." };
+        look_at(&format!("{path}{dot}{}", super::section::echo(key.get_ref())), value, notes);
     }
 }
 
@@ -48,13 +53,13 @@ fn look_at(key: &str, value: &Spanned<DeValue<'_>>, notes: &Notes) {
         DeValue::String(text) if looks_like_a_key(text) => notes.find(Finding {
             code: Code::SecretInPolicy,
             span: value.span(),
-            key: super::section::echo(key),
+            key: key.to_owned(),
             message: "looks like a real credential, and a policy never holds one".to_owned(),
             hint: "name its source in [credentials.NAME], and replace the credential: it has been in a file".to_owned(),
             shows_value: false,
         }),
         DeValue::Array(values) => values.iter().for_each(|value| look_at(key, value, notes)),
-        DeValue::Table(table) => look(table, notes),
+        DeValue::Table(table) => look_below(key, table, notes),
         DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
     }
 }

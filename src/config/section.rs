@@ -57,6 +57,8 @@ pub(super) struct Section<'a> {
     table: &'a DeTable<'a>,
     /// What a preset says where the file says nothing.
     fallback: Option<(&'a DeTable<'a>, Place)>,
+    /// The preset that was to fill it is not there: what is missing is not the file's mistake.
+    lacks_preset: bool,
     place: Place,
     key: String,
     notes: &'a Notes,
@@ -82,12 +84,19 @@ pub(super) struct Named<'a> {
 impl<'a> Section<'a> {
     /// The whole file.
     pub(super) fn root(table: &'a DeTable<'a>, notes: &'a Notes) -> Self {
-        Self { table, fallback: None, place: Place { span: 0..0, preset: None }, key: String::new(), notes }
+        let place = Place { span: 0..0, preset: None };
+        Self { table, fallback: None, lacks_preset: false, place, key: String::new(), notes }
     }
 
     /// Lets a preset speak where the file is silent; `at` is where the file names it.
     pub(super) fn with_preset(mut self, name: &'static str, table: &'a DeTable<'a>, at: &Node<'a>) -> Self {
         self.fallback = Some((table, Place { span: at.place.span.clone(), preset: Some(name) }));
+        self
+    }
+
+    /// Lets what a preset would have filled be missing.
+    pub(super) fn without_preset(mut self) -> Self {
+        self.lacks_preset = true;
         self
     }
 
@@ -109,7 +118,7 @@ impl<'a> Section<'a> {
     /// The value of a key that has to be there.
     pub(super) fn require(&self, name: &str, hint: &str) -> Option<Node<'a>> {
         let node = self.get(name);
-        if node.is_none() {
+        if node.is_none() && !self.lacks_preset {
             self.fault(Code::Missing, format!("`{name}` is missing"), hint);
         }
         node
@@ -221,7 +230,7 @@ impl<'a> Node<'a> {
     pub(super) fn section_at(&self, label: &Node<'a>) -> Option<Section<'a>> {
         let table = self.expect(self.value.as_table(), "a table")?;
         let place = label.place.clone();
-        Some(Section { table, fallback: None, place, key: self.key.clone(), notes: self.notes })
+        Some(Section { table, fallback: None, lacks_preset: false, place, key: self.key.clone(), notes: self.notes })
     }
 
     pub(super) fn section(&self) -> Option<Section<'a>> {
@@ -265,15 +274,15 @@ impl<'a> Node<'a> {
         self.fault(Code::NotSupported, message, "take it out: what is not enforced must not look as if it were");
     }
 
-    /// A name that nothing in the file has.
-    pub(super) fn dangling<'n>(&self, kind: &str, name: &str, there: impl Iterator<Item = &'n str>) {
+    /// A name that nothing in the file has; `kind` is `agent`, `place` is empty or ` in …`.
+    pub(super) fn dangling<'n>(&self, (kind, place): (&str, &str), name: &str, there: impl Iterator<Item = &'n str>) {
         let there: Vec<_> = there.collect();
         let hint = did_you_mean(name, there.iter().copied()).unwrap_or_else(|| match there.len() {
             0 => format!("the file has no {kind}"),
             1..=8 => format!("there is {}", there.iter().map(|name| echo(name)).collect::<Vec<_>>().join(", ")),
             n => format!("there are {n} others"),
         });
-        self.visible_fault(Code::Dangling, format!("there is no {kind} `{}`", echo(name)), hint);
+        self.visible_fault(Code::Dangling, format!("there is no {kind} `{}`{place}", echo(name)), hint);
     }
 
     pub(super) fn fault(&self, code: Code, message: String, hint: impl Into<String>) {
@@ -300,8 +309,7 @@ impl<'a> Node<'a> {
 
     fn expect<T>(&self, found: Option<T>, wanted: &str) -> Option<T> {
         if found.is_none() {
-            let message = format!("is of type {}, and should be {wanted}", self.value.type_str());
-            self.fault(Code::WrongType, message, format!("write {wanted}"));
+            self.fault(Code::WrongType, format!("is of type {}", self.value.type_str()), format!("write {wanted}"));
         }
         found
     }

@@ -1,5 +1,6 @@
 //! `[services.NAME]`: one API, with what its preset says where the file is silent.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::credentials::{self, ReadCredential};
@@ -10,7 +11,7 @@ use super::preset::Presets;
 use super::rules::{self, PlacedRule, Side};
 use super::scopes::{self, ReadScope};
 use super::section::{Keys, Named, Node, Section};
-use crate::model::{CredentialName, ServiceName};
+use crate::model::{CredentialName, Host, ServiceName};
 use crate::policy::{Dialect, HostPattern, Placeholder, Service, Slot};
 
 /// Services of a policy at most.
@@ -103,7 +104,7 @@ fn apply_preset<'a>(section: Section<'a>, presets: &'a Presets) -> (Section<'a>,
     let Some(node) = section.get("preset") else { return (section, None) };
     match presets.find(&node) {
         Some((name, table)) => (section.with_preset(name, table, &node), Some(name)),
-        None => (section, None),
+        None => (section.without_preset(), None),
     }
 }
 
@@ -146,7 +147,7 @@ fn optional<T>(section: &Section<'_>, name: &str, read: impl Fn(&Node<'_>) -> Op
 pub(super) fn read_credential(node: &Node<'_>, credentials: &[ReadCredential]) -> Option<CredentialName> {
     let name = node.string()?;
     if !credentials.iter().any(|credential| credential.name == name) {
-        node.dangling("credential", name, credentials.iter().map(|credential| credential.name.as_str()));
+        node.dangling(("credential", ""), name, credentials.iter().map(|credential| credential.name.as_str()));
         return None;
     }
     CredentialName::parse(name).ok()
@@ -176,8 +177,7 @@ fn read_slot(node: &Node<'_>) -> Option<Slot> {
     match Slot::parse(text) {
         Ok(slot) => Some(slot),
         Err(problem) => {
-            let hint = "bearer, token, raw, basic-user, basic-password, header:NAME or query:NAME";
-            node.visible_fault(Code::BadValue, problem.to_string(), hint);
+            node.visible_fault(Code::BadValue, problem.to_string(), "docs/POLICY.md, Slots");
             None
         }
     }
@@ -197,6 +197,7 @@ fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential
     warn_of_flags(section);
     if let Some(hosts) = &parts.hosts {
         check_ports(section, parts, hosts);
+        check_addresses(section, parts, hosts);
         let patterns: Vec<_> = hosts.iter().collect();
         if let (Some(name), Some(node)) = (&parts.credential, section.get("credential")) {
             check_reach(&node, name, &patterns, credentials);
@@ -234,6 +235,24 @@ fn check_ports(section: &Section<'_>, parts: &Parts<'_>, hosts: &[HostPattern]) 
         && let Some(node) = section.get("cleartext")
     {
         node.warn("no host of the service has a port other than 443; http:// is port 80 where no other is written");
+    }
+}
+
+/// An address that would be refused at every request.
+fn check_addresses(section: &Section<'_>, parts: &Parts<'_>, hosts: &[HostPattern]) {
+    if parts.private == Some(false)
+        && hosts.iter().any(|pattern| is_private(&pattern.host))
+        && let Some(node) = section.get("hosts")
+    {
+        node.warn("a private address is refused unless the service says private = true");
+    }
+}
+
+fn is_private(host: &Host) -> bool {
+    match host.ip() {
+        Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Some(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        None => host.as_str() == "localhost" || host.as_str().ends_with(".localhost"),
     }
 }
 
