@@ -259,6 +259,9 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         specs.push(spec);
     }
     let (services, effective) = unzip(read.services.into_iter().map(|service| service.built))?;
+    for spec in &mut specs {
+        spec.scrubbed = is_scrubbed(&services, &spec.name);
+    }
     shown.services = services.iter().map(|service| service.name.to_string()).zip(effective).collect();
     let (agents, effective) = unzip(read.agents.into_iter().map(|agent| agent.built))?;
     shown.agents = agents.iter().map(|agent| agent.name.to_string()).zip(effective).collect();
@@ -275,6 +278,14 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         minters,
     });
     Some(Loaded { policy, credentials: specs, warnings, effective: shown })
+}
+
+/// True where a service that uses a credential searches its answers for it.
+fn is_scrubbed(services: &[Service], credential: &CredentialName) -> bool {
+    let uses = |service: &Service| {
+        service.credential == *credential || service.scopes.iter().any(|scope| scope.credential == *credential)
+    };
+    services.iter().any(|service| service.scrub && uses(service))
 }
 
 fn unzip<A, B>(pairs: impl Iterator<Item = Option<(A, B)>>) -> Option<(Vec<A>, Vec<B>)> {

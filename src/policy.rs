@@ -244,6 +244,12 @@ impl Policy {
         self.agents.iter().map(|agent| &agent.name).collect()
     }
 
+    /// The agents' rules.
+    #[must_use]
+    pub fn agent_rules(&self) -> &[AgentRule] {
+        &self.agents
+    }
+
     /// One agent.
     #[must_use]
     pub fn agent(&self, name: &AgentName) -> Option<&AgentRule> {
