@@ -120,6 +120,7 @@ mod tests {
         let (first, second) = (authority(), authority());
         first.publish(&path).unwrap();
         second.publish(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
         let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE]);

@@ -36,14 +36,22 @@ pub(super) struct Found {
 impl Directory {
     /// Opens a directory, made with `mode` (its missing parents too) if it is not there.
     pub(super) fn open_or_make(path: &Path, mode: u32) -> Result<Self, AuthorityError> {
-        let opened = DirBuilder::new().recursive(true).mode(mode).create(path).and_then(|()| {
-            let flags = OFlags::DIRECTORY.bits().cast_signed();
-            OpenOptions::new().read(true).custom_flags(flags).open(path)
-        });
-        match opened {
-            Ok(file) => Ok(Self { fd: file.into(), path: path.to_owned() }),
+        match Self::open(path, mode) {
+            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
             Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
         }
+    }
+
+    fn open(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+        let missing = !path.exists();
+        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        let flags = OFlags::DIRECTORY.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if missing {
+            // The umask may have taken away what others need in a public directory.
+            fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(file.into())
     }
 
     /// The path of a file in here, for messages.

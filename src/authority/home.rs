@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::certificate::{self, Facts, WARN_SECONDS};
 use super::files::{Directory, Found};
@@ -83,8 +83,11 @@ fn read_key(directory: &Directory, found: &Found) -> Result<KeyPair, AuthorityEr
     // What the parsers say about a key is not passed on: it could quote it.
     let mut keys = PrivatePkcs8KeyDer::pem_slice_iter(&found.bytes);
     match (keys.next(), keys.next()) {
-        (Some(Ok(der)), None) => KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)
-            .map_err(|_| AuthorityError::Malformed { path }),
+        (Some(Ok(mut der)), None) => {
+            let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256);
+            der.zeroize();
+            key.map_err(|_| AuthorityError::Malformed { path })
+        }
         _ => Err(AuthorityError::Malformed { path }),
     }
 }
