@@ -1,0 +1,157 @@
+//! The public files: our CA alone, and with the system's roots.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::{Facts, SUBJECT_PREFIX};
+use super::files::Directory;
+use super::{AuthorityError, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE};
+
+/// Columns of base64 in PEM (RFC 7468, 2).
+const COLUMNS: usize = 64;
+
+/// A certificate as PEM.
+pub(super) fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut out = String::with_capacity(text.len() + text.len() / COLUMNS + 64);
+    out.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        // Base64 is ASCII, so every index is a boundary.
+        let (line, tail) = rest.split_at(rest.len().min(COLUMNS));
+        out.push_str(line);
+        out.push('\n');
+        rest = tail;
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
+}
+
+/// What the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` where set); unreadable parts of it are left out.
+pub(super) fn system_certificates() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+/// `system` (or Mozilla's roots, if nothing usable is in it) and our own certificate, each once.
+///
+/// Our own variables may point at a bundle of ours, so any CA of ours in `system`, of this run or an earlier one, is
+/// left out.
+pub(super) fn bundle(system: Vec<CertificateDer<'static>>, own: &str) -> String {
+    let mut seen = HashSet::new();
+    let mut roots: Vec<_> = system.into_iter().filter(|der| is_foreign(der) && seen.insert(der.clone())).collect();
+    if roots.is_empty() {
+        roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
+    }
+    let mut out: String = roots.iter().map(|der| pem(der)).collect();
+    out.push_str(own);
+    out
+}
+
+fn is_foreign(der: &CertificateDer<'_>) -> bool {
+    Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
+}
+
+/// Puts both files into a directory that others may read.
+pub(super) fn publish(path: &Path, own: &str, bundle: &str) -> Result<(), AuthorityError> {
+    let directory = Directory::open_or_make(path, 0o755)?;
+    if directory.holds(KEY_FILE) {
+        return Err(AuthorityError::PublishedBesideKey { path: path.to_owned() });
+    }
+    directory.replace(PUBLISHED_BUNDLE_FILE, 0o644, bundle.as_bytes())?;
+    directory.replace(PUBLISHED_FILE, 0o644, own.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Authority, Home};
+    use super::*;
+    use crate::clock::ManualClock;
+    use rustls::pki_types::pem::PemObject;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn authority() -> Authority {
+        Authority::open(&Home::Memory, ManualClock::new()).unwrap()
+    }
+
+    fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn pem_is_what_other_tools_write() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        for name in ["a", "ab", "abc", "a-name-of-another-length"] {
+            let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+            assert_eq!(pem(made.der()), made.pem());
+        }
+    }
+
+    #[test]
+    fn the_bundle_holds_the_systems_roots_and_ours_once() {
+        let (ours, earlier) = (authority(), authority());
+        let system = webpki_root_certs::TLS_SERVER_ROOT_CERTS[..3].to_vec();
+        let mut found = system.clone();
+        found.extend(system.clone());
+        found.extend(certificates(ours.certificate_pem()));
+        found.extend(certificates(earlier.certificate_pem()));
+        found.push(CertificateDer::from(b"not a certificate".to_vec()));
+        let all = certificates(&bundle(found, ours.certificate_pem()));
+        assert_eq!(all[..3], system);
+        assert_eq!(all[3..], certificates(ours.certificate_pem()));
+    }
+
+    #[test]
+    fn without_system_roots_mozillas_stand_in() {
+        let ours = authority();
+        let all = certificates(&bundle(certificates(ours.certificate_pem()), ours.certificate_pem()));
+        assert_eq!(all.len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
+        assert!(all.iter().all(|der| Facts::read(der).is_some()));
+    }
+
+    #[test]
+    fn the_public_files_and_nothing_else_are_published_for_everybody() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("public");
+        let (first, second) = (authority(), authority());
+        first.publish(&path).unwrap();
+        second.publish(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE]);
+        for name in names {
+            let file = path.join(name);
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(!text.contains("PRIVATE") && text.ends_with(second.certificate_pem()));
+        }
+        assert_eq!(fs::read_to_string(path.join(PUBLISHED_FILE)).unwrap(), second.certificate_pem());
+        assert!(certificates(&fs::read_to_string(path.join(PUBLISHED_BUNDLE_FILE)).unwrap()).len() > 10);
+    }
+
+    #[test]
+    fn nothing_is_published_beside_a_key() {
+        let parent = tempfile::tempdir().unwrap();
+        let home = Home::Directory(parent.path().join("ca"));
+        let authority = Authority::open(&home, ManualClock::new()).unwrap();
+        let error = authority.publish(&parent.path().join("ca")).unwrap_err();
+        assert!(matches!(error, AuthorityError::PublishedBesideKey { .. }));
+        assert!(!parent.path().join("ca").join(PUBLISHED_FILE).exists());
+    }
+
+    #[test]
+    fn the_description_is_that_of_the_certificate() {
+        let authority = authority();
+        let description = authority.describe();
+        let facts = Facts::read(&certificates(authority.certificate_pem())[0]).unwrap();
+        assert_eq!(description.fingerprint_sha256, facts.fingerprint_sha256);
+        assert_eq!(authority.public_key_sha256(), facts.public_key_sha256);
+        assert!(description.subject.starts_with("CN=valetkey local CA "));
+        assert!(matches!(description.home, Home::Memory));
+    }
+}

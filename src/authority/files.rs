@@ -1,0 +1,204 @@
+//! Files in one directory, addressed by its descriptor: links are never followed, replacement is atomic.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::AuthorityError;
+
+/// No file of ours is larger, in bytes.
+const BYTES_MAX: u64 = 64 * 1024;
+/// How often, and how long apart, a held lock is tried again: two seconds in all.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// An open directory.
+pub(super) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What was read, and whose it is.
+pub(super) struct Found {
+    pub(super) bytes: zeroize::Zeroizing<Vec<u8>>,
+    pub(super) uid: u32,
+    /// Permission bits.
+    pub(super) mode: u32,
+}
+
+impl Directory {
+    /// Opens a directory, made with `mode` (its missing parents too) if it is not there.
+    pub(super) fn open_or_make(path: &Path, mode: u32) -> Result<Self, AuthorityError> {
+        match Self::open(path, mode) {
+            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
+            Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
+        }
+    }
+
+    fn open(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+        let missing = !path.exists();
+        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        let flags = OFlags::DIRECTORY.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        if missing {
+            // The umask may have taken away what others need in a public directory.
+            fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        Ok(file.into())
+    }
+
+    /// The path of a file in here, for messages.
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Keeps other processes of ours out until this is dropped. The lock is on the directory itself, so that no file
+    /// is left over.
+    pub(super) fn lock(&self) -> Result<(), AuthorityError> {
+        for _ in 0..LOCK_TRIES {
+            match flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => sleep(LOCK_PAUSE),
+                Err(errno) => return Err(AuthorityError::File { path: self.path.clone(), source: errno.into() }),
+            }
+        }
+        Err(AuthorityError::Busy { path: self.path.clone() })
+    }
+
+    /// Whether there is anything of this name, a dangling link included.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        !matches!(statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+    }
+
+    /// Reads a plain file; `None` if there is none.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Found>, AuthorityError> {
+        // Not blocking, so that a pipe put there cannot hold up the start.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(AuthorityError::NotAFile { path: self.join(name) }),
+            Err(errno) => return Err(self.fault(name, errno.into())),
+        };
+        let metadata = file.metadata().map_err(|source| self.fault(name, source))?;
+        if !metadata.is_file() {
+            return Err(AuthorityError::NotAFile { path: self.join(name) });
+        }
+        if metadata.len() > BYTES_MAX {
+            return Err(AuthorityError::Malformed { path: self.join(name) });
+        }
+        // Room for all of it at once: a growing buffer would leave pieces of a key behind.
+        let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(64 + usize::try_from(metadata.len()).unwrap_or(0)));
+        file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|source| self.fault(name, source))?;
+        Ok(Some(Found { bytes, uid: metadata.uid(), mode: metadata.mode() & 0o7777 }))
+    }
+
+    /// Puts a file of exactly this mode in place, whole or not at all, and durably.
+    pub(super) fn replace(&self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), AuthorityError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|_| AuthorityError::Generation)?;
+        let draft = format!(".{name}.{}", hex::encode(random));
+        let done = self.write(&draft, Mode::from_raw_mode(mode), bytes).and_then(|()| {
+            renameat(&self.fd, draft.as_str(), &self.fd, name)?;
+            Ok(rustix::fs::fsync(&self.fd)?)
+        });
+        done.map_err(|source| {
+            // Nothing of it may stay; if it was never made, there is nothing to remove.
+            let _ = unlinkat(&self.fd, draft.as_str(), AtFlags::empty());
+            self.fault(name, source)
+        })
+    }
+
+    fn write(&self, name: &str, mode: Mode, bytes: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.fd, name, flags, Mode::RUSR)?);
+        file.write_all(bytes)?;
+        // The umask may have taken bits away, and nobody else reads before all is written.
+        fchmod(file.as_fd(), mode)?;
+        file.sync_all()
+    }
+
+    fn fault(&self, name: &str, source: io::Error) -> AuthorityError {
+        AuthorityError::File { path: self.join(name), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::open_or_make(&parent.path().join("a/b"), 0o700).unwrap();
+        (parent, directory)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_nothing_is_left_over() {
+        let (_parent, directory) = directory();
+        directory.replace("x", 0o400, b"one").unwrap();
+        directory.replace("x", 0o644, b"two").unwrap();
+        assert_eq!(fs::read(directory.join("x")).unwrap(), b"two");
+        assert_eq!(mode(&directory.join("x")), 0o644);
+        assert_eq!(fs::read_dir(&directory.path).unwrap().count(), 1);
+        assert_eq!(mode(&directory.path), 0o700);
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_nothing_and_breaks_nothing() {
+        let (_parent, directory) = directory();
+        fs::create_dir(directory.join("x")).unwrap();
+        assert!(matches!(directory.replace("x", 0o644, b"two"), Err(AuthorityError::File { .. })));
+        assert_eq!(fs::read_dir(&directory.path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_never_followed() {
+        let (parent, directory) = directory();
+        let outside = parent.path().join("outside");
+        fs::write(&outside, "theirs").unwrap();
+        std::os::unix::fs::symlink(&outside, directory.join("x")).unwrap();
+        assert!(matches!(directory.read("x"), Err(AuthorityError::NotAFile { .. })));
+        assert!(directory.holds("x"));
+        directory.replace("x", 0o644, b"ours").unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"theirs");
+        assert_eq!(directory.read("x").unwrap().unwrap().bytes.as_slice(), b"ours");
+    }
+
+    #[test]
+    fn only_plain_files_of_a_sensible_size_are_read() {
+        let (_parent, directory) = directory();
+        assert!(directory.read("x").unwrap().is_none());
+        fs::create_dir(directory.join("d")).unwrap();
+        assert!(matches!(directory.read("d"), Err(AuthorityError::NotAFile { .. })));
+        rustix::fs::mkfifoat(&directory.fd, "p", Mode::RUSR).unwrap();
+        assert!(matches!(directory.read("p"), Err(AuthorityError::NotAFile { .. })));
+        fs::write(directory.join("big"), vec![b'x'; 64 * 1024 + 1]).unwrap();
+        assert!(matches!(directory.read("big"), Err(AuthorityError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_and_ends_with_its_holder() {
+        let (_parent, directory) = directory();
+        directory.lock().unwrap();
+        let path = directory.path.clone();
+        let other = std::thread::spawn(move || {
+            let other = Directory::open_or_make(&path, 0o700).unwrap();
+            other.lock()
+        });
+        drop(directory);
+        other.join().unwrap().unwrap();
+    }
+}
