@@ -73,6 +73,14 @@ pub struct Config {
     pub wait_max: Duration,
 }
 
+impl Config {
+    /// The defaults: no fsync, 8,192 records may wait, a decision is held back for at most 2 s.
+    #[must_use]
+    pub fn new(sink: Sink) -> Self {
+        Self { sink, sync: false, queue_records_max: 8192, wait_max: Duration::from_secs(2) }
+    }
+}
+
 /// The place of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sink {

@@ -1,14 +1,6 @@
 //! The command line: what was typed, and which file runs it.
 
-mod audit;
-mod ca;
-mod demo;
-mod env;
 mod failure;
-mod health;
-mod nonce;
-mod policy;
-mod print;
 mod serve;
 
 use std::ffi::OsString;
@@ -31,20 +23,6 @@ struct Cli {
 enum Command {
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
-    /// Play the whole story through on this machine, with an upstream of its own, and check every promise.
-    Demo(demo::Arguments),
-    /// Mint, list, show and revoke nonces over the control socket.
-    Nonce(nonce::Arguments),
-    /// Print the proxy and CA variables that clients need.
-    Env(env::Arguments),
-    /// Make, show and bundle the local CA.
-    Ca(ca::Arguments),
-    /// Check, show and explain a policy file, without a sidecar.
-    Policy(policy::Arguments),
-    /// Verify and follow the audit.
-    Audit(audit::Arguments),
-    /// Ask a running sidecar how it is.
-    Health(health::Arguments),
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -72,13 +50,6 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
         Command::Serve(arguments) => serve::run(*arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Nonce(arguments) => nonce::run(arguments),
-        Command::Env(arguments) => env::run(&arguments),
-        Command::Ca(arguments) => ca::run(&arguments),
-        Command::Policy(arguments) => policy::run(&arguments),
-        Command::Audit(arguments) => audit::run(&arguments),
-        Command::Health(arguments) => health::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "valetkey", &mut std::io::stdout());
             Ok(())

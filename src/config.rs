@@ -42,7 +42,8 @@ use self::preset::Presets;
 use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::credential::{self, SourceSpec};
-use crate::policy::{Parts, Policy, Unlisted};
+use crate::model::CredentialName;
+use crate::policy::{Parts, Policy, Service, Unlisted};
 
 /// Longest policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;

@@ -64,6 +64,13 @@ pub struct Config {
     pub tombstones_max: usize,
 }
 
+impl Default for Config {
+    /// A million live leases; tombstones for an hour, at most 100,000.
+    fn default() -> Self {
+        Self { live_max: 1_000_000, tombstone_life: Duration::from_secs(3600), tombstones_max: 100_000 }
+    }
+}
+
 /// Everything that a new lease is made of; the policy has already approved it.
 #[derive(Debug, Clone)]
 pub struct NewLease {

@@ -5,41 +5,46 @@ mod assembly;
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 pub use arguments::Arguments;
 pub use assembly::{Secrets, Sidecar};
 
 use super::Failure;
-use crate::{config, process, telemetry};
+use crate::process::{self, Asked, Signals};
+use crate::{config, telemetry};
 
 /// Runs the sidecar until a signal ends it.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    telemetry::init(arguments.log_format, &arguments.log_level);
+    telemetry::init(arguments.log_format, &arguments.log_level).map_err(Failure::usage)?;
     arguments.check()?;
     // The policy first: a bad one ends the process before a port is bound.
-    let loaded = config::load_policy(&arguments.policy, arguments.allow_exec).map_err(Failure::policy)?;
+    let loaded = config::load_policy(&arguments.policy, arguments.allow_exec)
+        .map_err(|mistakes| Failure::policy(mistakes.report(config::Look::of_stderr())))?;
     for problem in process::harden() {
         tracing::warn!(problem, "the process could not be hardened in full");
     }
     // May replace this process by one with a clean environment; no thread exists yet.
-    let secrets = process::take_environment(&config::environment_names(&loaded)).map_err(Failure::other)?;
+    let secrets = process::take_environment(&config::read_environment(&loaded)).map_err(Failure::other)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async {
-        let mut signals = process::Signals::new().map_err(Failure::other)?;
+        let mut signals = process::Signals::listen().map_err(Failure::other)?;
         let sidecar = Sidecar::start(&arguments, loaded, secrets).await?;
         sidecar.announce(arguments.ready_file.as_deref())?;
-        let stop = CancellationToken::new();
-        signals.wait_for_stop(|| sidecar.reopen_audit()).await;
-        stop.cancel();
+        while signals.next().await == Asked::Reopen {
+            sidecar.reopen_audit();
+        }
         tokio::select! {
             () = sidecar.stop("signal") => Ok(()),
-            () = signals.wait_for_stop(|| {}) => Err(Failure::other("ended at once by a second signal")),
+            () = second(&mut signals) => Err(Failure::other("ended at once by a second signal")),
         }
     })
+}
+
+/// Waits for the signal that ends at once.
+async fn second(signals: &mut Signals) {
+    while signals.next().await != Asked::End {}
 }
 
 /// How long the last records may take when everything else is over.

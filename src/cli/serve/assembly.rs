@@ -22,8 +22,8 @@ use crate::config::Loaded;
 use crate::control;
 use crate::credential::Credentials;
 use crate::lease;
-use crate::metrics::Metrics;
-use crate::model::{Identity, IdentityRule};
+use crate::metrics::{self, Metrics};
+use crate::model::IdentityRule;
 use crate::net::{self, Dialer};
 use crate::policy::Policy;
 use crate::proxy::relay::TlsProfiles;
@@ -53,6 +53,7 @@ struct Shutdown {
     proxy: (CancellationToken, JoinHandle<()>),
     planes: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    sweeper: JoinHandle<()>,
 }
 
 /// The three listeners, bound before anything is started.
@@ -66,7 +67,7 @@ impl Sidecar {
     /// Starts everything; when it returns, requests are served.
     pub async fn start(arguments: &Arguments, loaded: Loaded, secrets: Secrets) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
-        let Loaded { policy, credentials, warnings } = loaded;
+        let Loaded { policy, credentials, warnings, .. } = loaded;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -137,13 +138,14 @@ impl Sidecar {
     /// Drains, revokes, flushes.
     pub async fn stop(self, reason: &'static str) {
         self.is_stopping.store(true, Ordering::Release);
-        let Shutdown { proxy: (stop, task), planes, tasks } = self.shutdown;
+        let Shutdown { proxy: (stop, task), planes, tasks, sweeper } = self.shutdown;
         stop.cancel();
         let _ = task.await;
         self.leases.minter().revoke_all("shutdown");
         planes.cancel();
+        sweeper.abort();
         for task in tasks {
-            // The sweeper has no end of its own; the listeners have a second for what they are saying.
+            // The listeners have a second for what they are saying.
             let abort = task.abort_handle();
             if tokio::time::timeout(Duration::from_secs(1), task).await.is_err() {
                 abort.abort();
@@ -154,7 +156,7 @@ impl Sidecar {
 }
 
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
-    let is_open = policy.agent_rules().any(|agent| agent.identities.contains(&IdentityRule::Any));
+    let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
     if is_open && !arguments.listen.ip().is_loopback() {
         return Err(Failure::address(
             "an agent with identity = [\"any\"] is only allowed while --listen is on loopback; name who may present its nonces",
@@ -223,7 +225,7 @@ fn open_audit(
         "control": arguments.control,
         "connect_to": overrides,
     });
-    let config = audit::Config { sink, sync: arguments.audit_sync, ..audit::Config::default() };
+    let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
     Audit::start(&config, clock.clone(), facts).map_err(Failure::audit)
 }
 
@@ -242,18 +244,20 @@ fn warn_of_credentials(credentials: &Credentials) {
 
 /// The common roots, and a profile of its own for each service with an `upstream_ca`.
 fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
-    let ours = authority.public_key_sha256();
-    let build = |extra: Option<&[u8]>| net::tls::client_config(extra, ours).map_err(Failure::authority);
+    const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    let tls = net::tls::ClientTls::new(authority.public_key_sha256());
     let mut own = HashMap::new();
     for service in policy.services() {
         if let Some(path) = &service.upstream_ca {
-            let pem = std::fs::read(path).map_err(|error| {
+            let fail = |error: &dyn std::fmt::Display| {
                 Failure::authority(format!("upstream_ca of service {}: {}: {error}", service.name, path.display()))
-            })?;
-            own.insert(service.name.clone(), Arc::new(build(Some(&pem))?));
+            };
+            let pem = std::fs::read(path).map_err(|error| fail(&error))?;
+            let config = tls.config(Some(&pem), &ALPN).map_err(|error| fail(&error))?;
+            own.insert(service.name.clone(), Arc::new(config));
         }
     }
-    Ok(TlsProfiles { common: Arc::new(build(None)?), own })
+    Ok(TlsProfiles { common: Arc::new(tls.config(None, &ALPN).map_err(Failure::authority)?), own })
 }
 
 /// Every end of a lease is on record and counted.
@@ -289,30 +293,42 @@ struct Planes {
 fn start_planes(planes: Planes) -> Shutdown {
     let stop_proxy = CancellationToken::new();
     let stop_planes = CancellationToken::new();
-    let proxy = tokio::spawn(planes.proxy.clone().run(planes.listeners.proxy, stop_proxy.clone()));
-    let sweeper = tokio::spawn(planes.leases.clone().sweep());
-    let health = {
+    let health: Arc<dyn Fn() -> Vec<control::CredentialHealth> + Send + Sync> = {
         let credentials = planes.credentials.clone();
         Arc::new(move || credentials.health().into_iter().map(control_health).collect())
     };
-    let control = tokio::spawn(control::serve(
-        planes.listeners.control,
-        control::Parts {
-            policy: planes.policy.clone(),
-            leases: planes.leases.minter(),
-            audit: planes.audit.clone(),
-            metrics: planes.metrics.clone(),
-            clock: planes.clock,
-            ca_pem: planes.authority.certificate_pem().to_owned(),
-            proxy_url: planes.proxy_url,
-            credentials: health,
-        },
-        stop_planes.clone(),
-    ));
-    let readiness = readiness(planes.audit, planes.is_stopping);
-    let admin =
-        tokio::spawn(control::serve_admin(planes.listeners.admin, readiness, planes.metrics, stop_planes.clone()));
-    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, admin, sweeper] }
+    let scrape = scrape(&planes, health.clone());
+    let readiness = readiness(planes.audit.clone(), planes.is_stopping);
+    let proxy = tokio::spawn(planes.proxy.run(planes.listeners.proxy, stop_proxy.clone()));
+    let sweeper = tokio::spawn(planes.leases.clone().sweep());
+    let parts = control::Parts {
+        policy: planes.policy,
+        leases: planes.leases.minter(),
+        audit: planes.audit,
+        metrics: planes.metrics.clone(),
+        clock: planes.clock,
+        ca_pem: planes.authority.certificate_pem().to_owned(),
+        proxy_url: planes.proxy_url,
+        credentials: health,
+    };
+    let control = tokio::spawn(control::serve(planes.listeners.control, parts, stop_planes.clone()));
+    let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
+    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
+}
+
+/// What the metrics ask for at each scrape.
+fn scrape(planes: &Planes, health: Arc<dyn Fn() -> Vec<control::CredentialHealth> + Send + Sync>) -> metrics::Scrape {
+    let (leases, audit) = (planes.leases.clone(), planes.audit.clone());
+    let policy_digest = planes.policy.digest().clone();
+    Arc::new(move || {
+        let state = audit.state();
+        metrics::Readings {
+            nonces_live: leases.live_count() as u64,
+            audit: metrics::AuditReading { is_healthy: state.is_healthy, records: state.records, lost: state.lost },
+            credentials: health().into_iter().map(|health| (health.name, health.problem.is_none())).collect(),
+            policy_digest: policy_digest.clone(),
+        }
+    })
 }
 
 fn control_health(health: crate::credential::Health) -> control::CredentialHealth {
@@ -331,10 +347,4 @@ fn readiness(audit: Audit, is_stopping: Arc<AtomicBool>) -> control::Readiness {
         let stopping = is_stopping.load(Ordering::Acquire).then(|| "draining".to_owned());
         vec![("authority", None), ("policy", None), ("listeners", None), ("audit", audit), ("serving", stopping)]
     })
-}
-
-/// Who this process is.
-#[must_use]
-pub fn own_identity() -> Identity {
-    Identity::Uid(rustix::process::geteuid().as_raw())
 }
