@@ -78,7 +78,7 @@ impl Filter {
 }
 
 /// Hands the records of the file at `path` to `callback`, in order. Lines that are no JSON object are passed over:
-/// whether the audit is whole is for [`verify`](super::verify) to say. Blocks; for a thread of its own.
+/// whether the audit is whole is for [`verify`](super::verify()) to say. Blocks; for a thread of its own.
 ///
 /// # Errors
 /// When the file cannot be read or is no regular file.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::chain::NO_HASH;
+use super::chain::{NO_HASH, Position, seal};
 use super::*;
 use crate::clock::SystemClock;
 use crate::model::{
@@ -819,6 +819,31 @@ async fn a_record_cannot_be_passed_off_as_a_torn_line() {
     let mut elsewhere = lines.clone();
     elsewhere.insert(1, "x".into());
     assert_eq!(verify_lines(&elsewhere, None), Err(Broken { line: 2, what: Flaw::NotARecord }));
+}
+
+/// A chain with right hashes whatever its records claim: (boot, number, is it a start).
+fn forged(records: &[(&str, u64, bool)]) -> Result<Verified, Broken> {
+    let (mut out, mut head) = (Vec::new(), NO_HASH);
+    for (boot_id, seq, is_start) in records {
+        let body = if *is_start { Body::Start { facts: json!({}) } } else { Body::Stop { reason: "x" } };
+        let entry = Entry { time: jiff::Timestamp::UNIX_EPOCH, body, acknowledge: None, _place: None };
+        head = seal(&mut out, boot_id, Position { seq: seq - 1, head }, &entry, None).head;
+    }
+    verify(out.as_slice(), None)
+}
+
+#[test]
+fn right_hashes_do_not_make_wrong_numbers_right() {
+    assert_eq!(forged(&[("a", 1, true), ("a", 2, false), ("b", 1, true)]).unwrap().boots, 2);
+    let misnumbered = Err(Broken { line: 2, what: Flaw::Misnumbered });
+    assert_eq!(forged(&[("a", 1, true), ("a", 3, false)]), misnumbered, "a gap");
+    assert_eq!(forged(&[("a", 1, true), ("a", 1, false)]), misnumbered, "a number twice");
+    assert_eq!(forged(&[("a", 1, true), ("a", 2, true)]), misnumbered, "two starts of a boot");
+    assert_eq!(forged(&[("a", 1, true), ("b", 1, false)]), misnumbered, "a boot without a start");
+    assert_eq!(forged(&[("a", 1, true), ("b", 2, true)]), misnumbered, "a start that is not the first");
+    let headless = Err(Broken { line: 1, what: Flaw::Headless });
+    assert_eq!(forged(&[("a", 1, false)]), headless);
+    assert_eq!(forged(&[("a", 2, true)]), headless);
 }
 
 #[test]
