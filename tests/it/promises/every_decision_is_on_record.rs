@@ -35,7 +35,7 @@ async fn allow_and_deny_and_their_ends() {
     let types: Vec<&str> = records.iter().map(|record| record["type"].as_str().expect("a type")).collect();
     assert_eq!(types.first(), Some(&"start"));
     assert_eq!(types.last(), Some(&"stop"));
-    for wanted in ["mint", "decision", "end", "lease_ended"] {
+    for wanted in ["mint", "decision", "end", "lease_end"] {
         assert!(types.contains(&wanted), "{wanted}: {types:?}");
     }
     let output = verify(&stage.sidecar);
