@@ -310,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn a_form_inside_the_beginning_of_a_longer_one_is_masked_alone() {
+        let needles = Needles::new(b"0123456789abcdef", &[b"before-0123456789abcdef-after"]);
+        for (text, expected) in [
+            ("x before-0123456789abcdef-aft!", "x before-****************-aft!"),
+            ("x before-0123456789abcdef-after!", "x *****************************!"),
+        ] {
+            for cut in 0..text.len() {
+                assert_eq!(mask_in_pieces(&needles, text.as_bytes(), &[cut, 1]), expected.as_bytes(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn without_forms_everything_passes() {
         let needles = Needles::new(b"", &[]);
         assert!(needles.mask(b"anything at all, at any length").is_none());
