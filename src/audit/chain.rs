@@ -120,8 +120,12 @@ mod tests {
     use crate::audit::record::Body;
 
     fn line(position: Position) -> (Vec<u8>, Position) {
-        let entry =
-            Entry { time: jiff::Timestamp::UNIX_EPOCH, body: Body::Stop { reason: "x" }, acknowledge: None, _place: None };
+        let entry = Entry {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            body: Body::Stop { reason: "x" },
+            acknowledge: None,
+            _place: None,
+        };
         let mut out = Vec::new();
         let next = seal(&mut out, "b", position, &entry, None);
         assert_eq!(out.pop(), Some(b'\n'));
@@ -137,7 +141,10 @@ mod tests {
         let (second, _) = line(position);
         assert_eq!(Sealed::parse(&second).unwrap().prev, sealed.hash);
         let text = String::from_utf8(first).unwrap();
-        assert!(text.starts_with(r#"{"v":1,"boot_id":"b","seq":1,"time":"1970-01-01T00:00:00.000000Z","type":"stop","#), "{text}");
+        assert!(
+            text.starts_with(r#"{"v":1,"boot_id":"b","seq":1,"time":"1970-01-01T00:00:00.000000Z","type":"stop","#),
+            "{text}"
+        );
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::Unavailable;
 use super::facts::{Decided, DecisionFacts};
 use super::handle::Handle;
 use super::record::{Body, Decision, End, Failure, Outcome, Request, Verdict};
-use super::Unavailable;
 use crate::model::Denial;
 
 /// How long a refusal may wait for its record: it is given without one, too.

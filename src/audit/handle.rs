@@ -28,7 +28,12 @@ impl Handle {
     }
 
     /// Queues a record and waits until it is written.
-    pub(super) async fn submit(&self, place: OwnedSemaphorePermit, body: Body, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn submit(
+        &self,
+        place: OwnedSemaphorePermit,
+        body: Body,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
         let (acknowledge, written) = oneshot::channel();
         let time = self.clock.now().wall;
         if !self.queue.push(Entry { time, body, acknowledge: Some(acknowledge), _place: Some(place) }) {

@@ -121,13 +121,17 @@ mod tests {
         let record = json!({"v": 1, "boot_id": "b", "seq": 2, "time": "T", "type": "decision", "exchange.id": "ex_1",
             "agent": "billing", "service": "stripe", "method": "GET", "path": "/v1/x", "decision": "deny",
             "code": "out_of_scope", "prev": "p", "hash": "h"});
-        assert_eq!(render(&record, Colour::Plain), "T deny       billing stripe GET /v1/x out_of_scope exchange.id=ex_1");
+        assert_eq!(
+            render(&record, Colour::Plain),
+            "T deny       billing stripe GET /v1/x out_of_scope exchange.id=ex_1"
+        );
         assert!(render(&record, Colour::Ansi).contains("\u{1b}[31mdeny"));
     }
 
     #[test]
     fn a_record_cannot_act_on_the_terminal() {
-        let record = json!({"type": "decision\u{1b}[2J", "path\n": "\u{202e}\r\u{9b}2J\u{2028}é", "facts": {"\u{1b}": 1}});
+        let record =
+            json!({"type": "decision\u{1b}[2J", "path\n": "\u{202e}\r\u{9b}2J\u{2028}é", "facts": {"\u{1b}": 1}});
         let line = render(&record, Colour::Plain);
         assert!(!line.chars().any(|c| c.is_control() || "\u{202e}\u{2028}".contains(c)), "{line:?}");
         assert!(line.contains('é'));

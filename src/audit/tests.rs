@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use super::chain::NO_HASH;
 use super::*;
 use crate::clock::SystemClock;
-use crate::model::{AgentName, Ambiguity, Denial, Destination, Identity, Nonce, NonceId, Scheme, ServiceName, TaskName};
+use crate::model::{
+    AgentName, Ambiguity, Denial, Destination, Identity, Nonce, NonceId, Scheme, ServiceName, TaskName,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -190,7 +192,10 @@ async fn a_refusal_is_one_decision_and_one_end() {
     let mut exchange = audit.open(request("/v1/charges"));
     exchange.deny(&Denial::RequestAmbiguous(Ambiguity::DotSegment), facts()).await;
     let decided = lines(&place.path).pop().unwrap();
-    assert_eq!((&decided["decision"], &decided["code"], &decided["status"]), (&json!("deny"), &json!("request_ambiguous"), &json!(400)));
+    assert_eq!(
+        (&decided["decision"], &decided["code"], &decided["status"]),
+        (&json!("deny"), &json!("request_ambiguous"), &json!(400))
+    );
     exchange.answered(200);
     exchange.end(Ending::Complete);
     drop(exchange);
@@ -235,7 +240,10 @@ async fn no_nonce_and_no_query_gets_in() {
         minted_by: Some(Identity::Uid(0)),
         grants: vec![text.into(); 100],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        max_uses: Some(20),
+        instance: Some(text.into()),
         reason: Some(text.into()),
+        labels: (0..20).map(|n| (format!("{n:02}{text}"), text.into())).collect(),
     };
     audit.record(minted).await.unwrap();
     let (nonce_id, agent) = (NonceId::from_parts(1, 1), AgentName::parse("a").unwrap());
@@ -250,6 +258,8 @@ async fn no_nonce_and_no_query_gets_in() {
     assert_eq!(records[1]["path"], "/botan_…/x");
     assert_eq!(records[3]["grants"].as_array().unwrap().len(), 65);
     assert_eq!(records[3]["minted_by.identity"], "uid:0");
+    assert_eq!((&records[3]["max_uses"], &records[3]["instance"]), (&20.into(), &"an_…".into()));
+    assert_eq!(records[3]["labels"].as_object().unwrap().len(), 16);
 }
 
 // ---- many ----
@@ -298,7 +308,10 @@ async fn a_full_queue_refuses_and_frees_itself() {
     drop(second);
     until(|| lines(&place.path).iter().filter(|r| r["type"] == "end").count() == 2).await;
     let refused = lines(&place.path).pop().unwrap();
-    assert_eq!((&refused["ending"], &refused["code"], &refused["decision"]), (&json!("refused"), &json!("audit_unavailable"), &json!("deny")));
+    assert_eq!(
+        (&refused["ending"], &refused["code"], &refused["decision"]),
+        (&json!("refused"), &json!("audit_unavailable"), &json!("deny"))
+    );
     let mut third = audit.open(request("/3"));
     third.record(Allowed).await.unwrap();
 }
@@ -730,7 +743,16 @@ async fn tampering_is_found() {
         assert_eq!(verify_lines(&relabelled, None), Err(Broken { line: at as u64 + 1, what: Flaw::Version }));
         let mut garbled = lines.clone();
         garbled[at].truncate(30);
-        assert_eq!(verify_lines(&garbled, None).unwrap_err().what, if at == last { Flaw::NotARecord } else if at == 0 { Flaw::Headless } else { Flaw::Unlinked });
+        assert_eq!(
+            verify_lines(&garbled, None).unwrap_err().what,
+            if at == last {
+                Flaw::NotARecord
+            } else if at == 0 {
+                Flaw::Headless
+            } else {
+                Flaw::Unlinked
+            }
+        );
         let mut inserted = lines.clone();
         inserted.insert(at, lines[at].clone());
         assert!(verify_lines(&inserted, None).is_err(), "twice: {at}");
@@ -803,7 +825,13 @@ async fn the_documented_script_comes_to_the_same_result() {
     assert!(run(&place.path).unwrap().status.success(), "a torn line that is told of");
     for bad in [
         lines.join("\n").replacen("\"deny\"", "\"allow\"", 1),
-        lines.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n"),
+        lines
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != 2)
+            .map(|(_, line)| line.as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
         lines.join("\n").replacen("\n", "\nx\n", 1),
     ] {
         let path = place.path.with_extension("bad");

@@ -131,10 +131,20 @@ mod tests {
         let nonce = nonce();
         let encoded: String = nonce.bytes().map(|b| format!("%{b:02X}")).collect();
         let twice = encoded.replace('%', "%2525");
-        for text in [nonce.clone(), format!("/bot{nonce}/getMe"), format!("/{encoded}/x"), format!("/{twice}"), format!("/{nonce}/{encoded}")] {
+        for text in [
+            nonce.clone(),
+            format!("/bot{nonce}/getMe"),
+            format!("/{encoded}/x"),
+            format!("/{twice}"),
+            format!("/{nonce}/{encoded}"),
+        ] {
             let clean = path(text);
             assert!(clean.contains("an_…"), "{clean}");
-            assert!(!clean.contains(&nonce[3..]) && !percent_decoded(clean.as_bytes()).windows(20).any(|w| nonce.as_bytes()[3..].starts_with(w)), "{clean}");
+            assert!(
+                !clean.contains(&nonce[3..])
+                    && !percent_decoded(clean.as_bytes()).windows(20).any(|w| nonce.as_bytes()[3..].starts_with(w)),
+                "{clean}"
+            );
         }
     }
 

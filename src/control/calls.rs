@@ -42,7 +42,7 @@ pub(super) fn list(control: &Control, caller: &Caller, asked: &ListAsked) -> Res
     let now = control.parts.clock.now();
     let keep = |lease: &Lease| {
         let terms = lease.terms();
-        caller.has(Permission::Read, &terms.agent) && asked.wants(terms) && !control.is_over(lease)
+        caller.has(Permission::Read, terms.agent) && asked.wants(&terms) && !control.is_over(lease)
     };
     // One more than asked for tells whether there is another page.
     let mut leases = control.parts.leases.list(asked.after, asked.limit + 1, &keep);

@@ -15,20 +15,20 @@ use zeroize::Zeroizing;
 pub const NAME_BYTES_MAX: usize = crate::model::name::NAME_BYTES_MAX;
 /// Grants of one nonce at most.
 pub const GRANTS_MAX: usize = 32;
-/// Scopes of one grant at most.
+/// Scopes of one nonce at most, over all its grants.
 pub const SCOPES_MAX: usize = 64;
-/// `instance` in characters at most.
-pub const INSTANCE_CHARACTERS_MAX: usize = 128;
-/// `on_behalf_of` in characters at most.
-pub const ON_BEHALF_OF_CHARACTERS_MAX: usize = 256;
-/// `reason` in characters at most.
-pub const REASON_CHARACTERS_MAX: usize = 512;
+/// `instance` in bytes at most.
+pub const INSTANCE_BYTES_MAX: usize = 128;
+/// `on_behalf_of` in bytes at most.
+pub const ON_BEHALF_OF_BYTES_MAX: usize = 256;
+/// `reason` in bytes at most.
+pub const REASON_BYTES_MAX: usize = 256;
 /// Labels at most.
 pub const LABELS_MAX: usize = 16;
-/// A label's name in characters at most.
-pub const LABEL_NAME_CHARACTERS_MAX: usize = 64;
-/// A label's value in characters at most.
-pub const LABEL_VALUE_CHARACTERS_MAX: usize = 256;
+/// A label's name in bytes at most.
+pub const LABEL_NAME_BYTES_MAX: usize = 64;
+/// A label's value in bytes at most.
+pub const LABEL_VALUE_BYTES_MAX: usize = 256;
 /// Leases on one page of a list at most.
 pub const PAGE_MAX: usize = 500;
 /// Leases on one page of a list when the call does not say.
@@ -74,9 +74,9 @@ pub struct NewNonce {
     pub on_behalf_of: Option<String>,
     /// Why. Recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 512, example = "refund check")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, example = "refund check")]
     pub reason: Option<String>,
-    /// At most 16, names up to 64 and values up to 256 printable characters. Recorded.
+    /// At most 16, names up to 64 and values up to 256 bytes of printable text. Recorded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
