@@ -155,11 +155,15 @@ impl ExchangeFacts {
 
 impl Decision {
     fn write(&self, fields: &mut Fields<'_>) {
+        self.write_facts(fields);
+        self.verdict.write(fields);
+    }
+
+    fn write_facts(&self, fields: &mut Fields<'_>) {
         self.facts.write(fields);
         if self.facts.nonce_id.is_some() {
             write_identity(fields, "presented_by", self.facts.presented_by.as_ref());
         }
-        self.verdict.write(fields);
     }
 }
 
@@ -213,11 +217,14 @@ impl End {
             }
             Some(decision) => {
                 self.request.facts.write(fields);
-                decision.facts.write(fields);
+                decision.write_facts(fields);
             }
             None => self.request.facts.write(fields),
         }
-        fields.put_some("decision", self.decision.as_ref().map(|decision| decision.verdict.as_str()));
+        // An allowance that did not get on record let nothing pass.
+        let decision = self.decision.as_ref().map(|decision| decision.verdict);
+        let decision = decision.filter(|verdict| self.is_decision_recorded || *verdict != Verdict::Allow);
+        fields.put_some("decision", decision.map(Verdict::as_str));
         self.outcome.write(fields);
         fields.put("duration_us", &u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX));
         fields.put("ending", self.ending.as_str());

@@ -6,7 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{fdatasync, fstat, ftruncate};
+#[cfg(not(target_vendor = "apple"))]
+use rustix::fs::fdatasync;
+#[cfg(target_vendor = "apple")]
+use rustix::fs::fsync as fdatasync;
+use rustix::fs::{fstat, ftruncate};
 use rustix::io::Errno;
 
 use super::chain::Hash;

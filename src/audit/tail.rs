@@ -84,10 +84,10 @@ impl Filter {
 /// When the file cannot be read or is no regular file.
 pub fn tail(path: &Path, what: &Tail, mut callback: impl FnMut(&Value) -> ControlFlow<()>) -> io::Result<()> {
     let mut reader = Reader::open(path)?;
-    if show_present(&mut reader, what, &mut callback)?.is_break() {
+    if show_present(&mut reader, what, &mut callback)?.is_break() || what.follow == Follow::No {
         return Ok(());
     }
-    while what.follow == Follow::Yes {
+    loop {
         while let Some(record) = reader.next()? {
             if what.filter.admits(&record) && callback(&record).is_break() {
                 return Ok(());
@@ -98,7 +98,6 @@ pub fn tail(path: &Path, what: &Tail, mut callback: impl FnMut(&Value) -> Contro
             None => thread::sleep(POLL_EVERY),
         }
     }
-    Ok(())
 }
 
 fn show_present(
@@ -224,19 +223,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, "{\"seq\":1}\n{\"se").unwrap();
-        let writer = thread::spawn({
-            let path = path.clone();
-            move || {
-                let mut file = File::options().append(true).open(&path).unwrap();
-                file.write_all(b"q\":2}\n").unwrap();
-                std::fs::rename(&path, path.with_extension("1")).unwrap();
-                file.write_all(b"{\"seq\":3}\n").unwrap();
-                std::fs::write(&path, "{\"seq\":4}\n").unwrap();
-            }
-        });
+        let change = || {
+            let mut file = File::options().append(true).open(&path).unwrap();
+            file.write_all(b"q\":2}\n").unwrap();
+            std::fs::rename(&path, path.with_extension("1")).unwrap();
+            file.write_all(b"{\"seq\":3}\n").unwrap();
+            std::fs::write(&path, "{\"seq\":4}\n").unwrap();
+        };
+        let mut seqs = Vec::new();
         let what = Tail { follow: Follow::Yes, ..Tail::default() };
-        assert_eq!(seqs(&path, &what, 4), [1, 2, 3, 4]);
-        writer.join().unwrap();
+        let outcome = tail(&path, &what, |record| {
+            seqs.push(record["seq"].as_u64().unwrap());
+            match seqs.len() {
+                1 => change(),
+                4 => return ControlFlow::Break(()),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        outcome.unwrap();
+        assert_eq!(seqs, [1, 2, 3, 4]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::chain::NO_HASH;
+use super::chain::{NO_HASH, Position, seal};
 use super::*;
 use crate::clock::SystemClock;
 use crate::model::{
@@ -262,6 +262,27 @@ async fn no_nonce_and_no_query_gets_in() {
     assert_eq!(records[3]["labels"].as_object().unwrap().len(), 16);
 }
 
+#[tokio::test]
+async fn an_agent_that_hangs_up_while_its_decision_waits_got_nothing() {
+    let pipe = Pipe::new();
+    let mut reader = pipe.reader();
+    let audit = try_start(&Config { queue_records_max: 2, ..config(&pipe.place.path) }).unwrap();
+    let mut first = audit.open(request("/1"));
+    first.record(Allowed).await.unwrap();
+    let mut second = audit.open(request("/2"));
+    let hung_up = tokio::time::timeout(Duration::from_millis(5), second.record(Allowed)).await;
+    assert!(hung_up.is_err(), "it waits for the first one's place");
+    drop(first);
+    drop(second);
+    audit.stop("test", SOON).await;
+    let mut bytes = Vec::new();
+    read_some(&mut reader, &mut bytes);
+    let records = records(&bytes);
+    let end = records.iter().find(|r| r["type"] == "end" && r["path"] == "/2").unwrap();
+    assert_eq!((&end["ending"], end.get("decision")), (&json!("client_gone"), None));
+    assert_eq!((&end["agent"], &end["presented_by.identity"]), (&json!("billing"), &json!("uid:1000")));
+}
+
 // ---- many ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -298,22 +319,31 @@ async fn many_at_once_make_one_dense_chain() {
 #[tokio::test]
 async fn a_full_queue_refuses_and_frees_itself() {
     let place = place();
-    let config = Config { queue_records_max: 2, wait_max: Duration::from_millis(20), ..config(&place.path) };
+    let config = Config { queue_records_max: 2, wait_max: Duration::from_millis(30), ..config(&place.path) };
     let audit = try_start(&config).unwrap();
-    let mut first = audit.open(request("/1"));
-    first.record(Allowed).await.unwrap();
+    // More than once only where the machine takes longer than the wait for one write.
+    let first = recorded(&audit).await;
     let mut second = audit.open(request("/2"));
     assert_eq!(second.record(Allowed).await.err(), Some(Unavailable), "the first one's end holds a place");
     drop(first);
     drop(second);
-    until(|| lines(&place.path).iter().filter(|r| r["type"] == "end").count() == 2).await;
-    let refused = lines(&place.path).pop().unwrap();
+    let is_refused = |r: &Value| r["path"] == "/2" && r["type"] == "end";
+    until(|| lines(&place.path).iter().any(is_refused)).await;
+    let refused = lines(&place.path).into_iter().find(is_refused).unwrap();
     assert_eq!(
         (&refused["ending"], &refused["code"], &refused["decision"]),
         (&json!("refused"), &json!("audit_unavailable"), &json!("deny"))
     );
-    let mut third = audit.open(request("/3"));
-    third.record(Allowed).await.unwrap();
+    recorded(&audit).await;
+}
+
+async fn recorded(audit: &Audit) -> Exchange {
+    loop {
+        let mut exchange = audit.open(request("/1"));
+        if exchange.record(Allowed).await.is_ok() {
+            return exchange;
+        }
+    }
 }
 
 // ---- stopping and starting ----
@@ -562,15 +592,19 @@ async fn a_stuck_pipe_holds_nobody_longer_than_agreed() {
     let mut reader = pipe.reader();
     let config = Config { wait_max: Duration::from_millis(30), ..config(&pipe.place.path) };
     let audit = try_start(&config).unwrap();
-    // Each decision is longer than PIPE_BUF, so that the pipe takes a part of the last one.
-    let path = "\u{1}".repeat(1024);
-    let refused = loop {
-        let mut exchange = audit.open(request(&path));
-        if exchange.record(Allowed).await.is_err() {
-            break exchange.id().to_owned();
-        }
-        exchange.end(Ending::Complete);
+    // Longer than a pipe holds, so that a part of it stays behind.
+    let minted = Event::Mint {
+        facts: Box::default(),
+        minted_by: None,
+        grants: vec!["\u{1}".repeat(256); 64],
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+        reason: None,
     };
+    assert_eq!(audit.record(minted).await, Err(Unavailable));
+    let mut exchange = audit.open(request("/"));
+    assert_eq!(exchange.record(Allowed).await.err(), Some(Unavailable));
+    let refused = exchange.id().to_owned();
+    drop(exchange);
     until(|| !audit.state().is_healthy).await;
     let is_over = Arc::new(AtomicBool::new(false));
     let reading = std::thread::spawn({
@@ -679,7 +713,7 @@ async fn a_file_that_cannot_be_made_anew_refuses_until_it_can() {
     fs::create_dir(&directory).unwrap();
     until(|| audit.state().is_healthy).await;
     audit.record(event()).await.unwrap();
-    assert_eq!(kinds(&lines(&path)), ["rotated", "control_refused"]);
+    assert_eq!(kinds(&lines(&path)), ["rotated", "outage", "control_refused"]);
 }
 
 #[tokio::test]
@@ -786,10 +820,35 @@ async fn a_record_cannot_be_passed_off_as_a_torn_line() {
     assert_eq!(verify_lines(&removed, None), Err(Broken { line: 3, what: Flaw::TornLine }));
     let mut grown = lines.clone();
     grown.insert(2, "x".into());
-    assert_eq!(verify_lines(&grown, None), Err(Broken { line: 4, what: Flaw::TornLine }));
+    assert_eq!(verify_lines(&grown, None), Err(Broken { line: 5, what: Flaw::TornLine }));
     let mut elsewhere = lines.clone();
     elsewhere.insert(1, "x".into());
     assert_eq!(verify_lines(&elsewhere, None), Err(Broken { line: 2, what: Flaw::NotARecord }));
+}
+
+/// A chain with right hashes whatever its records claim: (boot, number, is it a start).
+fn forged(records: &[(&str, u64, bool)]) -> Result<Verified, Broken> {
+    let (mut out, mut head) = (Vec::new(), NO_HASH);
+    for (boot_id, seq, is_start) in records {
+        let body = if *is_start { Body::Start { facts: json!({}) } } else { Body::Stop { reason: "x" } };
+        let entry = Entry { time: jiff::Timestamp::UNIX_EPOCH, body, acknowledge: None, _place: None };
+        head = seal(&mut out, boot_id, Position { seq: seq - 1, head }, &entry, None).head;
+    }
+    verify(out.as_slice(), None)
+}
+
+#[test]
+fn right_hashes_do_not_make_wrong_numbers_right() {
+    assert_eq!(forged(&[("a", 1, true), ("a", 2, false), ("b", 1, true)]).unwrap().boots, 2);
+    let misnumbered = Err(Broken { line: 2, what: Flaw::Misnumbered });
+    assert_eq!(forged(&[("a", 1, true), ("a", 3, false)]), misnumbered, "a gap");
+    assert_eq!(forged(&[("a", 1, true), ("a", 1, false)]), misnumbered, "a number twice");
+    assert_eq!(forged(&[("a", 1, true), ("a", 2, true)]), misnumbered, "two starts of a boot");
+    assert_eq!(forged(&[("a", 1, true), ("b", 1, false)]), misnumbered, "a boot without a start");
+    assert_eq!(forged(&[("a", 1, true), ("b", 2, true)]), misnumbered, "a start that is not the first");
+    let headless = Err(Broken { line: 1, what: Flaw::Headless });
+    assert_eq!(forged(&[("a", 1, false)]), headless);
+    assert_eq!(forged(&[("a", 2, true)]), headless);
 }
 
 #[test]

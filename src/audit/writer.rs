@@ -113,7 +113,7 @@ impl Writer {
     }
 
     fn finish(&mut self, deadline: Instant) {
-        while !self.backlog.is_empty() && Instant::now() < deadline {
+        while (!self.backlog.is_empty() || self.has_untold_loss()) && Instant::now() < deadline {
             thread::sleep(LAST_RETRY_EVERY);
             self.turn(&mut VecDeque::new());
         }
@@ -128,6 +128,8 @@ impl Writer {
         let mut backlog = std::mem::take(&mut self.backlog);
         let is_done = is_usable && self.drain(&mut backlog) && self.drain(fresh);
         self.backlog = backlog;
+        self.is_failing |= !is_usable;
+        self.tell_health();
         if !is_done {
             fresh.drain(..).for_each(|entry| self.set_aside(entry));
         }
@@ -136,7 +138,11 @@ impl Writer {
             let outage = self.entry(Body::Outage);
             self.backlog.push_back(outage);
         }
-        self.queue.is_healthy.store(is_usable && !self.is_failing && !self.is_reopen_failing, Ordering::Release);
+    }
+
+    /// Before anybody is told of its record, so that nobody sees an older state than that.
+    fn tell_health(&self) {
+        self.queue.is_healthy.store(!self.is_failing && !self.is_reopen_failing, Ordering::Release);
     }
 
     fn set_aside(&mut self, entry: Entry) {
@@ -172,11 +178,9 @@ impl Writer {
 
     fn drain(&mut self, entries: &mut VecDeque<Entry>) -> bool {
         while !entries.is_empty() {
-            if let Err(error) = self.write_group(entries) {
-                self.note_failure(&error);
+            if self.write_group(entries).is_err() {
                 return false;
             }
-            self.note_success();
         }
         true
     }
@@ -196,8 +200,12 @@ impl Writer {
             self.sink.heal(written - whole_bytes);
         }
         let synced = if self.is_synced && whole > 0 { self.sink.sync() } else { Ok(()) };
-        self.acknowledge(entries.drain(..whole), synced.is_ok());
-        error.map_or(synced, Err)
+        let is_durable = synced.is_ok();
+        let result = error.map_or(synced, Err);
+        self.note(&result);
+        self.queue.records.fetch_add(whole as u64, Ordering::Relaxed);
+        entries.drain(..whole).for_each(|entry| acknowledge(entry, is_durable));
+        result
     }
 
     fn fill_buffer(&mut self, entries: &VecDeque<Entry>) {
@@ -220,30 +228,17 @@ impl Writer {
         }
     }
 
-    fn acknowledge(&self, written: impl Iterator<Item = Entry>, is_durable: bool) {
-        let mut records = 0;
-        for entry in written {
-            records += 1;
-            if let Some(waiter) = entry.acknowledge {
-                // Nobody listening any more is not our concern: the closing record tells.
-                let _ = waiter.send(if is_durable { Ok(()) } else { Err(Failure::Unsure) });
+    /// Logs when the state changes, not at each record.
+    fn note(&mut self, result: &io::Result<()>) {
+        match result {
+            Err(error) if !self.is_failing => {
+                tracing::error!(%error, "the audit cannot be written; requests are refused until it can");
             }
+            Ok(()) if self.is_failing => tracing::info!("the audit can be written again"),
+            Ok(()) | Err(_) => {}
         }
-        self.queue.records.fetch_add(records, Ordering::Relaxed);
-    }
-
-    fn note_failure(&mut self, error: &io::Error) {
-        if !self.is_failing {
-            tracing::error!(%error, "the audit cannot be written; requests are refused until it can");
-        }
-        self.is_failing = true;
-    }
-
-    fn note_success(&mut self) {
-        if self.is_failing {
-            tracing::info!("the audit can be written again");
-        }
-        self.is_failing = false;
+        self.is_failing = result.is_err();
+        self.tell_health();
     }
 
     /// Looks after the file itself; false when there is none to write to.
@@ -308,5 +303,12 @@ impl Writer {
             let rotated = self.entry(Body::Rotated);
             self.backlog.push_front(rotated);
         }
+    }
+}
+
+fn acknowledge(written: Entry, is_durable: bool) {
+    if let Some(waiter) = written.acknowledge {
+        // Nobody listening any more is not our concern: the closing record tells.
+        let _ = waiter.send(if is_durable { Ok(()) } else { Err(Failure::Unsure) });
     }
 }
