@@ -138,9 +138,11 @@ impl Lease {
     /// Joins the lease for the time of an exchange; `None` if it is already cut or over.
     #[must_use]
     pub fn join(self: &Arc<Self>) -> Option<Membership> {
-        if self.ended().is_some() {
-            return None;
-        }
+        if self.ended().is_some() { None } else { self.enter() }
+    }
+
+    /// The second half of joining, in which the lease may end.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Membership> {
         let token = self.cut.get_or_init(CancellationToken::new).clone();
         // Pairs with the fence in `end`: either the token is seen there, or the cause here.
         fence(Ordering::SeqCst);

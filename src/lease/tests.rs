@@ -350,6 +350,18 @@ fn the_last_use_ends_the_lease_when_it_is_spent_and_not_before() {
     assert_eq!((lease.uses_left(), membership.is_cut()), (Some(0), false), "spent twice counts once, nothing is cut");
 }
 
+#[test]
+fn a_use_that_comes_back_after_others_were_spent_is_good() {
+    let bench = bench();
+    let lease = bench.mint(1, NewLease { max_uses: Some(2), ..terms() });
+    let (mut first, second) = (reserve(&lease).unwrap(), reserve(&lease).unwrap());
+    first.spend();
+    assert!(bench.is_live(1), "the second is not spent");
+    drop(second);
+    reserve(&lease).unwrap().spend();
+    assert_eq!(bench.cause(1), Some(EndCause::Spent));
+}
+
 // ── time ──
 
 #[test]
@@ -519,6 +531,17 @@ fn accept_until_refused(bench: &Bench, number: u64, lease: &Arc<Lease>, revoked:
         if refused {
             return members;
         }
+    }
+}
+
+#[test]
+fn who_is_overtaken_by_the_end_while_joining_does_not_join() {
+    for cause in [EndCause::Revoked, EndCause::Misplaced, EndCause::Expired, EndCause::Spent] {
+        let bench = bench();
+        let lease = bench.mint(1, terms());
+        assert!(lease.enter().is_some());
+        assert!(bench.minter.revoke(lease.id(), cause, "ana"));
+        assert!(lease.enter().is_none(), "{cause:?}");
     }
 }
 
