@@ -1,28 +1,19 @@
 //! A service's rules as a trie of segments, which finds *all* rules that match a path.
 
+mod trie;
+
 use smallvec::SmallVec;
 
-use super::rule::{End, Rule, Segment};
+use trie::{Draft, Ending, Matches, Trie};
+
+use super::rule::Rule;
 use super::service::{Scope, Service};
 use super::target::{Target, before_delimiter};
 
 /// Segments that are walked without an allocation.
 const SEGMENTS_INLINE: usize = 16;
-/// Matches that are held without an allocation.
-const MATCHES_INLINE: usize = 16;
-
-/// Numbers of the entries that match, ascending: the least risky scope first, then in the order of the file.
-pub(super) type Matches = SmallVec<[usize; MATCHES_INLINE]>;
 
 type Segments<'a> = SmallVec<[&'a str; SEGMENTS_INLINE]>;
-
-/// Where a rule stands in its service.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    /// The scope; `None` for the service itself.
-    scope: Option<usize>,
-    rule: usize,
-}
 
 /// The rules of one service.
 pub(super) struct RuleIndex {
@@ -30,43 +21,18 @@ pub(super) struct RuleIndex {
     denies: Trie,
 }
 
-/// Nodes are numbered; 0 is the root. A walk visits a node once at most: each has one way that leads to it.
-struct Trie {
-    nodes: Vec<Node>,
-    entries: Vec<Entry>,
-}
-
-#[derive(Default)]
-struct Node {
-    /// Sorted by text.
-    literals: Vec<(Box<str>, usize)>,
-    captures: Vec<(Box<str>, usize)>,
-    plain: Vec<usize>,
-    slash: Vec<usize>,
-    rest: Vec<usize>,
-}
-
-/// What a walk accepts at the end of the path.
-#[derive(Clone, Copy)]
-enum Ending {
-    Plain,
-    Slash,
-    Either,
-}
-
 impl RuleIndex {
     /// Indexes the rules of a service.
     pub(super) fn new(service: &Service) -> Self {
         let mut by_risk: Vec<(usize, &Scope)> = service.scopes.iter().enumerate().collect();
         by_risk.sort_by_key(|(_, scope)| scope.risk);
-        let mut allows = Trie { nodes: vec![Node::default()], entries: Vec::new() };
-        let mut denies = Trie { nodes: vec![Node::default()], entries: Vec::new() };
+        let (mut allows, mut denies) = (Draft::new(), Draft::new());
         denies.insert_all(None, &service.deny);
         for (at, scope) in by_risk {
             allows.insert_all(Some(at), &scope.allow);
             denies.insert_all(Some(at), &scope.deny);
         }
-        Self { allows, denies }
+        Self { allows: allows.finish(), denies: denies.finish() }
     }
 
     /// The allows whose path matches, each with its scope, the least risky first.
@@ -78,12 +44,11 @@ impl RuleIndex {
         let segments: Segments<'_> = target.segments().collect();
         let mut matches = Matches::new();
         let ending = if target.has_trailing_slash() { Ending::Slash } else { Ending::Plain };
-        self.allows.walk(0, &segments, ending, &mut matches);
+        self.allows.walk(&segments, ending, &mut matches);
         matches.sort_unstable();
-        matches.into_iter().filter_map(move |at| {
-            let Entry { scope, rule } = self.allows.entries[at];
-            let scope = &service.scopes[scope?];
-            Some((scope, &scope.allow[rule]))
+        matches.into_iter().filter_map(|entry| {
+            let scope = &service.scopes[entry.scope()?];
+            Some((scope, &scope.allow[entry.rule()]))
         })
     }
 
@@ -94,17 +59,14 @@ impl RuleIndex {
         target: &Target,
     ) -> impl Iterator<Item = (Option<&'a Scope>, &'a Rule)> {
         let mut matches = Matches::new();
-        if !self.denies.entries.is_empty() {
+        if !self.denies.is_empty() {
             for segments in readings(target) {
-                self.denies.walk(0, &segments, Ending::Either, &mut matches);
+                self.denies.walk(&segments, Ending::Either, &mut matches);
             }
         }
-        matches.into_iter().map(move |at| {
-            let Entry { scope, rule } = self.denies.entries[at];
-            match scope.map(|at| &service.scopes[at]) {
-                Some(scope) => (Some(scope), &scope.deny[rule]),
-                None => (None, &service.deny[rule]),
-            }
+        matches.into_iter().map(|entry| match entry.scope().map(|at| &service.scopes[at]) {
+            Some(scope) => (Some(scope), &scope.deny[entry.rule()]),
+            None => (None, &service.deny[entry.rule()]),
         })
     }
 }
@@ -120,60 +82,4 @@ fn readings(target: &Target) -> impl Iterator<Item = Segments<'_>> {
             parts.map(|part| if cut { before_delimiter(part) } else { part }).collect()
         })
     })
-}
-
-impl Trie {
-    fn insert_all(&mut self, scope: Option<usize>, rules: &[Rule]) {
-        for (at, rule) in rules.iter().enumerate() {
-            let number = self.entries.len();
-            self.entries.push(Entry { scope, rule: at });
-            let node = rule.path.segments.iter().fold(0, |node, segment| self.child(node, segment));
-            let node = &mut self.nodes[node];
-            match rule.path.end {
-                End::Plain => node.plain.push(number),
-                End::Slash => node.slash.push(number),
-                End::Rest => node.rest.push(number),
-            }
-        }
-    }
-
-    fn child(&mut self, parent: usize, segment: &Segment) -> usize {
-        let fresh = self.nodes.len();
-        let node = &mut self.nodes[parent];
-        let (children, text) = match segment {
-            Segment::Literal(text) => (&mut node.literals, text),
-            Segment::Capture(beginning) => (&mut node.captures, beginning),
-        };
-        match children.binary_search_by(|(known, _)| known.cmp(text)) {
-            Ok(at) => children[at].1,
-            Err(at) => {
-                children.insert(at, (text.clone(), fresh));
-                self.nodes.push(Node::default());
-                fresh
-            }
-        }
-    }
-
-    /// Collects what matches from this node on; as deep as the deepest rule.
-    fn walk(&self, node: usize, segments: &[&str], ending: Ending, matches: &mut Matches) {
-        let node = &self.nodes[node];
-        let Some((first, rest)) = segments.split_first() else {
-            if matches!(ending, Ending::Plain | Ending::Either) {
-                matches.extend_from_slice(&node.plain);
-            }
-            if matches!(ending, Ending::Slash | Ending::Either) {
-                matches.extend_from_slice(&node.slash);
-            }
-            return;
-        };
-        matches.extend_from_slice(&node.rest);
-        if let Ok(at) = node.literals.binary_search_by(|(text, _)| (**text).cmp(first)) {
-            self.walk(node.literals[at].1, rest, ending, matches);
-        }
-        for (beginning, next) in &node.captures {
-            if first.len() > beginning.len() && first.starts_with(&**beginning) {
-                self.walk(*next, rest, ending, matches);
-            }
-        }
-    }
 }

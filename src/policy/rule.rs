@@ -7,6 +7,8 @@ pub use parse::{RULE_BYTES_MAX, RULE_SEGMENTS_MAX};
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::model::Host;
 
 /// What a rule says of the query.
@@ -57,8 +59,11 @@ enum Method {
     /// `WEBSOCKET`: an upgrade.
     WebSocket,
     /// An exact token.
-    Exact(Box<str>),
+    Exact(Token),
 }
+
+/// The bytes of a method, beside the rule's other fields in memory: each request compares them.
+type Token = SmallVec<[u8; 16]>;
 
 /// The path of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +82,7 @@ pub(super) enum Segment {
 }
 
 /// How a pattern ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     /// After the last segment.
     Plain,
@@ -125,7 +130,7 @@ impl Rule {
     pub fn covers(&self, other: &Rule) -> bool {
         let method = match (&self.method, &other.method) {
             (Method::Any, _) | (Method::WebSocket, Method::WebSocket) => true,
-            (Method::Exact(own), Method::Exact(others)) => own == others || (&**own == "GET" && &**others == "HEAD"),
+            (Method::Exact(own), Method::Exact(others)) => own == others || (**own == *b"GET" && **others == *b"HEAD"),
             (Method::WebSocket | Method::Exact(_), _) => false,
         };
         let host = self.host.is_none() || self.host == other.host;
@@ -138,8 +143,10 @@ impl Rule {
         let named = match &self.method {
             Method::Any => effect == Effect::Deny,
             Method::WebSocket => websocket,
-            Method::Exact(name) if websocket => effect == Effect::Deny && (**name == *method || &**name == "GET"),
-            Method::Exact(name) => **name == *method || (&**name == "GET" && method == "HEAD"),
+            Method::Exact(name) if websocket => {
+                effect == Effect::Deny && (**name == *method.as_bytes() || **name == *b"GET")
+            }
+            Method::Exact(name) => **name == *method.as_bytes() || (**name == *b"GET" && method == "HEAD"),
         };
         named && self.host.as_ref().is_none_or(|own| own == host)
     }

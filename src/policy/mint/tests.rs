@@ -90,7 +90,9 @@ fn asked(grants: Vec<Grant>, ttl: Option<u32>) -> Result<MintPlan, MintRefusal> 
     policy().plan(&MintRequest { agent, grants, ttl: ttl.map(|minutes| MINUTE * minutes) })
 }
 
-fn scopes(plan: &MintPlan) -> Vec<(String, Vec<(String, Option<u32>)>)> {
+type Given = Vec<(String, Vec<(String, Option<u32>)>)>;
+
+fn scopes(plan: &MintPlan) -> Given {
     let spelled = |grant: &LeaseGrant| grant.scopes.iter().map(|(scope, uses)| (scope.to_string(), *uses)).collect();
     plan.grants.iter().map(|grant| (grant.service.to_string(), spelled(grant))).collect()
 }

@@ -56,7 +56,7 @@ fn parse_method(text: &str) -> Result<Method, BadSyntax> {
         _ if FORBIDDEN_METHODS.contains(&text) => bad(format!("{text} is never allowed inside a tunnel")),
         _ if text.len() > METHOD_BYTES_MAX => bad(format!("a method has at most {METHOD_BYTES_MAX} bytes")),
         _ if text.starts_with(|c: char| c.is_ascii_uppercase()) && text.bytes().all(token) => {
-            Ok(Method::Exact(text.into()))
+            Ok(Method::Exact(text.as_bytes().into()))
         }
         _ => bad("methods are exact and in upper case, as in `GET`; one rule names one method"),
     }
