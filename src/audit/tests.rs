@@ -598,7 +598,10 @@ async fn a_stuck_pipe_holds_nobody_longer_than_agreed() {
         minted_by: None,
         grants: vec!["\u{1}".repeat(256); 64],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        max_uses: None,
+        instance: None,
         reason: None,
+        labels: std::collections::BTreeMap::new(),
     };
     assert_eq!(audit.record(minted).await, Err(Unavailable));
     let mut exchange = audit.open(request("/"));
