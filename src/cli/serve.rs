@@ -6,7 +6,7 @@ mod assembly;
 use std::time::Duration;
 
 pub use arguments::Arguments;
-pub use assembly::{Secrets, Sidecar};
+pub use assembly::Sidecar;
 
 use super::Failure;
 use crate::process::{self, Asked, Signals};
