@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path, now: i64) -> Result<Pair, AuthorityError> {
 }
 
 fn certify(directory: &Directory, key: KeyPair, now: i64) -> Result<Pair, AuthorityError> {
-    let der = certificate::new_authority(&key, now, certificate::DISK_SECONDS)?;
+    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
     directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }
