@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -57,7 +57,7 @@ impl Drop for FakeUpstream {
     }
 }
 
-type Body = BoxBody<Bytes, std::io::Error>;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl FakeUpstream {
     /// HTTP/2 and HTTP/1.1 for these names.
@@ -170,10 +170,8 @@ async fn serve(stream: TlsStream<TcpStream>, number: u64, seen: Arc<Mutex<Vec<Se
     if is_h2 {
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new()
-            .preserve_header_case(true)
-            .serve_connection(io, service)
-            .await;
+        let _ =
+            hyper::server::conn::http1::Builder::new().preserve_header_case(true).serve_connection(io, service).await;
     }
 }
 
@@ -218,7 +216,8 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
                 .iter()
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
                 .collect();
-            let json = serde_json::json!({ "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) });
+            let json =
+                serde_json::json!({ "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) });
             let mut response = text(StatusCode::OK, &json.to_string());
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
             response
@@ -227,7 +226,9 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             let mut response = text(StatusCode::OK, "see the headers");
             response.headers_mut().insert("x-echo", HeaderValue::from_str(auth).expect("a value"));
             response.headers_mut().insert("etag", HeaderValue::from_str(&format!("\"{secret}\"")).expect("a value"));
-            response.headers_mut().insert("set-cookie", HeaderValue::from_str(&format!("a={secret}")).expect("a value"));
+            response
+                .headers_mut()
+                .insert("set-cookie", HeaderValue::from_str(&format!("a={secret}")).expect("a value"));
             response
         }
         "/reason" => {
@@ -261,7 +262,8 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             response
         }
         "/endless" => {
-            let mut response = frames(vec![Bytes::from_static(b"data: tick\n\n"); 6000], Duration::from_millis(10), None);
+            let mut response =
+                frames(vec![Bytes::from_static(b"data: tick\n\n"); 6000], Duration::from_millis(10), None);
             response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
             response
         }
@@ -270,8 +272,15 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             text(StatusCode::OK, "late")
         }
         "/break" => {
-            let stream = futures_frames(vec![Ok(Frame::data(Bytes::from_static(b"half"))), Err(broken())]);
-            Response::new(BodyExt::boxed(StreamBody::new(stream)))
+            let stream = futures_util::stream::unfold(0, |step| async move {
+                tokio::time::sleep(Duration::from_millis(step * 100)).await;
+                match step {
+                    0 => Some((Ok(Frame::data(Bytes::from_static(b"half"))), 1)),
+                    1 => Some((Err(broken()), 2)),
+                    _ => None,
+                }
+            });
+            Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
         }
         "/redirect" => {
             let mut response = text(StatusCode::FOUND, "");
@@ -295,16 +304,16 @@ fn broken() -> std::io::Error {
 
 fn text(status: StatusCode, body: &str) -> Response<Body> {
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes())).map_err(|never| match never {});
-    Response::builder().status(status).body(BodyExt::boxed(body)).expect("a response")
+    Response::builder().status(status).body(BodyExt::boxed_unsync(body)).expect("a response")
 }
 
 fn empty() -> Body {
-    BodyExt::boxed(Full::default().map_err(|never| match never {}))
+    BodyExt::boxed_unsync(Full::default().map_err(|never| match never {}))
 }
 
 fn encoded(body: Vec<u8>, encoding: &'static str) -> Response<Body> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
-    let mut response = Response::new(BodyExt::boxed(body));
+    let mut response = Response::new(BodyExt::boxed_unsync(body));
     response.headers_mut().insert("content-encoding", HeaderValue::from_static(encoding));
     response
 }
@@ -314,12 +323,6 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
-}
-
-type Frames = std::pin::Pin<Box<dyn futures_core::Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + Sync>>;
-
-fn futures_frames(frames: Vec<Result<Frame<Bytes>, std::io::Error>>) -> Frames {
-    Box::pin(futures_util::stream::iter(frames))
 }
 
 fn frames(chunks: Vec<Bytes>, pause: Duration, trailers: Option<HeaderMap>) -> Response<Body> {
@@ -338,5 +341,5 @@ fn frames(chunks: Vec<Bytes>, pause: Duration, trailers: Option<HeaderMap>) -> R
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|frame| (frame, receiver))
     });
-    Response::new(BodyExt::boxed(StreamBody::new(stream)))
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
 }
