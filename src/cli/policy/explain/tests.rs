@@ -35,7 +35,7 @@ rules = [{ allow = "GET /search", query = ["q"] }]
 name = "write"
 risk = "high"
 max_uses = 1
-allow = ["POST /v1/{item}", "GET /v1/{item}", "WEBSOCKET /live"]
+allow = ["POST /v1/{item}", "GET /v1/{item}"]
 
 [services.other]
 hosts = ["api.test:8443"]
@@ -156,9 +156,10 @@ fn queries_upgrades_and_ports_are_judged_as_the_sidecar_does() {
         ("GET https://api.test/search?q=x", Some("search")),
         ("GET https://api.test/search?q=x&key=n", Some("search")),
         ("GET https://api.test/search?q=x&r=y", None),
-        ("WEBSOCKET https://api.test/live", Some("write")),
-        ("GET wss://api.test/live#top", Some("write")),
-        ("GET https://api.test/live", None),
+        ("WEBSOCKET https://api.test/v1/x", None),
+        ("GET wss://api.test/v1/x#top", None),
+        ("GET https://api.test/v1/x#top", Some("read")),
+        ("DELETE https://api.test/v1/x", None),
         ("HEAD https://api.test/v1/x", Some("read")),
         ("GET https://api.test:8443", None),
         ("GET https://api.test:8443?x", None),
