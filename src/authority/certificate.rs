@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::Host;
 
-use super::AuthorityError;
+use super::{AuthorityError, Description, Home};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -152,6 +152,17 @@ impl Facts {
             signs: certificate.is_ca() && usage,
             public_key: certificate.public_key().raw.to_vec(),
         })
+    }
+
+    /// What there is to say in public of a CA that lives there.
+    pub(super) fn describe(&self, home: &Home) -> Description {
+        Description {
+            subject: self.subject.clone(),
+            fingerprint_sha256: self.fingerprint_sha256,
+            not_before: timestamp(self.validity.from),
+            not_after: timestamp(self.validity.until),
+            home: home.clone(),
+        }
     }
 
     /// Whether the certificate is for this key.
