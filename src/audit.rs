@@ -74,10 +74,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: no fsync, 8,192 records may wait, a decision is held back for at most 2 s.
+    /// The defaults: no fsync, 16,384 records may wait, a decision is held back for at most 2 s.
     #[must_use]
     pub fn new(sink: Sink) -> Self {
-        Self { sink, sync: false, queue_records_max: 8192, wait_max: Duration::from_secs(2) }
+        Self { sink, sync: false, queue_records_max: 16_384, wait_max: Duration::from_secs(2) }
     }
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -26,6 +26,9 @@ use super::types::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer in bytes at most.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// All but the unreserved characters of RFC 3986, 2.3.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why a call did not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -226,5 +229,5 @@ fn list_target(query: &ListQuery) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    utf8_percent_encode(text, ESCAPED).to_string()
 }

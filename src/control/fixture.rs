@@ -1,5 +1,21 @@
 //! A policy and a control plane for the tests of this folder.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+use super::CredentialHealth;
+use super::front::Control;
+use crate::audit::{self, Audit, Sink};
+use crate::clock::ManualClock;
+use crate::lease::{self, Store};
+use crate::metrics::Metrics;
+use crate::model::Identity;
 use crate::model::{AgentName, CredentialName, Grant, IdentityRule, MinterName, Risk, ScopeName, ServiceName};
 use crate::policy::{
     AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule, Rule,
@@ -102,4 +118,116 @@ pub(super) fn policy() -> Policy {
             minter("two-faced", AGENT_AND_MINTER_UID, None, &all),
         ],
     })
+}
+
+/// Leases that the fixture's store holds at most.
+pub(super) const LEASES_MAX: usize = 40;
+
+/// A control plane with a clock that tests move and an audit that they can read.
+pub(super) struct Plane {
+    pub(super) control: Arc<Control>,
+    pub(super) store: Arc<Store>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) audit: Audit,
+    pub(super) audit_path: PathBuf,
+    pub(super) home: tempfile::TempDir,
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Read {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(super) fn code(&self) -> (u16, String) {
+        let problem = self.json();
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(problem["status"], self.status);
+        (self.status, problem["code"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Plane {
+    pub(super) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let audit_path = home.path().join("audit.jsonl");
+        Self::with_sink(home, Sink::File(audit_path.clone()), audit_path)
+    }
+
+    /// With an audit that cannot be written.
+    pub(super) fn with_full_disk() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let audit_path = home.path().join("audit.jsonl");
+        Self::with_sink(home, Sink::File("/dev/full".into()), audit_path)
+    }
+
+    fn with_sink(home: tempfile::TempDir, sink: Sink, audit_path: PathBuf) -> Self {
+        let clock = ManualClock::new();
+        let wait_max = Duration::from_millis(200);
+        let config = audit::Config { sink, sync: false, queue_records_max: 1000, wait_max };
+        let audit = Audit::start(&config, clock.clone(), serde_json::json!({})).unwrap();
+        let config = lease::Config { live_max: LEASES_MAX, tombstone_life: Duration::from_secs(60), tombstones_max: 9 };
+        let store = Store::new(config, clock.clone());
+        let problem = Some("the file is gone".to_owned());
+        let health = CredentialHealth { name: "key".into(), source: "file", problem, version: 0 };
+        let parts = super::Parts {
+            policy: Arc::new(policy()),
+            leases: store.minter(),
+            audit: audit.clone(),
+            metrics: Metrics::new(),
+            clock: clock.clone(),
+            ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
+            proxy_url: "http://127.0.0.1:8080".into(),
+            credentials: Arc::new(move || vec![health.clone()]),
+        };
+        let control = Arc::new(Control::new(parts, crate::identity::socket_peer));
+        Self { control, store, clock, audit, audit_path, home }
+    }
+
+    /// One call of the user with this uid, as curl would send it.
+    pub(super) async fn call(&self, uid: u32, method: Method, target: &str, body: Option<&str>) -> Read {
+        let mut request = Request::builder().method(method).uri(target).header("host", "localhost");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        self.send(uid, request.body(Full::from(body.unwrap_or_default().to_owned())).unwrap()).await
+    }
+
+    pub(super) async fn send(&self, uid: u32, request: Request<Full<Bytes>>) -> Read {
+        let answer = self.control.handle(Some(&Identity::Uid(uid)), request).await;
+        let (head, body) = answer.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!(head.headers["cache-control"], "no-store");
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Read { status: head.status.as_u16(), headers: head.headers, text }
+    }
+
+    pub(super) async fn mint(&self, uid: u32, body: &Value) -> Read {
+        self.call(uid, Method::POST, "/v1/nonces", Some(&body.to_string())).await
+    }
+
+    pub(super) async fn mint_with_key(&self, uid: u32, key: &str, body: &Value) -> Read {
+        let request = Request::post("/v1/nonces").header("content-type", "application/json");
+        let request = request.header("idempotency-key", key).body(Full::from(body.to_string())).unwrap();
+        self.send(uid, request).await
+    }
+
+    /// The audit's records so far.
+    pub(super) async fn records(&self) -> Vec<Value> {
+        self.audit.stop("test", Duration::from_secs(5)).await;
+        let text = std::fs::read_to_string(&self.audit_path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A mint that the orchestrator may do.
+pub(super) fn refund() -> Value {
+    serde_json::json!({"agent": "billing", "task": "refund-4711", "service": "stripe", "scope": "read:customers"})
 }

@@ -14,7 +14,7 @@ use super::serve::Answer;
 use super::types::{Minted, NewNonce, Problem};
 use super::view::{self, MintNotes};
 use crate::audit::{Audit, DecisionFacts, Event};
-use crate::lease::{Full, NewLease};
+use crate::lease::{MintError, NewLease};
 use crate::model::nonce::NONCE_ENTROPY_BYTES;
 use crate::model::{AgentName, MinterName, Nonce, NonceId, TaskName};
 use crate::policy::{MintPlan, MintRequest, Permission};
@@ -128,10 +128,18 @@ async fn make(
     // From here on the record may be there: until the lease lives, dropping this tells that it does not.
     let mut unmade = Unmade::new(&parts.audit, id, &approved.asked);
     parts.audit.record(event(control, caller, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
-    parts.leases.mint(id, nonce, terms(approved)).map_err(|Full| Refusal::Overloaded)?;
+    parts.leases.mint(id, nonce, terms(approved)).map_err(not_made)?;
     unmade.is_made = true;
     parts.metrics.minted();
     Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
+}
+
+fn not_made(error: MintError) -> Refusal {
+    match error {
+        MintError::Full => Refusal::Overloaded,
+        // Only without randomness is an id drawn twice.
+        MintError::Taken => Refusal::NoRandomness,
+    }
 }
 
 fn random_nonce() -> Result<Nonce, Refusal> {
@@ -179,7 +187,10 @@ fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -
         minted_by: Some(caller.identity.clone()),
         grants: plan.grants.iter().flat_map(scopes).collect(),
         expires_at: control.parts.clock.now().plus(plan.ttl).wall,
+        max_uses: asked.max_uses,
+        instance: asked.instance.clone(),
         reason: asked.reason.clone(),
+        labels: asked.labels.clone(),
     }
 }
 

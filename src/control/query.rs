@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 
 use super::refusal::Refusal;
 use super::types::{Mistake, PAGE_DEFAULT, PAGE_MAX};
-use crate::lease::NewLease;
+use crate::lease::Terms;
 use crate::model::name::NameError;
 use crate::model::{AgentName, NonceId, ServiceName, TaskName};
 
@@ -56,9 +56,9 @@ impl ListAsked {
     }
 
     /// True where a lease with these terms was asked for.
-    pub(super) fn wants(&self, terms: &NewLease) -> bool {
-        self.agent.as_ref().is_none_or(|agent| *agent == terms.agent)
-            && self.task.as_ref().is_none_or(|task| *task == terms.task)
+    pub(super) fn wants(&self, terms: &Terms<'_>) -> bool {
+        self.agent.as_ref().is_none_or(|agent| agent == terms.agent)
+            && self.task.as_ref().is_none_or(|task| task == terms.task)
             && self.service.as_ref().is_none_or(|service| terms.grants.iter().any(|grant| grant.service == *service))
     }
 }

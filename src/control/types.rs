@@ -3,6 +3,8 @@
 //! Answers may gain members; a client must not mind ones that it does not know. Requests may not: an unknown member
 //! is refused.
 
+mod problem;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,24 +13,26 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+pub use problem::{Mistake, Problem};
+
 /// Names of agents, tasks, services and scopes, in bytes at most.
 pub const NAME_BYTES_MAX: usize = crate::model::name::NAME_BYTES_MAX;
 /// Grants of one nonce at most.
 pub const GRANTS_MAX: usize = 32;
-/// Scopes of one grant at most.
+/// Scopes of one nonce at most, over all its grants.
 pub const SCOPES_MAX: usize = 64;
-/// `instance` in characters at most.
-pub const INSTANCE_CHARACTERS_MAX: usize = 128;
-/// `on_behalf_of` in characters at most.
-pub const ON_BEHALF_OF_CHARACTERS_MAX: usize = 256;
-/// `reason` in characters at most.
-pub const REASON_CHARACTERS_MAX: usize = 512;
+/// `instance` in bytes at most.
+pub const INSTANCE_BYTES_MAX: usize = 128;
+/// `on_behalf_of` in bytes at most.
+pub const ON_BEHALF_OF_BYTES_MAX: usize = 256;
+/// `reason` in bytes at most.
+pub const REASON_BYTES_MAX: usize = 256;
 /// Labels at most.
 pub const LABELS_MAX: usize = 16;
-/// A label's name in characters at most.
-pub const LABEL_NAME_CHARACTERS_MAX: usize = 64;
-/// A label's value in characters at most.
-pub const LABEL_VALUE_CHARACTERS_MAX: usize = 256;
+/// A label's name in bytes at most.
+pub const LABEL_NAME_BYTES_MAX: usize = 64;
+/// A label's value in bytes at most.
+pub const LABEL_VALUE_BYTES_MAX: usize = 256;
 /// Leases on one page of a list at most.
 pub const PAGE_MAX: usize = 500;
 /// Leases on one page of a list when the call does not say.
@@ -74,9 +78,9 @@ pub struct NewNonce {
     pub on_behalf_of: Option<String>,
     /// Why. Recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 512, example = "refund check")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, example = "refund check")]
     pub reason: Option<String>,
-    /// At most 16, names up to 64 and values up to 256 printable characters. Recorded.
+    /// At most 16, names up to 64 and values up to 256 bytes of printable text. Recorded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -381,71 +385,4 @@ pub struct MinterView {
     pub agents: Vec<String>,
     /// `mint`, `read`, `revoke`.
     pub may: Vec<String>,
-}
-
-/// An error, `application/problem+json` (RFC 9457).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
-    /// `urn:valetkey:error:` and the code.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The code in words.
-    pub title: String,
-    /// The HTTP status.
-    #[schema(minimum = 400, maximum = 599)]
-    pub status: u16,
-    /// What is wrong here, and what to do.
-    pub detail: String,
-    /// Stable, for programs.
-    pub code: String,
-    /// Each mistake of an invalid request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<Mistake>,
-    /// With `scope_not_grantable`: what the agent may have of this service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub grantable: Option<Vec<String>>,
-    /// With `unknown_service`: the services that there are for this agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub services: Option<Vec<String>>,
-}
-
-/// One mistake of a request: where, and what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Mistake {
-    /// Where in the body: a JSON pointer (RFC 6901); empty is the whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub pointer: Option<String>,
-    /// Which query parameter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub parameter: Option<String>,
-    /// Which header field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub header: Option<String>,
-    /// What is wrong with it.
-    pub detail: String,
-}
-
-impl Mistake {
-    /// A mistake in the body.
-    #[must_use]
-    pub fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: Some(pointer.into()), parameter: None, header: None, detail: detail.into() }
-    }
-
-    /// A mistake in the query.
-    #[must_use]
-    pub fn in_parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: None, parameter: Some(name.into()), header: None, detail: detail.into() }
-    }
-
-    /// A mistake in a header field.
-    #[must_use]
-    pub fn in_header(name: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: None, parameter: None, header: Some(name.into()), detail: detail.into() }
-    }
 }

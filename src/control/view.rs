@@ -67,9 +67,9 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         ends_at: lease.ends_at(),
         max_uses: terms.max_uses,
         uses_left: lease.uses_left(),
-        instance: terms.instance.clone(),
-        on_behalf_of: terms.on_behalf_of.clone(),
-        reason: terms.reason.clone(),
+        instance: terms.instance.map(str::to_owned),
+        on_behalf_of: terms.on_behalf_of.map(str::to_owned),
+        reason: terms.reason.map(str::to_owned),
         labels: terms.labels.clone(),
     }
 }

@@ -68,12 +68,14 @@ pub fn render(denial: &Denial, context: &Context) -> Response<Full<Bytes>> {
         Dialect::Kubernetes => kubernetes::spell(denial, context, &words),
         Dialect::Grpc => return render_grpc(denial, context, &words),
     };
-    let mut response = Response::new(Full::new(Bytes::from(spelled.body.clone())));
+    let body = Bytes::from(spelled.body);
+    let body_bytes = body.len();
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status(denial.status());
     fields::set_reason(response.extensions_mut(), denial, &words);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(spelled.content_type));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(spelled.body.len()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
     fields::add_common(headers, denial, &context.exchange_id);
     fields::add_retry(headers, denial);
     fields::add_challenges(headers, denial, &context.slots);

@@ -6,6 +6,7 @@
 //!
 //! - `forms`: the spellings of a credential that are searched for, and the limits of that list
 //! - `masker`: the search over any split into chunks
+//! - `skip`: where in a text a spelling may begin
 //! - `head`: headers, trailers and the reason phrase
 //! - `gunzip`: gzip, opened in bounded memory
 //! - `body`: the answer's body, searched as it streams
@@ -22,6 +23,7 @@ mod forms;
 mod gunzip;
 mod head;
 mod masker;
+mod skip;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};

@@ -34,7 +34,7 @@ pub(super) struct Words {
 /// Finds the words for a refused request.
 pub(super) fn say(denial: &Denial, context: &Context) -> Words {
     let request = Request {
-        line: clean(&format!("{} {}", clean(&context.method, 12), context.path), 48),
+        line: clean(format!("{} {}", clean(&context.method, 12), context.path).trim_end(), 48),
         host: if context.host.is_empty() { "the host".to_owned() } else { clean(&context.host, 64) },
     };
     let code = denial.code();

@@ -3,40 +3,30 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use bytes::{Bytes, BytesMut};
 
 use super::forms::{self, FORM_BYTES_MIN, Form};
+use super::skip::{Skip, WINDOW_BYTES};
 
-/// Length of the beginning of a form by which it is looked for, in bytes; what follows is compared. Short enough for an
-/// automaton that fits the cache however long the credential is, long enough that ordinary text seldom has one.
-const HEAD_BYTES: usize = 8;
-const _: () = assert!(HEAD_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the head it is found by");
+const _: () = assert!(WINDOW_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the window it is found by");
 
 /// What masked bytes become: may stand in a header, in JSON, in XML and in a URL.
 const MASK: u8 = b'*';
 
 /// What is searched for: the credential in the form that went out and in every documented encoding. Cheap to clone;
-/// made once per credential version (only `inject` makes one).
-///
-/// Forms are wiped when the last clone is dropped. The automaton keeps copies of the first eight bytes of each form,
-/// which its crate does not wipe.
+/// made once per credential version (only `inject` makes one). Wiped when the last clone is dropped.
 #[derive(Clone)]
 pub struct Needles(Arc<Compiled>);
 
 struct Compiled {
+    /// In lower case, sorted.
     forms: Vec<Form>,
-    /// Finds the heads, each of which is there once, in any letter case.
-    automaton: AhoCorasick,
-    /// The heads by the automaton's pattern number: lower-case bytes, and the forms that begin so.
-    heads: Vec<Head>,
-    /// Whether a head begins with this byte, in either case.
+    /// The forms that begin with the same window, by that window's order.
+    heads: Vec<Range<usize>>,
+    /// Where a window may be.
+    skip: Skip,
+    /// Whether a form begins with this byte, in either case.
     begins: [bool; 256],
-}
-
-struct Head {
-    bytes: [u8; HEAD_BYTES],
-    forms: Range<usize>,
 }
 
 /// What a search saw.
@@ -56,17 +46,12 @@ impl Needles {
         let forms = forms::all(secret, went_out);
         let heads = heads(&forms);
         let mut begins = [false; 256];
-        for head in &heads {
-            begins[usize::from(head.bytes[0])] = true;
-            begins[usize::from(head.bytes[0].to_ascii_uppercase())] = true;
+        for form in &forms {
+            begins[usize::from(form[0])] = true;
+            begins[usize::from(form[0].to_ascii_uppercase())] = true;
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
-            .ascii_case_insensitive(true)
-            .build(heads.iter().map(|head| head.bytes))
-            .expect("some hundred heads of eight bytes are far below the automaton's limit of 2^31 states");
-        Self(Arc::new(Compiled { forms, automaton, heads, begins }))
+        let skip = Skip::new(heads.iter().map(|head| window(&forms[head.start])));
+        Self(Arc::new(Compiled { forms, heads, skip, begins }))
     }
 
     /// The text with every form masked, or `None` if there is none in it.
@@ -86,14 +71,18 @@ impl Needles {
     }
 }
 
-/// The distinct beginnings of sorted forms.
-fn heads(forms: &[Form]) -> Vec<Head> {
-    let mut heads: Vec<Head> = Vec::new();
+/// The beginning by which a form is found; what follows is compared.
+fn window(form: &[u8]) -> &[u8] {
+    &form[..WINDOW_BYTES]
+}
+
+/// Runs of sorted forms with one window.
+fn heads(forms: &[Form]) -> Vec<Range<usize>> {
+    let mut heads: Vec<Range<usize>> = Vec::new();
     for (index, form) in forms.iter().enumerate() {
-        let Some(&bytes) = form.first_chunk::<HEAD_BYTES>() else { continue };
         match heads.last_mut() {
-            Some(last) if last.bytes == bytes => last.forms.end = index + 1,
-            _ => heads.push(Head { bytes, forms: index..index + 1 }),
+            Some(last) if window(&forms[last.start]) == window(form) => last.end = index + 1,
+            _ => heads.push(index..index + 1),
         }
     }
     heads
@@ -106,19 +95,22 @@ impl Compiled {
             return found;
         }
         let mut at = 0;
-        // All heads have one length, so that the first to end is the first to begin, and no two begin at one place.
-        while let Some(head) = self.automaton.find(Input::new(text).range(at..)) {
-            self.judge(text, head.start(), &self.heads[head.pattern().as_usize()], &mut found);
-            at = head.start() + 1;
+        while let Some(start) = self.skip.next(text, at) {
+            self.judge(text, start, &mut found);
+            at = start + 1;
         }
         self.judge_end(text, &mut found);
         found
     }
 
-    /// Which forms stand, or may come to stand, where their head was found.
-    fn judge(&self, text: &[u8], start: usize, head: &Head, found: &mut Found) {
+    /// Which forms stand, or may come to stand, where a window may be.
+    fn judge(&self, text: &[u8], start: usize, found: &mut Found) {
         let rest = &text[start..];
-        for form in &self.forms[head.forms.clone()] {
+        let mut lower = [0; WINDOW_BYTES];
+        lower.copy_from_slice(&rest[..WINDOW_BYTES]);
+        lower.make_ascii_lowercase();
+        let Ok(head) = self.heads.binary_search_by(|head| window(&self.forms[head.start]).cmp(&lower)) else { return };
+        for form in &self.forms[self.heads[head].clone()] {
             if let Some(candidate) = rest.get(..form.len()) {
                 if candidate.eq_ignore_ascii_case(form) {
                     found.add(start..start + form.len());
@@ -129,12 +121,12 @@ impl Compiled {
         }
     }
 
-    /// Whether the last bytes, too few for a head, could be the beginning of one.
+    /// Whether the last bytes, too few for a window, could be the beginning of one.
     fn judge_end(&self, text: &[u8], found: &mut Found) {
-        let first = text.len().saturating_sub(HEAD_BYTES - 1);
+        let first = text.len().saturating_sub(WINDOW_BYTES - 1);
         for start in (first..found.open_from).filter(|&start| self.begins[usize::from(text[start])]) {
             let rest = &text[start..];
-            if self.heads.iter().any(|head| head.bytes[..rest.len()].eq_ignore_ascii_case(rest)) {
+            if self.heads.iter().any(|head| self.forms[head.start][..rest.len()].eq_ignore_ascii_case(rest)) {
                 found.open_from = start;
                 return;
             }
@@ -315,6 +307,19 @@ mod tests {
         assert_eq!(masker.push(Bytes::from_static(b"ive_a/b+c&d=012345678")), "");
         assert_eq!(masker.held_bytes(), 25);
         assert_eq!(masker.push(Bytes::from_static(b"8!")), "SK_live_a/b+c&d=0123456788!");
+    }
+
+    #[test]
+    fn a_form_inside_the_beginning_of_a_longer_one_is_masked_alone() {
+        let needles = Needles::new(b"0123456789abcdef", &[b"before-0123456789abcdef-after"]);
+        for (text, expected) in [
+            ("x before-0123456789abcdef-aft!", "x before-****************-aft!"),
+            ("x before-0123456789abcdef-after!", "x *****************************!"),
+        ] {
+            for cut in 0..text.len() {
+                assert_eq!(mask_in_pieces(&needles, text.as_bytes(), &[cut, 1]), expected.as_bytes(), "cut at {cut}");
+            }
+        }
     }
 
     #[test]

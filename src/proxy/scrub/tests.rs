@@ -223,6 +223,22 @@ fn a_gzip_stream_is_not_delayed_while_upstream_pauses() {
 }
 
 #[test]
+fn all_of_a_large_event_goes_out_before_a_pause() {
+    let event = vec![b'a'; 500_000];
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&event).unwrap();
+    encoder.flush().unwrap();
+    let acts = [Act::Data(std::mem::take(encoder.get_mut())), Act::Pause];
+    let mut body = scrubbed(&[("content-encoding", "gzip")], script(acts)).into_body();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut so_far = Vec::new();
+    while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) {
+        so_far.extend_from_slice(&frame.into_data().unwrap());
+    }
+    assert_eq!(gunzip_so_far(&so_far).len(), event.len());
+}
+
+#[test]
 fn a_large_gzip_body_comes_in_bounded_pieces() {
     let mut text = vec![0; 3 << 20];
     getrandom::fill(&mut text[..1 << 20]).unwrap();

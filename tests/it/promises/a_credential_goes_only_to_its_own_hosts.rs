@@ -54,7 +54,7 @@ async fn a_nonce_on_another_services_host_is_refused_and_revoked() {
     let reply = agent.get("api.test", "/x", &nonce).await;
     assert_eq!((reply.status.as_u16(), reply.refusal()), (401, Some("nonce_revoked")), "it was revoked");
     assert!(two.other.seen().is_empty() && two.api.seen().is_empty());
-    two.sidecar.audited(|record| record["type"] == "lease_ended").await;
+    two.sidecar.audited(|record| record["type"] == "lease_end").await;
 }
 
 #[tokio::test]

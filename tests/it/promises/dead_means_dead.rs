@@ -60,7 +60,7 @@ async fn expired() {
     let reply = tunnel.send(get("api.test", "/x", &minted.nonce)).await;
     assert_eq!((reply.status.as_u16(), reply.refusal()), (401, Some("nonce_expired")));
     assert_eq!(reply.json()["nonce_id"], minted.id.as_str());
-    stage.sidecar.audited(|record| record["type"] == "lease_ended" && record["cause"] == "expired").await;
+    stage.sidecar.audited(|record| record["type"] == "lease_end" && record["cause"] == "expired").await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn allow_and_deny_and_their_ends() {
     let types: Vec<&str> = records.iter().map(|record| record["type"].as_str().expect("a type")).collect();
     assert_eq!(types.first(), Some(&"start"));
     assert_eq!(types.last(), Some(&"stop"));
-    for wanted in ["mint", "decision", "end", "lease_ended"] {
+    for wanted in ["mint", "decision", "end", "lease_end"] {
         assert!(types.contains(&wanted), "{wanted}: {types:?}");
     }
     let output = verify(&stage.sidecar);
@@ -64,8 +64,7 @@ async fn a_full_disk_means_refusal() {
     let sidecar = TestSidecar::with_policy(policies::ONE_API)
         .upstream(&["api.test"], "api", &upstream)
         .environment("API_KEY", &canary())
-        .flag("--audit")
-        .flag("/dev/full")
+        .audit("/dev/full")
         .start()
         .await;
     let body = serde_json::json!({"agent": "worker", "task": "t", "service": "api", "scope": "read"});
