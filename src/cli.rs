@@ -68,7 +68,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // redis and other libraries look for a process-wide provider; ours are given explicitly everywhere.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
-        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Nonce(arguments) => nonce::run(arguments),
         Command::Env(arguments) => env::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
