@@ -118,8 +118,8 @@ fn read_certificate(directory: &Directory, found: &Found) -> Result<CertificateD
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Authority, Home};
     use super::*;
+    use crate::authority::{Authority, Home};
     use crate::clock::{Clock, ManualClock};
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
