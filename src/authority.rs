@@ -279,7 +279,7 @@ impl Authority {
             Home::Directory(path) => home::open(path, now)?,
             Home::Memory => {
                 let key = certificate::new_key()?;
-                let der = certificate::new_authority(&key, now, certificate::MEMORY_SECONDS)?;
+                let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
                 (key, der)
             }
         };

@@ -46,7 +46,7 @@ pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, CertificateDer<'
 }
 
 fn certify(directory: &Directory, key: KeyPair, now: i64) -> Result<Pair, AuthorityError> {
-    let der = certificate::new_authority(&key, now, certificate::DISK_SECONDS)?;
+    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
     directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }
