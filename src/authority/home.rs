@@ -36,8 +36,17 @@ pub(super) fn open(path: &Path, now: i64) -> Result<Pair, AuthorityError> {
     }
 }
 
+/// Reads the certificate alone, whatever its times; `None` where there is no directory or no certificate in it.
+pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, CertificateDer<'static>)>, AuthorityError> {
+    let Some(directory) = Directory::open_if_there(path)? else { return Ok(None) };
+    let Some(found) = directory.read(CERTIFICATE_FILE)? else { return Ok(None) };
+    let der = read_certificate(&directory, &found)?;
+    let facts = read_facts(&directory, &der)?;
+    Ok(Some((facts, der)))
+}
+
 fn certify(directory: &Directory, key: KeyPair, now: i64) -> Result<Pair, AuthorityError> {
-    let der = certificate::new_authority(&key, now, certificate::DISK_SECONDS)?;
+    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
     directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }
@@ -52,10 +61,7 @@ fn load(
     let key = read_key(directory, key)?;
     let der = read_certificate(directory, certificate)?;
     let at = directory.join(CERTIFICATE_FILE);
-    let facts = Facts::read(&der).ok_or_else(|| AuthorityError::Malformed { path: at.clone() })?;
-    if !facts.signs {
-        return Err(AuthorityError::NotAnAuthority { path: at });
-    }
+    let facts = read_facts(directory, &der)?;
     if !facts.belongs_to(&key) {
         return Err(AuthorityError::Mismatch { directory: path.to_owned() });
     }
@@ -70,6 +76,16 @@ fn load(
         tracing::warn!(ca.path = %at.display(), ca.not_after = %not_after, "the local CA ends soon; clients must be given a new one");
     }
     Ok((key, der))
+}
+
+/// What a certificate says, if it is a CA's.
+fn read_facts(directory: &Directory, der: &[u8]) -> Result<Facts, AuthorityError> {
+    let path = directory.join(CERTIFICATE_FILE);
+    match Facts::read(der) {
+        None => Err(AuthorityError::Malformed { path }),
+        Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path }),
+        Some(facts) => Ok(facts),
+    }
 }
 
 fn read_key(directory: &Directory, found: &Found) -> Result<KeyPair, AuthorityError> {

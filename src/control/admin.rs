@@ -103,6 +103,7 @@ mod tests {
 
     fn admin(problem: Option<&'static str>) -> Admin {
         let readings = || Readings {
+            panics: 1,
             nonces_live: 0,
             audit: AuditReading { is_healthy: true, records: 0, lost: 0 },
             credentials: Vec::new(),
