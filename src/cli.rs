@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which file runs it.
 
+mod demo;
 mod failure;
 mod serve;
 
@@ -21,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Play it all through: a sidecar, an agent and three imitated APIs, on this machine alone.
+    Demo(demo::Arguments),
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
     /// Print completions for a shell.
@@ -49,6 +52,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // redis and other libraries look for a process-wide provider; ours are given explicitly everywhere.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "valetkey", &mut std::io::stdout());

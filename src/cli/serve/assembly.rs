@@ -205,12 +205,7 @@ async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failur
     })
 }
 
-fn open_audit(
-    arguments: &Arguments,
-    clock: &SharedClock,
-    policy: &Policy,
-    bound: &Bound,
-) -> Result<Audit, Failure> {
+fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound: &Bound) -> Result<Audit, Failure> {
     let sink = if arguments.audit.as_os_str() == "-" {
         audit::Sink::Stdout
     } else {

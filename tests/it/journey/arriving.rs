@@ -159,9 +159,8 @@ async fn framing_that_two_parsers_could_read_differently_is_refused() {
         "Connection: authorization\r\nContent-Length: 5",
         "X-HTTP-Method-Override: DELETE\r\nContent-Length: 5",
     ] {
-        let bytes = format!(
-            "POST /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n{framing}\r\n\r\nhello"
-        );
+        let bytes =
+            format!("POST /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n{framing}\r\n\r\nhello");
         let answer = stage.sidecar.agent().raw_inside("api.test", bytes.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{framing}: {answer}");
     }

@@ -81,7 +81,8 @@ async fn another_host_header_or_authority_is_refused() {
     let mut tunnel = stage.sidecar.agent().tunnel_h2("api.test").await;
     let reply = tunnel.send(get("evil.test", "/x", &nonce)).await;
     assert_eq!((reply.status.as_u16(), reply.refusal()), (421, Some("destination_mismatch")));
-    let reply = tunnel.send(with("GET", "api.test", "/x", &[("authorization", &bearer), ("host", "evil.test")], "")).await;
+    let reply =
+        tunnel.send(with("GET", "api.test", "/x", &[("authorization", &bearer), ("host", "evil.test")], "")).await;
     assert_eq!(reply.status, 421);
     assert!(stage.upstream.seen().is_empty(), "nothing arrived");
 }
@@ -127,7 +128,9 @@ async fn never_in_clear_text() {
 
 #[tokio::test]
 async fn private_and_metadata_addresses_are_refused() {
-    let policy = policies::ONE_API.replace("api.test", "127.0.0.1").replace("hosts = [\"127.0.0.1\"]", "hosts = [\"localhost\"]");
+    let policy = policies::ONE_API
+        .replace("api.test", "127.0.0.1")
+        .replace("hosts = [\"127.0.0.1\"]", "hosts = [\"localhost\"]");
     let stage_secret = canary();
     let upstream = FakeUpstream::start(&["localhost"]).await;
     let sidecar = TestSidecar::with_policy(&policy)

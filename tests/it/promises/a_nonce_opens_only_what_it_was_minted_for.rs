@@ -31,7 +31,9 @@ async fn a_deny_wins() {
 async fn a_path_that_two_parsers_could_read_differently_is_refused() {
     let stage = Stage::new().await;
     let nonce = stage.reader().await;
-    for path in ["/a/../b", "/a/%2e%2e/b", "//x", "/a//b", "/a%2fb", "/a\\b", "/a/..;/b", "/a%00", "/%zz", "/a%252e", "/."] {
+    for path in
+        ["/a/../b", "/a/%2e%2e/b", "//x", "/a//b", "/a%2fb", "/a\\b", "/a/..;/b", "/a%00", "/%zz", "/a%252e", "/."]
+    {
         let bytes = format!(
             "GET {path} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\nConnection: close\r\n\r\n"
         );
@@ -104,7 +106,9 @@ async fn a_nonce_outside_its_slot_is_refused() {
     let stage = Stage::new().await;
     let nonce = stage.reader().await;
     let bearer = format!("Bearer {nonce}");
-    for (name, value) in [("user-agent", nonce.clone()), ("x-request-id", format!("id-{nonce}")), ("referer", nonce.clone())] {
+    for (name, value) in
+        [("user-agent", nonce.clone()), ("x-request-id", format!("id-{nonce}")), ("referer", nonce.clone())]
+    {
         let request = with("GET", "api.test", "/x", &[("authorization", &bearer), (name, &value)], "");
         let reply = stage.sidecar.agent().send(request).await;
         assert_eq!((reply.status.as_u16(), reply.refusal()), (403, Some("nonce_misplaced")), "{name}");

@@ -133,12 +133,11 @@ impl Agent {
 
     /// A client configuration that trusts the sidecar's CA.
     pub fn tls(&self, alpn: &[&[u8]]) -> ClientConfig {
-        let mut config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("versions")
-                .with_root_certificates(self.roots.clone())
-                .with_no_client_auth();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config
     }

@@ -24,7 +24,8 @@ pub fn forms(secret: &str) -> Vec<(&'static str, String)> {
         let padded: Vec<u8> = [&b"\0\0"[..offset], bytes].concat();
         // Characters that the neighbours have a say in are left out at both ends.
         let (start, end) = ([0, 2, 3][offset], if padded.len() % 3 == 0 { 0 } else { 1 });
-        for (form, text) in [("base64", STANDARD_NO_PAD.encode(&padded)), ("base64url", URL_SAFE_NO_PAD.encode(&padded))]
+        for (form, text) in
+            [("base64", STANDARD_NO_PAD.encode(&padded)), ("base64url", URL_SAFE_NO_PAD.encode(&padded))]
         {
             forms.push((form, text[start..text.len() - end].to_owned()));
         }

@@ -41,8 +41,7 @@ impl Orchestrator {
     /// One request as it is.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
         let stream = UnixStream::connect(&self.socket).await.expect("the control socket");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request).await.expect("an answer");
         let status = response.status();

@@ -170,10 +170,8 @@ async fn serve(stream: TlsStream<TcpStream>, number: u64, seen: Arc<Mutex<Vec<Se
     if is_h2 {
         let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new()
-            .preserve_header_case(true)
-            .serve_connection(io, service)
-            .await;
+        let _ =
+            hyper::server::conn::http1::Builder::new().preserve_header_case(true).serve_connection(io, service).await;
     }
 }
 
@@ -218,7 +216,8 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
                 .iter()
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
                 .collect();
-            let json = serde_json::json!({ "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) });
+            let json =
+                serde_json::json!({ "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) });
             let mut response = text(StatusCode::OK, &json.to_string());
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
             response
@@ -227,7 +226,9 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             let mut response = text(StatusCode::OK, "see the headers");
             response.headers_mut().insert("x-echo", HeaderValue::from_str(auth).expect("a value"));
             response.headers_mut().insert("etag", HeaderValue::from_str(&format!("\"{secret}\"")).expect("a value"));
-            response.headers_mut().insert("set-cookie", HeaderValue::from_str(&format!("a={secret}")).expect("a value"));
+            response
+                .headers_mut()
+                .insert("set-cookie", HeaderValue::from_str(&format!("a={secret}")).expect("a value"));
             response
         }
         "/reason" => {
@@ -261,7 +262,8 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             response
         }
         "/endless" => {
-            let mut response = frames(vec![Bytes::from_static(b"data: tick\n\n"); 6000], Duration::from_millis(10), None);
+            let mut response =
+                frames(vec![Bytes::from_static(b"data: tick\n\n"); 6000], Duration::from_millis(10), None);
             response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
             response
         }
