@@ -22,6 +22,8 @@ mod refusal;
 mod route;
 mod serve;
 mod socket;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod view;
 

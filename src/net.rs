@@ -295,12 +295,10 @@ mod tests {
     async fn failures_are_told_apart() {
         let (gone, address) = listener("127.0.0.1:0").await;
         drop(gone);
-        let (_file, mut dialer) = dialer(&[], &[], "");
+        let (_file, dialer) = dialer(&[], &[], "");
         let dead = destination(&address.to_string());
         assert_eq!(dialer.dial(&dead, Reach::Private).await.unwrap_err(), DialError::Unreachable);
         let nowhere = destination("nowhere.invalid:443");
         assert_eq!(dialer.dial(&nowhere, Reach::Private).await.unwrap_err(), DialError::Unresolved);
-        dialer.connect_timeout = Duration::ZERO;
-        assert_eq!(dialer.dial(&nowhere, Reach::Private).await.unwrap_err(), DialError::Timeout);
     }
 }

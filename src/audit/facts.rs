@@ -1,5 +1,6 @@
 //! What the parts tell the audit: facts of exchanges and decisions, and the other events.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use crate::model::{
 
 /// Most grants of one mint that a record lists.
 const GRANTS_MAX: usize = 64;
+/// Most labels of one mint that a record holds.
+const LABELS_MAX: usize = 16;
 
 /// What is known when an exchange begins. Never a query value, a nonce or a credential.
 #[derive(Debug, Clone)]
@@ -97,8 +100,14 @@ pub enum Event {
         grants: Vec<String>,
         /// When it expires.
         expires_at: jiff::Timestamp,
+        /// Uses of the whole nonce, where there is a limit.
+        max_uses: Option<u32>,
+        /// Which run of the agent, as the minter said.
+        instance: Option<String>,
         /// The stated reason.
         reason: Option<String>,
+        /// Labels, as the minter said; 16 at most.
+        labels: BTreeMap<String, String>,
     },
     /// A mint (or another control call) was refused.
     ControlRefused {
@@ -139,12 +148,15 @@ impl Event {
     /// Bounded and masked, whatever the caller did.
     pub(super) fn bounded(self) -> Self {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, reason } => Self::Mint {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels } => Self::Mint {
                 facts: Box::new(facts.bounded()),
                 minted_by,
                 grants: bounded_list(grants),
                 expires_at,
+                max_uses,
+                instance: instance.map(|text| bounded(text, TEXT_BYTES_MAX)),
                 reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
+                labels: bounded_labels(labels),
             },
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
@@ -152,6 +164,11 @@ impl Event {
             Self::ControlRefused { .. } | Self::Connection { .. } => self,
         }
     }
+}
+
+fn bounded_labels(labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let label = |(name, value)| (bounded(name, TEXT_BYTES_MAX), bounded(value, TEXT_BYTES_MAX));
+    labels.into_iter().take(LABELS_MAX).map(label).collect()
 }
 
 fn bounded_list(mut list: Vec<String>) -> Vec<String> {

@@ -245,12 +245,15 @@ impl Outcome {
 impl Event {
     fn write(&self, fields: &mut Fields<'_>) {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, reason } => {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels } => {
                 facts.write(fields);
                 write_identity(fields, "minted_by", minted_by.as_ref());
                 fields.put("grants", grants);
                 fields.show("expires_at", expires_at);
+                fields.put_some("max_uses", *max_uses);
+                fields.put_some("instance", instance.as_ref());
                 fields.put_some("reason", reason.as_ref());
+                fields.put_some("labels", (!labels.is_empty()).then_some(labels));
             }
             Self::ControlRefused { call, caller, code } => {
                 fields.put("call", call);

@@ -240,7 +240,10 @@ async fn no_nonce_and_no_query_gets_in() {
         minted_by: Some(Identity::Uid(0)),
         grants: vec![text.into(); 100],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        max_uses: Some(20),
+        instance: Some(text.into()),
         reason: Some(text.into()),
+        labels: (0..20).map(|n| (format!("{n:02}{text}"), text.into())).collect(),
     };
     audit.record(minted).await.unwrap();
     let (nonce_id, agent) = (NonceId::from_parts(1, 1), AgentName::parse("a").unwrap());
@@ -255,6 +258,8 @@ async fn no_nonce_and_no_query_gets_in() {
     assert_eq!(records[1]["path"], "/botan_…/x");
     assert_eq!(records[3]["grants"].as_array().unwrap().len(), 65);
     assert_eq!(records[3]["minted_by.identity"], "uid:0");
+    assert_eq!((&records[3]["max_uses"], &records[3]["instance"]), (&20.into(), &"an_…".into()));
+    assert_eq!(records[3]["labels"].as_object().unwrap().len(), 16);
 }
 
 #[tokio::test]
@@ -593,7 +598,10 @@ async fn a_stuck_pipe_holds_nobody_longer_than_agreed() {
         minted_by: None,
         grants: vec!["\u{1}".repeat(256); 64],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        max_uses: None,
+        instance: None,
         reason: None,
+        labels: std::collections::BTreeMap::new(),
     };
     assert_eq!(audit.record(minted).await, Err(Unavailable));
     let mut exchange = audit.open(request("/"));

@@ -6,7 +6,7 @@ mod assembly;
 use std::time::Duration;
 
 pub use arguments::Arguments;
-pub use assembly::{Secrets, Sidecar};
+pub use assembly::Sidecar;
 
 use super::Failure;
 use crate::process::{self, Asked, Signals};
@@ -14,16 +14,18 @@ use crate::{config, telemetry};
 
 /// Runs the sidecar until a signal ends it.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    telemetry::init(arguments.log_format, &arguments.log_level).map_err(Failure::usage)?;
+    telemetry::guard_panics();
+    let problems = process::harden();
     arguments.check()?;
     // The policy first: a bad one ends the process before a port is bound.
     let loaded = config::load_policy(&arguments.policy, arguments.allow_exec)
         .map_err(|mistakes| Failure::policy(mistakes.report(config::Look::of_stderr())))?;
-    for problem in process::harden() {
-        tracing::warn!(problem, "the process could not be hardened in full");
-    }
-    // May replace this process by one with a clean environment; no thread exists yet.
+    // May replace this process by one with a clean environment: so far no thread exists and nothing was said.
     let secrets = process::take_environment(&config::read_environment(&loaded)).map_err(Failure::other)?;
+    telemetry::init(arguments.log_format, &arguments.log_level).map_err(Failure::usage)?;
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

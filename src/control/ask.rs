@@ -85,10 +85,7 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
 
 /// Parses the body of an introspection: the hash of what was presented, whatever that is.
 pub(super) fn introspection(body: &Json) -> Result<NonceHash, Refusal> {
-    let hash = |json: &Json| match json {
-        Json::Text(text) => Ok(NonceHash::of(text.as_bytes())),
-        _ => Err("must be a string".to_owned()),
-    };
+    let hash = |json: &Json| string(json).map(|text| NonceHash::of(text.as_bytes()));
     let mut reader = Reader::default();
     let found = reader.object(body, "", &["nonce", "token"], &[]).and_then(|members| {
         let nonce = reader.optional(&members, "nonce", hash);
@@ -173,10 +170,11 @@ fn labels(reader: &mut Reader, members: &Members<'_>) -> BTreeMap<String, String
 }
 
 fn name<T: std::str::FromStr<Err = NameError>>(json: &Json) -> Result<T, String> {
-    match json {
-        Json::Text(text) => text.parse().map_err(|error: NameError| error.to_string()),
-        _ => Err("must be a string".to_owned()),
-    }
+    string(json)?.parse().map_err(|error: NameError| error.to_string())
+}
+
+fn string(json: &Json) -> Result<&str, String> {
+    if let Json::Text(text) = json { Ok(text) } else { Err("must be a string".to_owned()) }
 }
 
 /// A task's name goes into the audit, so that it must not hold a nonce.
@@ -198,7 +196,7 @@ fn ttl(json: &Json) -> Result<Duration, String> {
     let seconds = match json {
         Json::Number(number) => number.as_u64(),
         Json::Text(text) => ttl_seconds(text),
-        _ => None,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     };
     seconds.filter(|seconds| (1..=TTL_SECONDS_MAX).contains(seconds)).map(Duration::from_secs).ok_or_else(|| {
         format!(
@@ -224,9 +222,9 @@ fn ttl_seconds(text: &str) -> Option<u64> {
 }
 
 fn text<const BYTES_MAX: usize>(json: &Json) -> Result<String, String> {
-    let Json::Text(text) = json else { return Err("must be a string".to_owned()) };
+    let text = string(json)?;
     printable(text, BYTES_MAX)?;
-    Ok(text.clone())
+    Ok(text.to_owned())
 }
 
 /// These texts are read by people, in logs and terminals: nothing invisible, nothing that turns the line around.

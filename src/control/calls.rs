@@ -69,7 +69,7 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
     caller.require(Permission::Read)?;
     let lease = NonceId::parse(id)
         .and_then(|id| control.live(id))
-        .filter(|lease| caller.has(Permission::Read, &lease.terms().agent))
+        .filter(|lease| caller.has(Permission::Read, lease.terms().agent))
         .ok_or(Refusal::NotFound)?;
     let now = control.parts.clock.now();
     Ok(answer::json(StatusCode::OK, &view::lease_view(&control.parts.policy, &lease, &now)))
@@ -93,7 +93,7 @@ pub(super) fn revoke(control: &Control, caller: &Caller, id: &str) -> Result<Ans
     caller.require(Permission::Revoke)?;
     let id = NonceId::parse(id).ok_or(Refusal::NotFound)?;
     if let Some(lease) = control.parts.leases.get(id) {
-        let minter = caller.acting(Permission::Revoke, &lease.terms().agent)?;
+        let minter = caller.acting(Permission::Revoke, lease.terms().agent)?;
         let by = format!("{} ({})", minter.name, caller.identity);
         // False: somebody else ended it in this moment, which is what was wanted.
         let _was_live = control.parts.leases.revoke(id, EndCause::Revoked, &by);
@@ -116,7 +116,7 @@ pub(super) fn introspect(control: &Control, caller: &Caller, body: &Json) -> Res
     caller.require(Permission::Read)?;
     let found = control.parts.leases.find(&ask::introspection(body)?);
     let introspection = match found {
-        Found::Live(lease) if caller.has(Permission::Read, &lease.terms().agent) && !control.is_over(&lease) => {
+        Found::Live(lease) if caller.has(Permission::Read, lease.terms().agent) && !control.is_over(&lease) => {
             introspection(&lease)
         }
         Found::Live(_) | Found::Dead(_) | Found::Unknown => Introspection::default(),

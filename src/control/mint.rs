@@ -187,7 +187,10 @@ fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -
         minted_by: Some(caller.identity.clone()),
         grants: plan.grants.iter().flat_map(scopes).collect(),
         expires_at: control.parts.clock.now().plus(plan.ttl).wall,
+        max_uses: asked.max_uses,
+        instance: asked.instance.clone(),
         reason: asked.reason.clone(),
+        labels: asked.labels.clone(),
     }
 }
 

@@ -161,28 +161,14 @@ impl Refusal {
             code: code.to_owned(),
             ..Problem::default()
         };
-        match self {
-            Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) => problem.errors.clone_from(mistakes),
-            Self::ScopeNotGrantable { grantable, .. } => {
-                problem.grantable = Some(grantable.iter().map(ToString::to_string).collect());
-            }
-            Self::UnknownService { services, .. } => {
-                problem.services = Some(services.iter().map(ToString::to_string).collect());
-            }
-            Self::CallNotSupported
-            | Self::MediaType
-            | Self::TooLarge
-            | Self::Timeout
-            | Self::Unauthenticated
-            | Self::Forbidden(_)
-            | Self::UnknownAgent
-            | Self::NotFound
-            | Self::MethodNotAllowed(_)
-            | Self::Conflict(_)
-            | Self::Overloaded
-            | Self::NoRandomness
-            | Self::AuditUnavailable
-            | Self::Internal => {}
+        if let Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) = self {
+            problem.errors.clone_from(mistakes);
+        }
+        if let Self::ScopeNotGrantable { grantable, .. } = self {
+            problem.grantable = Some(grantable.iter().map(ToString::to_string).collect());
+        }
+        if let Self::UnknownService { services, .. } = self {
+            problem.services = Some(services.iter().map(ToString::to_string).collect());
         }
         problem
     }
@@ -194,22 +180,19 @@ impl Refusal {
         let mut answer = answer::json(status, &problem);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match self {
-            Self::MethodNotAllowed(allowed) => {
-                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
-            }
-            // RFC 9110, 11.6.1 asks for a challenge; ours is proven by the kernel and cannot be sent.
-            Self::Unauthenticated => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("peer-uid realm=\"valetkey\""));
-            }
-            Self::Overloaded | Self::NoRandomness | Self::AuditUnavailable => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            // What is left of the body is not read, so that the connection cannot be used again.
-            Self::TooLarge | Self::Timeout => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+        if let Self::MethodNotAllowed(allowed) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
+        // RFC 9110, 11.6.1 asks for a challenge; ours is proven by the kernel and cannot be sent.
+        if *self == Self::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("peer-uid realm=\"valetkey\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // What is left of the body is not read, so that the connection cannot be used again.
+        if matches!(self, Self::TooLarge | Self::Timeout) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }

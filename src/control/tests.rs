@@ -242,9 +242,9 @@ async fn one_reads_ones_own_agents_leases_and_never_a_nonce() {
         let page = read.json();
         page["nonces"].as_array().unwrap().iter().map(|lease| lease["id"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(ids(get(ORCHESTRATOR_UID, "/v1/nonces").await), [own.clone()]);
+    assert_eq!(ids(get(ORCHESTRATOR_UID, "/v1/nonces").await), std::slice::from_ref(&own));
     assert_eq!(ids(get(AUDITOR_UID, "/v1/nonces").await).len(), 2);
-    assert_eq!(ids(get(AUDITOR_UID, "/v1/nonces?task=b").await), [foreign.clone()]);
+    assert_eq!(ids(get(AUDITOR_UID, "/v1/nonces?task=b").await), std::slice::from_ref(&foreign));
     assert_eq!(ids(get(AUDITOR_UID, "/v1/nonces?service=github&agent=research").await), [foreign]);
     assert_eq!(get(ORCHESTRATOR_UID, "/v1/nonces?agent=research").await.code(), (403, "forbidden".into()));
     assert_eq!(get(AUDITOR_UID, "/v1/nonces?agent=a&agent=b").await.code(), (400, "invalid_request".into()));

@@ -65,11 +65,14 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
     let scene = Scene { leases, policy, session };
     let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
     facts.presented_by = session.connection.known_owner().cloned();
+    if presented.services.is_empty() && scene.is_clear_text_only() {
+        return Err(Refused::new(Denial::CleartextForbidden, facts));
+    }
     if let Some(stray) = presented.strays.first() {
         return Err(scene.stray(stray, &presented, facts));
     }
     if presented.services.is_empty() {
-        return Err(Refused::new(scene.unlisted(), facts));
+        return Err(Refused::new(Denial::HostNotListed, facts));
     }
     let Some(lifted) = &presented.lifted else {
         return scene.anonymous(presented, facts);
@@ -129,12 +132,8 @@ impl Scene<'_> {
     }
 
     /// `http://` to a host that a service lists only for TLS is about clear text, not about listing.
-    fn unlisted(&self) -> Denial {
-        if self.session.scheme == Scheme::Http && self.policy.lists_host(&self.session.destination.host) {
-            Denial::CleartextForbidden
-        } else {
-            Denial::HostNotListed
-        }
+    fn is_clear_text_only(&self) -> bool {
+        self.session.scheme == Scheme::Http && self.policy.lists_host(&self.session.destination.host)
     }
 
     fn anonymous(&self, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {

@@ -9,12 +9,11 @@ pub mod sidecar;
 pub mod stage;
 pub mod upstream;
 
-pub use agent::{Agent, Reply};
-pub use authority::TestAuthority;
+pub use agent::Agent;
 pub use orchestrator::Orchestrator;
 pub use sidecar::TestSidecar;
 pub use stage::Stage;
-pub use upstream::{FakeUpstream, Seen};
+pub use upstream::FakeUpstream;
 
 /// A credential that occurs nowhere else; made afresh for each use.
 pub fn canary() -> String {

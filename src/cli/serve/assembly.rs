@@ -40,8 +40,6 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     /// Where orchestrators connect.
     pub control: std::path::PathBuf,
-    /// The CA certificate.
-    pub ca_pem: String,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
@@ -101,7 +99,7 @@ impl Sidecar {
             leases: leases.clone(),
             audit: audit.clone(),
             policy,
-            authority: authority.clone(),
+            authority,
             credentials,
             metrics,
             clock,
@@ -110,8 +108,7 @@ impl Sidecar {
         });
         let (proxy, admin) = (bound.proxy, bound.admin);
         let control = arguments.control.clone();
-        let ca_pem = authority.certificate_pem().to_owned();
-        Ok(Self { proxy, admin, control, ca_pem, audit, leases, is_stopping, shutdown })
+        Ok(Self { proxy, admin, control, audit, leases, is_stopping, shutdown })
     }
 
     /// Says where everything is, on standard error and in the ready file.

@@ -104,13 +104,13 @@ impl Reader {
 
     /// An array that is neither empty nor too long.
     pub(super) fn array<'a>(&mut self, json: &'a Json, pointer: &str, items_max: usize) -> Option<&'a [Json]> {
-        match json {
-            Json::Array(items) if (1..=items_max).contains(&items.len()) => Some(items),
-            _ => {
-                self.mistake(pointer, format!("must be an array of 1 to {items_max} items"));
-                None
-            }
+        if let Json::Array(items) = json
+            && (1..=items_max).contains(&items.len())
+        {
+            return Some(items);
         }
+        self.mistake(pointer, format!("must be an array of 1 to {items_max} items"));
+        None
     }
 
     /// A member that must be there, with its pointer.

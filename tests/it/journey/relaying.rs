@@ -108,7 +108,9 @@ async fn a_broken_answer_is_never_a_whole_one() {
         let agent = stage.sidecar.agent();
         let mut tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
         let response = tunnel.start(get("api.test", "/break", &nonce)).await;
-        assert!(crate::support::agent::read(response).await.is_err());
+        assert_eq!(response.status(), 200, "h2 {h2}");
+        let read = crate::support::agent::read(response).await;
+        assert!(read.is_err(), "h2 {h2}: {read:?}");
     }
     stage.sidecar.audited(|record| record["ending"] == "upstream_broke").await;
 }

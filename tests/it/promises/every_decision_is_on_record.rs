@@ -64,8 +64,7 @@ async fn a_full_disk_means_refusal() {
     let sidecar = TestSidecar::with_policy(policies::ONE_API)
         .upstream(&["api.test"], "api", &upstream)
         .environment("API_KEY", &canary())
-        .flag("--audit")
-        .flag("/dev/full")
+        .audit("/dev/full")
         .start()
         .await;
     let body = serde_json::json!({"agent": "worker", "task": "t", "service": "api", "scope": "read"});

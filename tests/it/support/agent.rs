@@ -202,6 +202,11 @@ impl Agent {
 impl Tunnel {
     /// Sends a request and waits for the head of its answer.
     pub async fn start(&mut self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        self.try_start(request).await.expect("an answer")
+    }
+
+    /// Sends a request; the head of its answer, if there is one.
+    pub async fn try_start(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
         let sending = async {
             match self {
                 Self::H1(sender) => {
@@ -220,7 +225,7 @@ impl Tunnel {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, sending).await.expect("an answer in time").expect("an answer")
+        tokio::time::timeout(PATIENCE, sending).await.expect("an answer in time")
     }
 
     /// Sends a request and reads its whole answer.

@@ -24,12 +24,19 @@ pub struct Builder {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, String)>,
+    audit: String,
 }
 
 impl TestSidecar {
     /// Starts with a policy; `{dir}` in it stands for the sidecar's directory.
     pub fn with_policy(policy: &str) -> Builder {
-        Builder { policy: policy.to_owned(), flags: Vec::new(), environment: Vec::new(), files: Vec::new() }
+        Builder {
+            policy: policy.to_owned(),
+            flags: Vec::new(),
+            environment: Vec::new(),
+            files: Vec::new(),
+            audit: "{dir}/audit.jsonl".to_owned(),
+        }
     }
 
     /// A file in the sidecar's directory.
@@ -125,6 +132,12 @@ impl Builder {
         self
     }
 
+    /// Another place for the audit.
+    pub fn audit(mut self, path: &str) -> Self {
+        self.audit = path.to_owned();
+        self
+    }
+
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -190,7 +203,7 @@ impl Builder {
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ca-in-memory"])
             .args(["--policy", &place("{dir}/policy.toml")])
             .args(["--control", &place("{dir}/run/control.sock")])
-            .args(["--audit", &place("{dir}/audit.jsonl")])
+            .args(["--audit", &place(&self.audit)])
             .args(["--ca-publish", &place("{dir}/public")])
             .args(["--ready-file", &place("{dir}/ready.json")])
             .args(self.flags.iter().map(|flag| place(flag)))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -57,7 +57,7 @@ impl Drop for FakeUpstream {
     }
 }
 
-type Body = BoxBody<Bytes, std::io::Error>;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl FakeUpstream {
     /// HTTP/2 and HTTP/1.1 for these names.
@@ -272,8 +272,15 @@ async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body
             text(StatusCode::OK, "late")
         }
         "/break" => {
-            let stream = futures_frames(vec![Ok(Frame::data(Bytes::from_static(b"half"))), Err(broken())]);
-            Response::new(BodyExt::boxed(StreamBody::new(stream)))
+            let stream = futures_util::stream::unfold(0, |step| async move {
+                tokio::time::sleep(Duration::from_millis(step * 100)).await;
+                match step {
+                    0 => Some((Ok(Frame::data(Bytes::from_static(b"half"))), 1)),
+                    1 => Some((Err(broken()), 2)),
+                    _ => None,
+                }
+            });
+            Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
         }
         "/redirect" => {
             let mut response = text(StatusCode::FOUND, "");
@@ -297,16 +304,16 @@ fn broken() -> std::io::Error {
 
 fn text(status: StatusCode, body: &str) -> Response<Body> {
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes())).map_err(|never| match never {});
-    Response::builder().status(status).body(BodyExt::boxed(body)).expect("a response")
+    Response::builder().status(status).body(BodyExt::boxed_unsync(body)).expect("a response")
 }
 
 fn empty() -> Body {
-    BodyExt::boxed(Full::default().map_err(|never| match never {}))
+    BodyExt::boxed_unsync(Full::default().map_err(|never| match never {}))
 }
 
 fn encoded(body: Vec<u8>, encoding: &'static str) -> Response<Body> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
-    let mut response = Response::new(BodyExt::boxed(body));
+    let mut response = Response::new(BodyExt::boxed_unsync(body));
     response.headers_mut().insert("content-encoding", HeaderValue::from_static(encoding));
     response
 }
@@ -316,12 +323,6 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
-}
-
-type Frames = std::pin::Pin<Box<dyn futures_core::Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + Sync>>;
-
-fn futures_frames(frames: Vec<Result<Frame<Bytes>, std::io::Error>>) -> Frames {
-    Box::pin(futures_util::stream::iter(frames))
 }
 
 fn frames(chunks: Vec<Bytes>, pause: Duration, trailers: Option<HeaderMap>) -> Response<Body> {
@@ -340,5 +341,5 @@ fn frames(chunks: Vec<Bytes>, pause: Duration, trailers: Option<HeaderMap>) -> R
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|frame| (frame, receiver))
     });
-    Response::new(BodyExt::boxed(StreamBody::new(stream)))
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
 }
