@@ -122,7 +122,7 @@ fn a_request_is_explained() {
     with(&["--expect", "deny"]).ends(1);
     with(&["--agent", "nobody"]).ends(2).says("there are: billing, coder, warehouse");
     let answer = with(&["--agent", "coder", "--json"]).ends(0).json();
-    assert_eq!((&answer["allowed"], &answer["code"]), (&false.into(), &"out_of_scope".into()));
+    assert_eq!((&answer["allowed"], &answer["code"]), (&false.into(), &"nonce_misplaced".into()));
     assert_eq!(answer["would"][0]["agents"][0], "billing");
     let explain = |method, url| desk.run(&["policy", "explain", method, url]);
     explain("GET", "https://example.com/").ends(0).shows("host_not_listed");

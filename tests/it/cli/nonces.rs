@@ -61,7 +61,7 @@ async fn scripts_get_the_nonce_alone_or_everything_as_json() {
     let lease = office.run(&format!("show {id} --json")).ends(0).json();
     assert_eq!((&lease["labels"]["b"], &lease["on_behalf_of"]), (&"2".into(), &"user:ana".into()));
     assert_eq!(lease.get("nonce"), None);
-    let listed = |filter: &str| office.run(&format!("list --json {filter}").trim_end().to_owned()).ends(0).json();
+    let listed = |filter: &str| office.run(format!("list --json {filter}").trim_end()).ends(0).json();
     let count = |list: &Value| list["nonces"].as_array().map(Vec::len);
     assert_eq!(count(&listed("")), Some(2));
     assert_eq!(listed("--task t-2")["nonces"][0]["id"], id);
