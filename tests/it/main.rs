@@ -1,6 +1,8 @@
 //! Everything from outside: the built binary, real sockets, a fake upstream.
 
 mod architecture;
+mod cli;
 mod journey;
+mod pod;
 mod promises;
 mod support;
