@@ -193,10 +193,50 @@ pub struct Description {
     pub subject: String,
     /// SHA-256 of the whole certificate, as browsers and `openssl x509 -fingerprint -sha256` show it.
     pub fingerprint_sha256: [u8; 32],
+    /// When it begins; dated back a little for clocks that are behind.
+    pub not_before: Timestamp,
     /// When it ends; from then on no leaf is made.
     pub not_after: Timestamp,
     /// Where the key is.
     pub home: Home,
+}
+
+/// The certificate of a CA in a directory, read without its key.
+#[derive(Debug, Clone)]
+pub struct PublicPart {
+    description: Description,
+    certificate_pem: String,
+}
+
+impl PublicPart {
+    /// Reads the certificate in a [`Home::Directory`]; `None` where there is none. Makes nothing, needs no key, and
+    /// reads one that is over or not yet valid too: its times are for the reader to judge.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]: unreadable, or not the certificate of a CA.
+    pub fn read(directory: &Path) -> Result<Option<Self>, AuthorityError> {
+        let Some((facts, der)) = home::read_public(directory)? else { return Ok(None) };
+        let description = facts.describe(&Home::Directory(directory.to_owned()));
+        Ok(Some(Self { description, certificate_pem: bundle::pem(&der) }))
+    }
+
+    /// Subject, fingerprint, times and home.
+    #[must_use]
+    pub fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    /// The certificate as PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// As [`Authority::ca_bundle_pem`].
+    #[must_use]
+    pub fn ca_bundle_pem(&self) -> String {
+        bundle::bundle(bundle::system_certificates(), &self.certificate_pem)
+    }
 }
 
 /// The CA with its bounded cache of leaves.
@@ -239,7 +279,7 @@ impl Authority {
             Home::Directory(path) => home::open(path, now)?,
             Home::Memory => {
                 let key = certificate::new_key()?;
-                let der = certificate::new_authority(&key, now, certificate::MEMORY_SECONDS)?;
+                let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
                 (key, der)
             }
         };
@@ -292,12 +332,7 @@ impl Authority {
     /// Subject, fingerprint, end and home.
     #[must_use]
     pub fn describe(&self) -> Description {
-        Description {
-            subject: self.facts.subject.clone(),
-            fingerprint_sha256: self.facts.fingerprint_sha256,
-            not_after: certificate::timestamp(self.facts.validity.until),
-            home: self.home.clone(),
-        }
+        self.facts.describe(&self.home)
     }
 
     /// The system's roots and our CA as PEM, each certificate once. Where the system has no roots, Mozilla's stand in.

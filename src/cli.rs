@@ -1,7 +1,14 @@
 //! The command line: what was typed, and which file runs it.
 
+mod audit;
+mod ca;
 mod demo;
+mod env;
 mod failure;
+mod health;
+mod nonce;
+mod policy;
+mod print;
 mod serve;
 
 use std::ffi::OsString;
@@ -26,6 +33,18 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
+    /// Mint, list, show and revoke nonces over the control socket.
+    Nonce(nonce::Arguments),
+    /// Print the proxy and CA variables that clients need.
+    Env(env::Arguments),
+    /// Make, show and bundle the local CA.
+    Ca(ca::Arguments),
+    /// Check, show and explain a policy file, without a sidecar.
+    Policy(policy::Arguments),
+    /// Verify and follow the audit.
+    Audit(audit::Arguments),
+    /// Ask a running sidecar how it is.
+    Health(health::Arguments),
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -52,11 +71,18 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // redis and other libraries look for a process-wide provider; ours are given explicitly everywhere.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Nonce(arguments) => nonce::run(arguments),
+        Command::Env(arguments) => env::run(&arguments),
+        Command::Ca(arguments) => ca::run(&arguments),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "valetkey", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "valetkey", &mut script);
+            print::text(&String::from_utf8_lossy(&script))
         }
         Command::Man { directory } => man(&directory),
     };
@@ -70,6 +96,14 @@ fn man(directory: &std::path::Path) -> Result<(), Failure> {
     std::fs::create_dir_all(directory)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
         .map_err(|error| Failure::other(format!("cannot write man pages into {}: {error}", directory.display())))
+}
+
+/// A runtime for a command that asks one thing.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))
 }
 
 /// Where the control socket is when nobody says: `$XDG_RUNTIME_DIR/valetkey/control.sock`, else below `/tmp`.

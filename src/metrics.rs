@@ -44,7 +44,6 @@ pub struct Metrics {
     minted: Counter,
     ended: Family<Cause, Counter>,
     connections: Gauge,
-    panics: Counter,
 }
 
 impl Metrics {
@@ -60,7 +59,6 @@ impl Metrics {
             minted: Counter::default(),
             ended: Family::default(),
             connections: Gauge::default(),
-            panics: Counter::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -75,7 +73,6 @@ impl Metrics {
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
-        to.register("panics", "Tasks that panicked", self.panics.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         to.register("build", "The version of this binary", Info::new(version));
     }
@@ -111,11 +108,6 @@ impl Metrics {
         self.connections.inc_by(change);
     }
 
-    /// Counts a task that panicked; for the panic hook, which sees all of them.
-    pub fn panicked(&self) {
-        self.panics.inc();
-    }
-
     /// Everything as OpenMetrics text ([`CONTENT_TYPE`]), with what the other parts read just now.
     ///
     /// # Errors
@@ -136,6 +128,7 @@ mod tests {
 
     fn readings() -> Readings {
         Readings {
+            panics: 1,
             nonces_live: 3,
             audit: AuditReading { is_healthy: true, records: 12, lost: 1 },
             credentials: vec![("stripe".to_owned(), true), ("github".to_owned(), false)],
@@ -162,7 +155,6 @@ mod tests {
         metrics.ended("revoked");
         metrics.connections(2);
         metrics.connections(-1);
-        metrics.panicked();
         let text = metrics.encode(&readings()).unwrap();
         for line in [
             r#"valetkey_exchanges_total{service="stripe",decision="allowed",code="ok"} 2"#,

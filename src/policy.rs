@@ -231,6 +231,14 @@ impl Policy {
         }
     }
 
+    /// The deny, of the service or of one of these scopes, that stands against a request, as the policy spells it: what
+    /// [`Verdict::Deny`] keeps to itself, for whoever writes the policy.
+    #[must_use]
+    pub fn denying(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<&str> {
+        let at = *self.by_name.get(service)?;
+        decide::denying(&self.services[at], &self.indexes[at], scopes, facts)
+    }
+
     /// Scopes of a service that an agent may have.
     #[must_use]
     pub fn grantable(&self, agent: &AgentName, service: &ServiceName) -> &[ScopeName] {

@@ -46,6 +46,8 @@ pub struct Filter {
     pub kind: Option<String>,
     /// `allow` or `deny`.
     pub decision: Option<String>,
+    /// Why it was refused: `out_of_scope`, …
+    pub code: Option<String>,
     /// The agent's name.
     pub agent: Option<String>,
     /// The task's name.
@@ -65,6 +67,7 @@ impl Filter {
         let wanted = [
             ("type", &self.kind),
             ("decision", &self.decision),
+            ("code", &self.code),
             ("agent", &self.agent),
             ("task", &self.task),
             ("service", &self.service),

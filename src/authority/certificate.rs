@@ -13,15 +13,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::Host;
 
-use super::AuthorityError;
+use super::{AuthorityError, Description, Home};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-/// Life of a CA on disk, in seconds.
-pub(super) const DISK_SECONDS: i64 = 365 * DAY;
-/// Life of a CA in memory, in seconds.
-pub(super) const MEMORY_SECONDS: i64 = 7 * DAY;
+/// Life of a CA, in seconds; one in memory ends with its process anyway.
+pub(super) const AUTHORITY_SECONDS: i64 = 365 * DAY;
 /// With less than this left, the start warns, in seconds.
 pub(super) const WARN_SECONDS: i64 = 30 * DAY;
 /// Longest span of a leaf from start to end, in seconds; a day under the 200 days that clients are about to accept.
@@ -156,6 +154,17 @@ impl Facts {
         })
     }
 
+    /// What there is to say in public of a CA that lives there.
+    pub(super) fn describe(&self, home: &Home) -> Description {
+        Description {
+            subject: self.subject.clone(),
+            fingerprint_sha256: self.fingerprint_sha256,
+            not_before: timestamp(self.validity.from),
+            not_after: timestamp(self.validity.until),
+            home: home.clone(),
+        }
+    }
+
     /// Whether the certificate is for this key.
     pub(super) fn belongs_to(&self, key: &KeyPair) -> bool {
         self.public_key == key.subject_public_key_info()
@@ -186,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_ca_signs_leaves_only_and_is_dated_back() {
-        let (facts, _, der) = authority(DISK_SECONDS);
+        let (facts, _, der) = authority(AUTHORITY_SECONDS);
         assert!(facts.signs);
         assert!(facts.subject.starts_with("CN=valetkey local CA "), "{}", facts.subject);
         assert_eq!(facts.validity, Validity { from: NOW - 3600, until: NOW + 365 * 86_400 });
@@ -200,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_leaf_says_what_strict_verifiers_ask_for() {
-        let (facts, issuer, authority) = authority(DISK_SECONDS);
+        let (facts, issuer, authority) = authority(AUTHORITY_SECONDS);
         let key = new_key().unwrap();
         let der = new_leaf(&host("api.test"), facts.validity.of_leaf(NOW), &key, &issuer).unwrap();
         let (_, leaf) = X509Certificate::from_der(&der).unwrap();
@@ -220,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_address_is_named_as_an_address() {
-        let (facts, issuer, _) = authority(DISK_SECONDS);
+        let (facts, issuer, _) = authority(AUTHORITY_SECONDS);
         let key = new_key().unwrap();
         for (text, octets) in [("127.0.0.1", "[127, 0, 0, 1]"), ("[::1]", "0, 0, 0, 1]")] {
             let der = new_leaf(&host(text), facts.validity.of_leaf(NOW), &key, &issuer).unwrap();
@@ -255,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_certificate_with_a_tail_is_not_read() {
-        let (_, _, der) = authority(DISK_SECONDS);
+        let (_, _, der) = authority(AUTHORITY_SECONDS);
         let longer = [der.as_ref(), b"x"].concat();
         assert!(Facts::read(&longer).is_none());
         assert!(Facts::read(&der[..der.len() - 1]).is_none());

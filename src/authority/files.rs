@@ -42,11 +42,24 @@ impl Directory {
         }
     }
 
+    /// Opens a directory; `None` if it is not there.
+    pub(super) fn open_if_there(path: &Path) -> Result<Option<Self>, AuthorityError> {
+        match Self::open_present(path) {
+            Ok(file) => Ok(Some(Self { fd: file.into(), path: path.to_owned() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
+        }
+    }
+
+    fn open_present(path: &Path) -> io::Result<File> {
+        let flags = OFlags::DIRECTORY.bits().cast_signed();
+        OpenOptions::new().read(true).custom_flags(flags).open(path)
+    }
+
     fn open(path: &Path, mode: u32) -> io::Result<OwnedFd> {
         let missing = !path.exists();
         DirBuilder::new().recursive(true).mode(mode).create(path)?;
-        let flags = OFlags::DIRECTORY.bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let file = Self::open_present(path)?;
         if missing {
             // The umask may have taken away what others need in a public directory.
             fchmod(&file, Mode::from_raw_mode(mode))?;

@@ -36,8 +36,17 @@ pub(super) fn open(path: &Path, now: i64) -> Result<Pair, AuthorityError> {
     }
 }
 
+/// Reads the certificate alone, whatever its times; `None` where there is no directory or no certificate in it.
+pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, CertificateDer<'static>)>, AuthorityError> {
+    let Some(directory) = Directory::open_if_there(path)? else { return Ok(None) };
+    let Some(found) = directory.read(CERTIFICATE_FILE)? else { return Ok(None) };
+    let der = read_certificate(&directory, &found)?;
+    let facts = read_facts(&directory, &der)?;
+    Ok(Some((facts, der)))
+}
+
 fn certify(directory: &Directory, key: KeyPair, now: i64) -> Result<Pair, AuthorityError> {
-    let der = certificate::new_authority(&key, now, certificate::DISK_SECONDS)?;
+    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
     directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }
@@ -52,10 +61,7 @@ fn load(
     let key = read_key(directory, key)?;
     let der = read_certificate(directory, certificate)?;
     let at = directory.join(CERTIFICATE_FILE);
-    let facts = Facts::read(&der).ok_or_else(|| AuthorityError::Malformed { path: at.clone() })?;
-    if !facts.signs {
-        return Err(AuthorityError::NotAnAuthority { path: at });
-    }
+    let facts = read_facts(directory, &der)?;
     if !facts.belongs_to(&key) {
         return Err(AuthorityError::Mismatch { directory: path.to_owned() });
     }
@@ -70,6 +76,16 @@ fn load(
         tracing::warn!(ca.path = %at.display(), ca.not_after = %not_after, "the local CA ends soon; clients must be given a new one");
     }
     Ok((key, der))
+}
+
+/// What a certificate says, if it is a CA's.
+fn read_facts(directory: &Directory, der: &[u8]) -> Result<Facts, AuthorityError> {
+    let path = directory.join(CERTIFICATE_FILE);
+    match Facts::read(der) {
+        None => Err(AuthorityError::Malformed { path }),
+        Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path }),
+        Some(facts) => Ok(facts),
+    }
 }
 
 fn read_key(directory: &Directory, found: &Found) -> Result<KeyPair, AuthorityError> {
@@ -102,8 +118,8 @@ fn read_certificate(directory: &Directory, found: &Found) -> Result<CertificateD
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Authority, Home};
     use super::*;
+    use crate::authority::{Authority, Home, PublicPart};
     use crate::clock::{Clock, ManualClock};
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -267,5 +283,25 @@ mod tests {
         let error = Authority::open(&home, ManualClock::new()).unwrap_err();
         assert!(matches!(error, AuthorityError::File { .. }));
         assert!(error.to_string().contains("ca"), "{error}");
+    }
+
+    #[test]
+    fn the_public_part_is_read_without_the_key_and_whatever_its_times() {
+        let place = Place::new();
+        assert!(PublicPart::read(&place.path()).unwrap().is_none());
+        assert!(!place.path().exists(), "reading makes nothing");
+        let clock = ManualClock::new();
+        let authority = Authority::open(&Home::Directory(place.path()), clock.clone()).unwrap();
+        fs::remove_file(place.file(KEY_FILE)).unwrap();
+        clock.advance(DAY * 400);
+        let public = PublicPart::read(&place.path()).unwrap().unwrap();
+        assert_eq!(public.certificate_pem(), authority.certificate_pem());
+        assert_eq!(public.describe().fingerprint_sha256, authority.describe().fingerprint_sha256);
+        assert!(public.describe().not_before < public.describe().not_after);
+        fs::write(place.file(CERTIFICATE_FILE), "no certificate").unwrap();
+        assert!(matches!(PublicPart::read(&place.path()), Err(AuthorityError::Malformed { .. })));
+        fs::remove_file(place.file(CERTIFICATE_FILE)).unwrap();
+        symlink("elsewhere", place.file(CERTIFICATE_FILE)).unwrap();
+        assert!(matches!(PublicPart::read(&place.path()), Err(AuthorityError::NotAFile { .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! What ends a command: a sentence for people and an exit code for scripts.
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The documented exit codes.
@@ -53,7 +54,8 @@ impl Failure {
 
     /// Says it on standard error.
     pub fn report(self) -> ExitCode {
-        anstream::eprintln!("valetkey: {}", self.sentence);
+        // Nobody to tell it to: the code still says it.
+        let _ = writeln!(anstream::stderr(), "valetkey: {}", self.sentence);
         ExitCode::from(self.code)
     }
 }

@@ -19,6 +19,8 @@ pub struct Readings {
     pub credentials: Vec<(String, bool)>,
     /// SHA-256 of the policy file, in hex.
     pub policy_digest: Arc<str>,
+    /// Tasks that ended by a panic since the start.
+    pub panics: u64,
 }
 
 /// How the audit is doing.
@@ -41,6 +43,7 @@ impl Readings {
         let mut to = Registry::with_prefix("valetkey");
         to.register("nonces_live", "Nonces alive", ConstGauge::new(self.nonces_live));
         to.register("audit_records", "Audit records written", ConstCounter::new(self.audit.records));
+        to.register("panics", "Tasks that panicked", ConstCounter::new(self.panics));
         to.register("audit_lost", "Audit records lost", ConstCounter::new(self.audit.lost));
         let healthy = ConstGauge::new(i64::from(self.audit.is_healthy));
         to.register("audit_healthy", "1 when the last audit record could be written", healthy);

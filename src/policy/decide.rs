@@ -101,6 +101,16 @@ pub(super) fn decide<'a>(
     Verdict::Deny { allowed: case.allowed(held), required_scope }
 }
 
+/// The deny that stands against a request with these scopes, as the policy spells it.
+pub(super) fn denying<'a>(
+    service: &'a Service,
+    index: &'a RuleIndex,
+    held: &[ScopeName],
+    facts: &RequestFacts<'_>,
+) -> Option<&'a str> {
+    Case { service, index, facts }.denying(|scope| held.contains(&scope.name)).map(Rule::text)
+}
+
 /// What no rule could allow.
 fn check(facts: &RequestFacts<'_>) -> Result<(), Ambiguity> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -120,9 +130,16 @@ impl<'a> Case<'a, '_> {
 
     /// True when a deny of the service, or of one of these scopes, forbids the request.
     fn is_denied(&self, of: impl Fn(&Scope) -> bool) -> bool {
-        self.index.denies(self.service, self.facts.target).any(|(scope, rule)| {
+        self.denying(of).is_some()
+    }
+
+    /// A deny of the service, or of one of these scopes, that forbids the request.
+    fn denying(&self, of: impl Fn(&Scope) -> bool) -> Option<&'a Rule> {
+        let mut denies = self.index.denies(self.service, self.facts.target);
+        let forbids = |scope: Option<&Scope>, rule: &Rule| {
             scope.is_none_or(&of) && self.concerns(rule, Effect::Deny) && forbids_query(&rule.query, self.facts.target)
-        })
+        };
+        denies.find(|(scope, rule)| forbids(*scope, rule)).map(|(_, rule)| rule)
     }
 
     /// Everything that allows the request by method, host and path, the least risky first.

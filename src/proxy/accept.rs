@@ -18,6 +18,7 @@ use super::pace::{Pace, Paced};
 use super::{Limits, Proxy, connect};
 use crate::audit::Event;
 use crate::identity;
+use crate::metrics::Metrics;
 use crate::model::{Destination, Identity};
 
 /// How long accepting rests when the system has no file or memory for another connection.
@@ -65,7 +66,11 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 tasks.spawn(async move {
-                    handle(proxy, stream, peer).await;
+                    let cut = proxy.cutting.clone();
+                    tokio::select! {
+                        () = handle(proxy, stream, peer) => {}
+                        () = cut.cancelled() => {}
+                    }
                     drop(place);
                 });
             }
@@ -80,7 +85,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
 }
 
 async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    proxy.metrics.connections(1);
+    let _counted = Counted::new(&proxy.metrics);
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
         let connection = Connection::new(peer, local);
@@ -95,7 +100,22 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
         };
         serve_h1(&proxy, &connection, None, io, service).await;
     }
-    proxy.metrics.connections(-1);
+}
+
+/// A connection in the gauge, for as long as its task lives.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.connections(1);
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections(-1);
+    }
 }
 
 /// The HTTP/1.1 server, with every option spelled out.
@@ -109,6 +129,7 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .half_close(false)
         .preserve_header_case(true)
         .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max)
         .pipeline_flush(false);
     builder

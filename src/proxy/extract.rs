@@ -2,7 +2,6 @@
 
 mod fields;
 mod lift;
-mod query;
 mod strays;
 
 use std::sync::Arc;
@@ -17,7 +16,6 @@ use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
-pub use query::{Place as QueryPlace, with as put_back};
 pub use strays::Stray;
 
 /// A request with its nonce lifted out.

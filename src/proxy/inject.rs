@@ -10,11 +10,10 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri, Version, header, request};
 use hyper::body::Incoming;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use super::connect::Session;
-use super::extract::{Lifted, QueryPlace, put_back};
+use super::extract::Lifted;
 use super::grant::{Licence, Permit, dead};
 use super::scrub::{Needles, narrow_accept_encoding};
 use crate::audit::Recorded;
@@ -22,9 +21,6 @@ use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
 use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName};
 use crate::policy::{Service, Slot};
-
-/// What stays as it is in a query value (RFC 3986, 2.3).
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
 pub struct Armed {
@@ -95,12 +91,12 @@ pub fn inject(
 ) -> Result<(Armed, Search), Denial> {
     let Permit { presented, service, licence, .. } = recorded.into_inner();
     let mut head = presented.head;
-    let mut piece = None;
+    let mut filled = None;
     let mut needles = None;
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
         (Licence::Credential { lease, membership, reservation, .. }, Some(versioned), Some(lifted)) => {
-            piece = fill(&mut head.headers, &lifted, versioned)?;
+            filled = fill(&mut head.headers, &lifted, versioned)?;
             if service.scrub {
                 make_searchable(&mut head.headers);
                 needles = Some(searches.of(versioned));
@@ -112,7 +108,7 @@ pub fn inject(
         }
         (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
     };
-    head.uri = uri(session, presented.target.path(), presented.target.query(), piece.as_ref())?;
+    head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
     head.version = Version::HTTP_11;
     let errand = errand(session, &service, credential);
     Ok((Armed { head, body: presented.body, errand, reservation, tie }, Search { needles }))
@@ -138,11 +134,8 @@ fn make_searchable(headers: &mut HeaderMap) {
     }
 }
 
-/// A query parameter to be put back: its place and `name=value`.
-type Piece = (QueryPlace, Zeroizing<String>);
-
-/// Writes the credential into its slot.
-fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Result<Option<Piece>, Denial> {
+/// Writes the credential into its slot; for a slot in the query the result is the target that holds it.
+fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Result<Option<Zeroizing<String>>, Denial> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where a credential goes into a request")]
     let secret = versioned.credential.expose();
     let secret = std::str::from_utf8(secret).map_err(|_| Denial::Internal)?;
@@ -154,9 +147,8 @@ fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Resu
         Slot::BasicUser => basic(secret, other),
         Slot::BasicPassword => basic(other, secret),
         Slot::Query(_) => {
-            let (place, name) = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
-            let value = Zeroizing::new(utf8_percent_encode(secret, QUERY_VALUE).to_string());
-            return Ok(Some((*place, Zeroizing::new(format!("{name}={}", value.as_str())))));
+            let place = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
+            return Ok(Some(place.filled(secret.as_bytes())));
         }
     };
     let field = lifted.field.clone().ok_or(Denial::Internal)?;
@@ -173,21 +165,12 @@ fn basic(user: &str, password: &str) -> Zeroizing<String> {
     Zeroizing::new(format!("Basic {}", blob.as_str()))
 }
 
-/// The URI that is sent: the destination that was judged, the path that was judged, and the slot's parameter.
-fn uri(session: &Session, path: &str, query: Option<&str>, piece: Option<&Piece>) -> Result<Uri, Denial> {
-    let mut text = Zeroizing::new(path.to_owned());
-    let query = match piece {
-        Some((place, piece)) => Some(Zeroizing::new(put_back(query, *place, piece))),
-        None => query.map(|query| Zeroizing::new(query.to_owned())),
-    };
-    if let Some(query) = query {
-        text.push('?');
-        text.push_str(&query);
-    }
+/// The URI that is sent: the destination that was judged, and the target that was judged with the slot's parameter in it.
+fn uri(session: &Session, target: &str) -> Result<Uri, Denial> {
     Uri::builder()
         .scheme(session.scheme.as_str())
         .authority(session.destination.authority(session.scheme))
-        .path_and_query(PathAndQuery::try_from(text.as_str()).map_err(|_| Denial::Internal)?)
+        .path_and_query(PathAndQuery::try_from(target).map_err(|_| Denial::Internal)?)
         .build()
         .map_err(|_| Denial::Internal)
 }

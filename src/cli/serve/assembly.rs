@@ -28,6 +28,7 @@ use crate::net::{self, Dialer};
 use crate::policy::Policy;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
+use crate::telemetry;
 
 /// Values that were taken out of the environment, by variable.
 pub type Secrets = HashMap<String, Zeroizing<String>>;
@@ -290,7 +291,7 @@ fn start_planes(planes: Planes) -> Shutdown {
         Arc::new(move || credentials.health().into_iter().map(control_health).collect())
     };
     let scrape = scrape(&planes, health.clone());
-    let readiness = readiness(planes.audit.clone(), planes.is_stopping);
+    let readiness = readiness(planes.audit.clone(), planes.authority.clone(), planes.is_stopping);
     let proxy = tokio::spawn(planes.proxy.run(planes.listeners.proxy, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let parts = control::Parts {
@@ -319,6 +320,7 @@ fn scrape(planes: &Planes, health: Arc<dyn Fn() -> Vec<control::CredentialHealth
             audit: metrics::AuditReading { is_healthy: state.is_healthy, records: state.records, lost: state.lost },
             credentials: health().into_iter().map(|health| (health.name, health.problem.is_none())).collect(),
             policy_digest: policy_digest.clone(),
+            panics: telemetry::panics_count(),
         }
     })
 }
@@ -332,11 +334,13 @@ fn control_health(health: crate::credential::Health) -> control::CredentialHealt
     }
 }
 
-/// The truth about readiness. CA, policy and listeners are there, or there would be no admin listener to ask.
-fn readiness(audit: Audit, is_stopping: Arc<AtomicBool>) -> control::Readiness {
+/// The truth about readiness. Policy and listeners are there, or there would be no admin listener to ask.
+fn readiness(audit: Audit, authority: Arc<Authority>, is_stopping: Arc<AtomicBool>) -> control::Readiness {
     Arc::new(move || {
+        let is_over = authority.describe().not_after <= jiff::Timestamp::now();
+        let authority = is_over.then(|| "the CA has expired; make a new one and start again".to_owned());
         let audit = (!audit.state().is_healthy).then(|| "the audit cannot be written".to_owned());
         let stopping = is_stopping.load(Ordering::Acquire).then(|| "draining".to_owned());
-        vec![("authority", None), ("policy", None), ("listeners", None), ("audit", audit), ("serving", stopping)]
+        vec![("authority", authority), ("policy", None), ("listeners", None), ("audit", audit), ("serving", stopping)]
     })
 }

@@ -2,11 +2,11 @@
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version, request};
+use percent_encoding::percent_decode_str;
 
 use super::lift::Lifted;
-use super::query;
 use crate::model::{Ambiguity, Denial};
-use crate::policy::{Slot, Target};
+use crate::policy::Target;
 
 /// Fields that end at each hop (RFC 9110, 7.6.1), and what is said to proxies alone.
 const HOP_BY_HOP: [&str; 10] = [
@@ -176,14 +176,11 @@ pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lift
             return Err(Denial::ForeignCredential);
         }
     }
-    let own_parameter = match lifted.map(|lifted| &lifted.slot) {
-        Some(Slot::Query(name)) => Some(name.as_str()),
-        _ => None,
-    };
-    for (name, value) in query::parameters(target.query()) {
-        let name = query::decode(name);
-        let is_foreign = CREDENTIAL_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) && !value.is_empty();
-        if is_foreign && own_parameter != Some(&*name) {
+    // Some frameworks separate parameters by `;` too.
+    for piece in target.query().unwrap_or("").split(['&', ';']) {
+        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+        let name = percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        if CREDENTIAL_PARAMETERS.contains(&name.trim()) && !value.is_empty() {
             return Err(Denial::ForeignCredential);
         }
     }

@@ -7,10 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
-use super::query::{self, Place};
 use crate::model::denial::Misplaced;
 use crate::model::{Ambiguity, Denial, NonceHash, nonce};
-use crate::policy::{Placeholder, Service, Slot, Target};
+use crate::policy::{Placeholder, QuerySlot, Service, Slot, Target};
 
 /// Longest user name beside a nonce in the password's place; longer ones could be keys.
 const BASIC_USER_BYTES_MAX: usize = 39;
@@ -28,8 +27,8 @@ pub struct Lifted {
     pub field: Option<HeaderName>,
     /// The other half of Basic credentials.
     pub basic: Option<Basic>,
-    /// Where the query parameter stood, and its name as it came.
-    pub parameter: Option<(Place, String)>,
+    /// The place of the query parameter that it filled.
+    pub parameter: Option<QuerySlot>,
 }
 
 /// The half of `user:password` that is not the nonce.
@@ -98,8 +97,9 @@ pub fn lift(headers: &mut HeaderMap, target: Target, slots: &Slots<'_>) -> Resul
             Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword => {}
         }
     }
-    let target = without_slot(target, found.as_ref())?;
-    Ok((found, target))
+    // What the rules judge is the target without the slot's own parameter.
+    let rest = found.as_ref().and_then(|lifted| lifted.parameter.as_ref()).map(|place| place.rest().clone());
+    Ok((found, rest.unwrap_or(target)))
 }
 
 /// The single value of a field that may be there once.
@@ -172,26 +172,10 @@ fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result
 }
 
 fn from_query(target: &Target, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
-    let mut matching =
-        query::parameters(target.query()).enumerate().filter(|(_, (parameter, _))| query::decode(parameter) == name);
-    let Some((at, (parameter, value))) = matching.next() else { return Ok(None) };
-    if matching.next().is_some() {
-        return Err(Denial::RequestAmbiguous(Ambiguity::Query));
-    }
-    let value = query::decode(value);
+    let Some((value, place)) = target.take_query_parameter(name).map_err(Denial::RequestAmbiguous)? else {
+        return Ok(None);
+    };
     let nonce = slots.nonce(&value).ok_or(Denial::ForeignCredential)?;
     let hash = NonceHash::of(nonce.as_bytes());
-    let parameter = Some((Place(at), parameter.to_owned()));
-    Ok(Some(Lifted { hash, slot: Slot::Query(name.to_owned()), field: None, basic: None, parameter }))
-}
-
-/// The target without the slot's own parameter: what the rules judge.
-fn without_slot(target: Target, lifted: Option<&Lifted>) -> Result<Target, Denial> {
-    let Some((place, _)) = lifted.and_then(|lifted| lifted.parameter.as_ref()) else { return Ok(target) };
-    let rest = target.query().and_then(|text| query::without(text, *place));
-    let text = match rest {
-        Some(query) => format!("{}?{query}", target.path()),
-        None => target.path().to_owned(),
-    };
-    Target::parse(&text).map_err(Denial::RequestAmbiguous)
+    Ok(Some(Lifted { hash, slot: Slot::Query(name.to_owned()), field: None, basic: None, parameter: Some(place) }))
 }

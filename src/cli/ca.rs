@@ -1,0 +1,242 @@
+//! `valetkey ca`: the local CA, without a sidecar.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueHint};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Failure, print};
+use crate::authority::{
+    Authority, AuthorityError, CERTIFICATE_FILE, Description, Home, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE,
+    PublicPart,
+};
+use crate::clock::{Clock, SharedClock, SystemClock};
+
+const EXAMPLES: &str = "Examples:
+  valetkey ca init                               make one in certs/, or check the one there
+  valetkey ca init --ca-publish certs/public     and write the files that `valetkey env` names
+  valetkey ca bundle --output ca-bundle.pem      the system's roots and ours, for clients that take one file";
+
+/// Flags of `valetkey ca`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the CA if there is none, and check that it can be used.
+    Init {
+        #[command(flatten)]
+        place: Place,
+        /// Also write ca.pem and ca-bundle.pem, and nothing secret, into this directory.
+        #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR", value_hint = ValueHint::DirPath)]
+        ca_publish: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the CA's subject, fingerprint, times and files; reads no key.
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the system's roots and our CA as PEM; reads no key.
+    Bundle {
+        #[command(flatten)]
+        place: Place,
+        /// Write into this file instead.
+        #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+        /// Print JSON: the bundle, how many certificates it holds, and where it was written.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the CA is.
+#[derive(Debug, Args)]
+struct Place {
+    /// Where the CA's key and certificate are kept.
+    #[arg(long, env = "VALETKEY_CA_DIR", value_name = "DIR", default_value = "certs", value_hint = ValueHint::DirPath)]
+    ca_dir: PathBuf,
+}
+
+/// Runs one of them.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Init { place, ca_publish, json } => init(&place.ca_dir, ca_publish.as_deref(), *json),
+        Command::Show { place, json } => show(&read(&place.ca_dir)?, &place.ca_dir, *json),
+        Command::Bundle { place, output, json } => bundle(&read(&place.ca_dir)?, output.as_deref(), *json),
+    }
+}
+
+/// Says what is wrong with the CA, and what to do.
+pub(super) fn unusable(error: &AuthorityError) -> Failure {
+    Failure::authority(format!("{error}\n  {}", error.hint()))
+}
+
+fn init(directory: &Path, publish: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let is_new = !directory.join(CERTIFICATE_FILE).exists();
+    let clock: SharedClock = std::sync::Arc::new(SystemClock);
+    let authority = Authority::open(&Home::Directory(directory.to_owned()), clock).map_err(|error| unusable(&error))?;
+    if let Some(publish) = publish {
+        authority.publish(publish).map_err(|error| unusable(&error))?;
+    }
+    let mut shown = Shown::of(&authority.describe(), directory);
+    shown.made = Some(is_new);
+    shown.published = publish.map(|publish| [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE].map(|name| publish.join(name)));
+    if json {
+        return print::json(&shown);
+    }
+    let headline = if is_new { "made a CA" } else { "the CA was there already and can be used" };
+    print::text(&format!("{headline}\n{}", shown.render()))
+}
+
+fn read(directory: &Path) -> Result<PublicPart, Failure> {
+    let read = PublicPart::read(directory).map_err(|error| unusable(&error))?;
+    read.ok_or_else(|| {
+        Failure::authority(format!(
+            "there is no CA in {0}\n  `valetkey ca init --ca-dir {0}` makes one, `valetkey serve` too; --ca-dir names another place",
+            directory.display()
+        ))
+    })
+}
+
+fn show(public: &PublicPart, directory: &Path, json: bool) -> Result<(), Failure> {
+    let shown = Shown::of(public.describe(), directory);
+    if json { print::json(&shown) } else { print::text(&shown.render()) }
+}
+
+fn bundle(public: &PublicPart, output: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let pem = public.ca_bundle_pem();
+    let certificates = pem.matches("-----BEGIN CERTIFICATE-----").count();
+    if let Some(path) = output {
+        std::fs::write(path, &pem)
+            .map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))?;
+    }
+    match (output, json) {
+        (_, true) => print::json(&serde_json::json!({
+            "certificates": certificates,
+            "output": output,
+            "pem": output.is_none().then_some(pem),
+        })),
+        (None, false) => print::text(&pem),
+        (Some(path), false) => {
+            print::note(format_args!(
+                "wrote {} to {}",
+                print::count(certificates, "certificate", "certificates"),
+                path.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// What is said of a CA; also its JSON form.
+#[derive(Debug, Serialize)]
+struct Shown {
+    subject: String,
+    fingerprint_sha256: String,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    is_valid: bool,
+    certificate: PathBuf,
+    key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<[PathBuf; 2]>,
+    #[serde(skip)]
+    days_left: i64,
+}
+
+impl Shown {
+    fn of(description: &Description, directory: &Path) -> Self {
+        Self::at(description, directory, SystemClock.now().wall)
+    }
+
+    fn at(description: &Description, directory: &Path, now: Timestamp) -> Self {
+        Self {
+            subject: description.subject.clone(),
+            fingerprint_sha256: fingerprint(&description.fingerprint_sha256),
+            not_before: description.not_before,
+            not_after: description.not_after,
+            is_valid: description.not_before <= now && now < description.not_after,
+            certificate: directory.join(CERTIFICATE_FILE),
+            key: directory.join(KEY_FILE),
+            made: None,
+            published: None,
+            days_left: description.not_after.duration_since(now).as_secs() / 86_400,
+        }
+    }
+
+    fn render(&self) -> String {
+        let ends = match (self.is_valid, self.days_left) {
+            (true, 0) => "today".to_owned(),
+            (true, days) => format!("in {}", print::count(usize::try_from(days).unwrap_or(0), "day", "days")),
+            (false, _) => "NOT VALID NOW: remove key and certificate, then valetkey ca init".to_owned(),
+        };
+        let mut block = print::Block::default();
+        block
+            .fact("subject", &self.subject)
+            .fact("sha256", &self.fingerprint_sha256)
+            .fact("begins", self.not_before)
+            .fact("ends", format_args!("{} ({ends})", self.not_after))
+            .fact("certificate", self.certificate.display())
+            .fact("key", self.key.display());
+        if let Some(published) = &self.published {
+            block.list("published", published.iter().map(|path| path.display()));
+        }
+        block.render()
+    }
+}
+
+/// As browsers and `openssl x509 -fingerprint` show it.
+fn fingerprint(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 3);
+    for (at, byte) in bytes.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{}{byte:02X}", if at == 0 { "" } else { ":" });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(now: &str) -> Shown {
+        let description = Description {
+            subject: "CN=valetkey local CA 00000000".to_owned(),
+            fingerprint_sha256: [0xAB; 32],
+            not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+            not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
+            home: Home::Memory,
+        };
+        Shown::at(&description, Path::new("certs"), now.parse().unwrap())
+    }
+
+    #[test]
+    fn a_ca_is_shown_with_how_long_it_lasts() {
+        let text = anstream::adapter::strip_str(&shown("2026-12-30T00:00:00Z").render()).to_string();
+        assert!(text.contains("2027-01-01T00:00:00Z (in 2 days)"), "{text}");
+        assert!(text.contains("AB:AB:AB"), "{text}");
+        assert!(shown("2026-12-31T12:00:00Z").render().contains("(today)"));
+    }
+
+    #[test]
+    fn one_that_is_over_or_not_begun_is_said_to_be() {
+        for now in ["2027-01-01T00:00:00Z", "2025-12-31T23:59:59Z"] {
+            let shown = shown(now);
+            assert!(!shown.is_valid && shown.render().contains("NOT VALID NOW"), "{now}");
+        }
+    }
+}

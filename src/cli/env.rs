@@ -1,0 +1,250 @@
+//! `valetkey env`: the variables that send clients through the sidecar and make them trust it.
+//!
+//! Most CA variables replace the roots of their client, so they name the bundle; the two that add name our CA alone.
+//! `SSL_CERT_DIR` is never set: it would hide the system's roots from OpenSSL.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueHint};
+use serde_json::{Map, Value};
+
+use super::{Failure, print};
+use crate::authority::{PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE};
+use crate::model::{Destination, Scheme};
+
+const EXAMPLES: &str = "Examples:
+  eval \"$(valetkey env)\"                         this shell, and what it starts
+  valetkey env --dotenv > agent.env              for docker compose and the like
+  valetkey env --no-proxy .svc.cluster.local     names that do not go through the sidecar
+
+The files are those of `valetkey serve --ca-publish DIR`. Java reads none of these variables; see the documentation.";
+
+/// Where clients look for a proxy: some read one spelling only.
+const PROXY: &[&str] = &["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+const NO_PROXY: &[&str] = &["NO_PROXY", "no_proxy"];
+/// What is always reached directly.
+const DIRECT: &str = "localhost,127.0.0.1,::1";
+/// Variables that replace a client's roots.
+const BUNDLE: &[&str] = &[
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "AWS_CA_BUNDLE",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "PERL_LWP_SSL_CA_FILE",
+    "npm_config_cafile",
+    "HTTPLIB2_CA_CERTS",
+    "NIX_SSL_CERT_FILE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+];
+/// Variables that add to a client's roots.
+const ADDED: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+/// Node reads the proxy variables only with this (22.21 and later).
+const NODE_SWITCH: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
+
+/// Flags of `valetkey env`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Where the sidecar listens for agents.
+    #[arg(long, env = "VALETKEY_PROXY", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = proxy)]
+    proxy: Destination,
+
+    /// The directory of ca.pem and ca-bundle.pem, as given to `serve --ca-publish`.
+    #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR", default_value = "certs/public", value_hint = ValueHint::DirPath)]
+    ca_publish: PathBuf,
+
+    /// More hosts that are reached directly, besides this machine; with commas between them. Repeatable.
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = direct)]
+    no_proxy: Vec<String>,
+
+    #[command(flatten)]
+    form: Form,
+}
+
+/// How to spell them.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Form {
+    /// Lines for a POSIX shell: export NAME='value' (the default).
+    #[arg(long)]
+    shell: bool,
+    /// Lines for a .env file: NAME=value.
+    #[arg(long)]
+    dotenv: bool,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `http://HOST:PORT`, or `HOST:PORT`. Clients speak plain HTTP to the proxy; TLS is inside the tunnel.
+fn proxy(text: &str) -> Result<Destination, String> {
+    let authority = text.strip_prefix("http://").unwrap_or(text);
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    Destination::parse(authority, None)
+        .map_err(|error| format!("{error}; expected http://HOST:PORT, such as http://127.0.0.1:8080"))
+}
+
+/// An entry of `NO_PROXY`: a host, a suffix or a range.
+fn direct(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_:*/[]".contains(&b);
+    if !text.is_empty() && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err("expected a host such as db.internal, a suffix such as .svc.cluster.local, or a range such as 10.0.0.0/8"
+        .to_owned())
+}
+
+/// Prints the block.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let directory = std::path::absolute(&arguments.ca_publish)
+        .map_err(|error| Failure::usage(format!("--ca-publish {}: {error}", arguments.ca_publish.display())))?;
+    let variables = variables(&arguments.proxy, &directory, &arguments.no_proxy)?;
+    warn_of_missing(&directory);
+    if arguments.form.json {
+        let object: Map<String, Value> =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        return print::json(&object);
+    }
+    let spell = if arguments.form.dotenv { dotenv } else { shell };
+    print::text(&variables.iter().map(|(name, value)| spell(name, value)).collect::<String>())
+}
+
+fn variables(
+    proxy: &Destination,
+    directory: &Path,
+    no_proxy: &[String],
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let file = |name: &str| {
+        let path = directory.join(name);
+        let usable = path.to_str().filter(|text| !text.contains(['\0', '\n', '\r'])).map(str::to_owned);
+        usable.ok_or_else(|| {
+            Failure::usage(format!("--ca-publish {}: a variable cannot hold this name", directory.display()))
+        })
+    };
+    let (bundle, own) = (file(PUBLISHED_BUNDLE_FILE)?, file(PUBLISHED_FILE)?);
+    let direct = std::iter::once(DIRECT).chain(no_proxy.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
+    let url = format!("{}://{proxy}", Scheme::Http.as_str());
+    let mut variables = Vec::new();
+    for (names, value) in [(PROXY, url), (NO_PROXY, direct), (BUNDLE, bundle), (ADDED, own)] {
+        variables.extend(names.iter().map(|name| (*name, value.clone())));
+    }
+    variables.push((NODE_SWITCH.0, NODE_SWITCH.1.to_owned()));
+    Ok(variables)
+}
+
+fn warn_of_missing(directory: &Path) {
+    let missing: Vec<&str> =
+        [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE].into_iter().filter(|name| !directory.join(name).is_file()).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let directory = directory.display();
+    print::warn(format_args!(
+        "{} not in {directory} yet: clients will not trust the sidecar\n  \
+         start it with `valetkey serve --ca-publish {directory}`, or name its directory with --ca-publish",
+        missing.join(" and ") + if missing.len() == 1 { " is" } else { " are" },
+    ));
+}
+
+/// In single quotes nothing has a meaning but the single quote itself (POSIX, 2.2.2).
+fn shell(name: &str, value: &str) -> String {
+    format!("export {name}='{}'\n", value.replace('\'', r"'\''"))
+}
+
+/// Plain where every reader agrees, else in double quotes with what means something in them escaped.
+fn dotenv(name: &str, value: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,@+*[]".contains(&b);
+    if value.bytes().all(plain) {
+        return format!("{name}={value}\n");
+    }
+    let mut line = format!("{name}=\"");
+    for character in value.chars() {
+        if matches!(character, '"' | '\\' | '$' | '`') {
+            line.push('\\');
+        }
+        line.push(character);
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(line, "\"");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(directory: &str, no_proxy: &[&str]) -> Vec<(&'static str, String)> {
+        let no_proxy: Vec<String> = no_proxy.iter().map(|host| (*host).to_owned()).collect();
+        variables(&proxy("http://127.0.0.1:8080").unwrap(), Path::new(directory), &no_proxy).unwrap()
+    }
+
+    #[test]
+    fn a_proxy_is_a_plain_http_address_with_a_port() {
+        for (text, read) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://localhost:1/", "localhost:1"),
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ] {
+            assert_eq!(proxy(text).map(|d| d.to_string()).as_deref(), Ok(read));
+        }
+        for text in
+            ["", "http://", "http://127.0.0.1", "https://127.0.0.1:8080", "http://u:p@h:1", "http://h:1/x", "a'b:1"]
+        {
+            assert!(proxy(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_replaces_roots_gets_the_bundle_and_what_adds_gets_the_ca() {
+        let block = block("/srv/public", &[".svc", "10.0.0.0/8"]);
+        let value = |name: &str| block.iter().find(|(own, _)| *own == name).map(|(_, value)| value.as_str());
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO", "npm_config_cafile"] {
+            assert_eq!(value(name), Some("/srv/public/ca-bundle.pem"), "{name}");
+        }
+        for name in ["NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
+            assert_eq!(value(name), Some("/srv/public/ca.pem"), "{name}");
+        }
+        for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+            assert_eq!(value(name), Some("http://127.0.0.1:8080"), "{name}");
+        }
+        assert_eq!(value("NO_PROXY"), Some("localhost,127.0.0.1,::1,.svc,10.0.0.0/8"));
+        assert_eq!(value("no_proxy"), value("NO_PROXY"));
+        assert_eq!(value("NODE_USE_ENV_PROXY"), Some("1"));
+        assert_eq!(value("SSL_CERT_DIR"), None);
+        let mut names: Vec<_> = block.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), block.len(), "each variable once");
+    }
+
+    #[test]
+    fn a_shell_reads_back_what_was_meant() {
+        let value = "/srv/o'neil \"$HOME\" `id`\\n;&|";
+        let script = format!("{}printf %s \"$X\"", shell("X", value));
+        let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
+        assert_eq!(shell("X", "/a b"), "export X='/a b'\n");
+    }
+
+    #[test]
+    fn dotenv_quotes_only_what_needs_it() {
+        assert_eq!(dotenv("X", "/srv/ca.pem"), "X=/srv/ca.pem\n");
+        assert_eq!(dotenv("X", "/a b/$c\"\\"), "X=\"/a b/\\$c\\\"\\\\\"\n");
+        assert_eq!(dotenv("X", "a#b"), "X=\"a#b\"\n");
+    }
+
+    #[test]
+    fn names_that_no_variable_can_hold_are_refused() {
+        let here = proxy("127.0.0.1:1").unwrap();
+        assert!(variables(&here, Path::new("/a\nb"), &[]).is_err());
+        for text in ["", "a b", "a'b", "$x", "a\n"] {
+            assert!(direct(text).is_err(), "{text:?}");
+        }
+    }
+}

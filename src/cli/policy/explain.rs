@@ -1,0 +1,290 @@
+//! The same questions in the same order as the sidecar asks them, answered from the policy alone.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::question::Question;
+use crate::model::denial::Misplaced;
+use crate::model::{Ambiguity, Denial, Destination, Risk, Scheme, ScopeName};
+use crate::policy::{Policy, RequestFacts, Scope, Service, Slot, Target, Unlisted, Verdict};
+
+/// What would happen, and why; also the JSON form.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Answer {
+    pub(super) method: String,
+    pub(super) scheme: &'static str,
+    pub(super) destination: String,
+    /// Without the query.
+    pub(super) path: String,
+    pub(super) allowed: bool,
+    /// The code of the refusal.
+    pub(super) code: Option<&'static str>,
+    /// A sentence.
+    pub(super) why: String,
+    /// By what it is allowed.
+    pub(super) by: Option<Way>,
+    /// What else allows it, in the order in which it is tried once the uses of the first are gone.
+    pub(super) also: Vec<String>,
+    /// The deny that stands against it.
+    pub(super) denied_by: Option<String>,
+    /// Scopes that would allow it.
+    pub(super) would: Vec<Way>,
+    /// What the nonce allows instead.
+    pub(super) instead: Vec<String>,
+}
+
+/// A scope and its rule that allow a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Way {
+    pub(super) service: String,
+    pub(super) scope: String,
+    pub(super) risk: Risk,
+    pub(super) rule: String,
+    pub(super) credential: String,
+    pub(super) max_uses: Option<u32>,
+    /// Who may have it.
+    pub(super) agents: Vec<String>,
+}
+
+impl Answer {
+    /// The request, without a verdict.
+    pub(super) fn of(method: &str, scheme: Scheme, destination: &Destination, path: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            scheme: scheme.as_str(),
+            destination: destination.authority(scheme),
+            path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+            allowed: false,
+            code: None,
+            why: String::new(),
+            by: None,
+            also: Vec::new(),
+            denied_by: None,
+            would: Vec::new(),
+            instead: Vec::new(),
+        }
+    }
+
+    /// Refused, since two parties could read it differently.
+    pub(super) fn ambiguous(self, ambiguity: Ambiguity) -> Self {
+        self.refused(&Denial::RequestAmbiguous(ambiguity), words(ambiguity))
+    }
+
+    fn refused(self, denial: &Denial, why: impl Into<String>) -> Self {
+        Self { code: Some(denial.code()), why: why.into(), ..self }
+    }
+}
+
+/// The code of [`Denial::OutOfScope`].
+const OUT_OF_SCOPE: &str = "out_of_scope";
+
+/// Answers it.
+pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
+    let answer = Answer::of(&question.method, question.scheme, &question.destination, question.target.path());
+    let here = policy.services_at(&question.destination);
+    if here.is_empty() {
+        return unlisted(policy, question, answer);
+    }
+    let asked = |service: &&Arc<Service>| question.service.as_ref().is_none_or(|name| service.name == *name);
+    let services: Vec<&Arc<Service>> = here.iter().filter(asked).collect();
+    if services.is_empty() {
+        let names: Vec<&str> = here.iter().map(|service| service.name.as_str()).collect();
+        let why = format!("the host is listed by {} and not by that service", names.join(", "));
+        return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), why);
+    }
+    let mut refusal: Option<Answer> = None;
+    for service in &services {
+        let case = Case { policy, question, service, target: judged(service, &question.target) };
+        let given = case.decide(answer.clone());
+        if given.allowed {
+            return given;
+        }
+        // As the sidecar does: being out of scope is the refusal that helps most.
+        if refusal.as_ref().is_none_or(|known| known.code != Some(OUT_OF_SCOPE) && given.code == Some(OUT_OF_SCOPE)) {
+            refusal = Some(given);
+        }
+    }
+    let mut refusal = refusal.unwrap_or(answer);
+    refusal.would = services
+        .iter()
+        .flat_map(|service| Case { policy, question, service, target: judged(service, &question.target) }.would())
+        .collect();
+    refusal
+}
+
+fn unlisted(policy: &Policy, question: &Question, answer: Answer) -> Answer {
+    let is_known = policy.lists_host(&question.destination.host);
+    match (question.scheme, policy.unlisted()) {
+        (Scheme::Http, _) if is_known => {
+            answer.refused(&Denial::CleartextForbidden, "the host is listed for TLS alone: use https://")
+        }
+        (Scheme::Https, Unlisted::Tunnel) if !is_known && question.destination.port == Scheme::Https.default_port() => {
+            let why = "no service lists the host: it is relayed unread, without a credential (egress.unlisted)";
+            Answer { allowed: true, why: why.to_owned(), ..answer }
+        }
+        (Scheme::Https, _) if is_known => {
+            answer.refused(&Denial::HostNotListed, "no service lists the host with this port")
+        }
+        (Scheme::Http | Scheme::Https, _) => answer.refused(&Denial::HostNotListed, "no service lists the host"),
+    }
+}
+
+/// Where a nonce is a query parameter, it is taken out before the rest is judged.
+fn judged(service: &Service, target: &Target) -> Target {
+    let parameter = |slot: &Slot| match slot {
+        Slot::Query(name) => target.take_query_parameter(name).ok().flatten(),
+        Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword | Slot::Header(_) => None,
+    };
+    let taken = service.slots.iter().find_map(parameter);
+    taken.map_or_else(|| target.clone(), |(_, place)| place.rest().clone())
+}
+
+/// One service, asked.
+struct Case<'a> {
+    policy: &'a Policy,
+    question: &'a Question,
+    service: &'a Service,
+    target: Target,
+}
+
+impl Case<'_> {
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &self.question.method,
+            websocket: self.question.websocket,
+            host: &self.question.destination.host,
+            target: &self.target,
+        }
+    }
+
+    fn decide(&self, answer: Answer) -> Answer {
+        if self.question.scheme == Scheme::Http && !self.service.cleartext {
+            let why = format!("service {} is not to be used in clear text: use https://", self.service.name);
+            return answer.refused(&Denial::CleartextForbidden, why);
+        }
+        let (held, grantable) = (self.held(), self.grantable());
+        if held.is_empty() {
+            // A nonce without any grant of the service has no business at its host.
+            return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), self.why_nothing());
+        }
+        if let Some(scope) = held.iter().find(|scope| !grantable.contains(scope)) {
+            let agent = self.question.agent.as_ref().map_or("", |agent| agent.as_str());
+            let why = format!("agent {agent} may not have {}:{scope}: such a nonce is never minted", self.service.name);
+            return Answer { code: Some("scope_not_grantable"), why, ..answer };
+        }
+        match self.policy.decide(&self.service.name, &held, &grantable, &self.facts()) {
+            Verdict::Allow { scope, rule, next } => Answer {
+                allowed: true,
+                why: format!("scope {} of service {} allows it", scope.name, self.service.name),
+                by: Some(self.way(scope, rule)),
+                also: next.iter().map(|other| other.scope.name.to_string()).collect(),
+                ..answer
+            },
+            Verdict::Ambiguous(ambiguity) => answer.ambiguous(ambiguity),
+            Verdict::Deny { allowed, required_scope } => {
+                let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
+                let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
+                let why = self.why(denied_by.is_some());
+                Answer { denied_by, instead: allowed, ..answer.refused(&denial, why) }
+            }
+        }
+    }
+
+    fn why(&self, is_denied: bool) -> String {
+        let service = &self.service.name;
+        match (is_denied, self.question.scopes.is_empty(), &self.question.agent) {
+            (true, ..) => format!("a deny of service {service} forbids it, whatever allows it"),
+            (false, true, Some(agent)) => {
+                format!("no scope of service {service} that agent {agent} may have allows it")
+            }
+            (false, true, None) => format!("no scope of service {service} allows it"),
+            (false, false, _) => format!("none of these scopes of service {service} allows it"),
+        }
+    }
+
+    fn why_nothing(&self) -> String {
+        let service = &self.service.name;
+        match (self.question.scopes.is_empty(), &self.question.agent) {
+            (true, Some(agent)) => format!("agent {agent} may have no scope of service {service}"),
+            (true, None) => format!("service {service} has no scopes"),
+            (false, _) => format!("service {service} has none of these scopes"),
+        }
+    }
+
+    /// What the nonce holds of this service.
+    fn held(&self) -> Vec<ScopeName> {
+        if self.question.scopes.is_empty() {
+            return self.grantable();
+        }
+        self.all().filter(|scope| self.question.scopes.contains(scope)).collect()
+    }
+
+    /// What it could hold at most.
+    fn grantable(&self) -> Vec<ScopeName> {
+        match &self.question.agent {
+            Some(agent) => self.policy.grantable(agent, &self.service.name).to_vec(),
+            None => self.all().collect(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = ScopeName> {
+        self.service.scopes.iter().map(|scope| scope.name.clone())
+    }
+
+    /// Scopes that would allow it by themselves.
+    fn would(&self) -> Vec<Way> {
+        if self.question.scheme == Scheme::Http && !self.service.cleartext {
+            return Vec::new();
+        }
+        let alone = |name: &ScopeName| match self.policy.decide(
+            &self.service.name,
+            std::slice::from_ref(name),
+            &[],
+            &self.facts(),
+        ) {
+            Verdict::Allow { scope, rule, .. } => Some(self.way(scope, rule)),
+            Verdict::Deny { .. } | Verdict::Ambiguous(_) => None,
+        };
+        let mut ways: Vec<Way> = self.all().filter_map(|scope| alone(&scope)).collect();
+        ways.sort_by_key(|way| way.risk);
+        ways
+    }
+
+    fn way(&self, scope: &Scope, rule: &str) -> Way {
+        let may = |agent: &&crate::policy::AgentRule| {
+            self.policy.grantable(&agent.name, &self.service.name).contains(&scope.name)
+        };
+        Way {
+            service: self.service.name.to_string(),
+            scope: scope.name.to_string(),
+            risk: scope.risk,
+            rule: rule.to_owned(),
+            credential: scope.credential.to_string(),
+            max_uses: scope.max_uses,
+            agents: self.policy.agent_rules().iter().filter(may).map(|agent| agent.name.to_string()).collect(),
+        }
+    }
+}
+
+fn words(ambiguity: Ambiguity) -> &'static str {
+    match ambiguity {
+        Ambiguity::DotSegment => "its path has a `.` or `..` segment",
+        Ambiguity::EmptySegment => "its path has an empty segment",
+        Ambiguity::EncodedSlash => "its path has an encoded slash or a backslash, and no rule says encoded_slash",
+        Ambiguity::PathParameter => "its path has a `;` parameter beside dots",
+        Ambiguity::PathBytes => "its path or query has bytes or escapes that are not valid there",
+        Ambiguity::DoubleEncoding => "its path is percent-encoded twice",
+        Ambiguity::MethodOverride => "a query parameter overrides its method",
+        Ambiguity::Query => "a query parameter that a rule looks at is repeated or cannot be decoded",
+        Ambiguity::Method => "its method is none that a request may have",
+        Ambiguity::TargetForm
+        | Ambiguity::Host
+        | Ambiguity::Framing
+        | Ambiguity::ConnectionOption
+        | Ambiguity::RepeatedHeader => "it is not in a form that can be judged",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+// openai for Node: a completion, whole or `streamed`; `refused` lists files.
+import OpenAI from "openai";
+import { EnvHttpProxyAgent, fetch } from "undici";
+
+const client = new OpenAI({
+  apiKey: process.env.API_KEY,
+  fetch,
+  fetchOptions: { dispatcher: new EnvHttpProxyAgent() },
+});
+const messages = [{ role: "user", content: "hello" }];
+if (process.argv[2] === "refused") {
+  console.log(await client.files.list());
+} else if (process.argv[2] === "streamed") {
+  for await (const event of await client.chat.completions.create({ model: "m", messages, stream: true })) {
+    process.stdout.write(event.choices[0].delta.content ?? "");
+  }
+} else {
+  console.log((await client.chat.completions.create({ model: "m", messages })).choices[0].message.content);
+}

@@ -1,0 +1,35 @@
+//! What must hold beside the tests.
+
+use crate::deny;
+use crate::workspace::{Workspace, succeeds};
+
+/// Runs every check, also after one has failed, and says which did not hold.
+pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
+    let mut failed = Vec::new();
+    let mut settle = |name: &'static str, holds: bool| {
+        if !holds {
+            failed.push(name);
+        }
+    };
+    settle("formatting", succeeds(workspace.cargo("fmt").args(["--all", "--check"]))?);
+    settle(
+        "lints",
+        succeeds(workspace.cargo("clippy").args(["--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?,
+    );
+    settle(
+        "documentation",
+        succeeds(
+            workspace
+                .cargo("doc")
+                .args(["--workspace", "--no-deps", "--document-private-items", "--quiet"])
+                .env("RUSTDOCFLAGS", "-Dwarnings"),
+        )?,
+    );
+    settle("dependencies", deny::run(workspace)?);
+    if failed.is_empty() {
+        eprintln!("check: formatting, lints, documentation and dependencies hold");
+    } else {
+        eprintln!("check: FAILED: {}", failed.join(", "));
+    }
+    Ok(failed.is_empty())
+}
