@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::SharedClock;
+use crate::model::Denial;
 
 mod chain;
 mod exchange;
@@ -171,6 +172,12 @@ pub struct State {
     pub records: u64,
     /// Records that were lost (closing records while the sink failed).
     pub lost: u64,
+}
+
+impl From<Unavailable> for Denial {
+    fn from(_: Unavailable) -> Self {
+        Self::AuditUnavailable
+    }
 }
 
 /// The audit of one process; clones share it. The writer ends with the last clone and the last exchange.

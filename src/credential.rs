@@ -22,7 +22,7 @@ use self::exec::{ExecSource, ExecSpec};
 use self::file::FileSource;
 use self::slot::{Label, Slot};
 use crate::clock::SharedClock;
-use crate::model::{Credential, CredentialName};
+use crate::model::{Credential, CredentialName, Denial};
 
 /// Most credentials that [`Credentials::probe`] tries at a time.
 const PROBES_MAX: usize = 16;
@@ -84,6 +84,12 @@ pub struct Versioned {
 pub struct Unavailable {
     /// When trying again makes sense, where that is known.
     pub retry_after: Option<Duration>,
+}
+
+impl From<Unavailable> for Denial {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::CredentialUnavailable { retry_after: unavailable.retry_after }
+    }
 }
 
 /// How one credential is doing, without a word of its value.

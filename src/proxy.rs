@@ -29,9 +29,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{Audit, Exchange, Recorded};
+use crate::audit::{Audit, Exchange};
 use crate::authority::Authority;
-use crate::credential::{Credentials, Versioned};
+use crate::credential::Credentials;
 use crate::lease::Lookup;
 use crate::metrics::Metrics;
 use crate::model::Denial;
@@ -184,24 +184,26 @@ impl Proxy {
     ) -> Result<Cleaned, Refused> {
         let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
         let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
-        let story = permit.story(); // what a later refusal may say
-        let recorded = exchange.record(permit).await.map_err(|_| story.refused(Denial::AuditUnavailable))?;
-        let credential = self.fetch(&recorded).await.map_err(|denial| story.refused(denial))?;
-        exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
-        let (armed, search) =
-            inject(session, &self.searches, recorded, credential.as_deref()).map_err(|denial| story.refused(denial))?;
-        let answer = relay(&self.upstream, &self.limits, armed, meter).await.map_err(|denial| story.refused(denial))?;
-        scrub(answer, &search).map_err(|denial| story.refused(denial)) // streams, never buffers
+        let story = permit.story(); // what a refusal from here on may say
+        self.fulfil(session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
     }
 
-    /// The credential that a recorded permit names; none for an anonymous one.
-    async fn fetch(&self, recorded: &Recorded<Permit>) -> Result<Option<Arc<Versioned>>, Denial> {
-        match recorded.credential() {
-            None => Ok(None),
-            Some(name) => match self.credentials.fetch(name).await {
-                Ok(versioned) => Ok(Some(versioned)),
-                Err(unavailable) => Err(Denial::CredentialUnavailable { retry_after: unavailable.retry_after }),
-            },
-        }
+    /// From a permit to a clean answer.
+    async fn fulfil(
+        &self,
+        session: &Session,
+        permit: Permit,
+        exchange: &mut Exchange,
+        meter: &Meter,
+    ) -> Result<Cleaned, Denial> {
+        let recorded = exchange.record(permit).await?; // on record before any secret moves
+        let credential = match recorded.credential() {
+            Some(name) => Some(self.credentials.fetch(name).await?),
+            None => None, // an anonymous request carries none
+        };
+        exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
+        let (armed, search) = inject(session, &self.searches, recorded, credential.as_deref())?; // the lease still lives
+        let answer = relay(&self.upstream, &self.limits, armed, meter).await?;
+        scrub(answer, &search) // streams, never buffers
     }
 }

@@ -13,7 +13,7 @@ use crate::process::{self, Asked, Signals};
 use crate::{config, telemetry};
 
 /// Runs the sidecar until a signal ends it.
-pub fn run(arguments: Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     telemetry::guard_panics();
     let problems = process::harden();
     arguments.check()?;
@@ -32,7 +32,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async {
         let mut signals = process::Signals::listen().map_err(Failure::other)?;
-        let sidecar = Sidecar::start(&arguments, loaded, secrets).await?;
+        let sidecar = Sidecar::start(arguments, loaded, secrets).await?;
         sidecar.announce(arguments.ready_file.as_deref())?;
         while signals.next().await == Asked::Reopen {
             sidecar.reopen_audit();

@@ -89,7 +89,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
     if let Err(denial) = scene.identify(&lease, &mut facts) {
         return Err(Refused::new(denial, facts).at(&presented.services));
     }
-    scene.decide(lease, presented, facts)
+    scene.decide(&lease, presented, facts)
 }
 
 /// Everything that a decision looks at and nothing that it changes.
@@ -170,17 +170,17 @@ impl Scene<'_> {
         }
     }
 
-    fn decide(&self, lease: Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
+    fn decide(&self, lease: &Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
         let services: Vec<Arc<Service>> =
-            presented.services.iter().filter(|service| holds(&lease, service)).cloned().collect();
+            presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
         let Some(first) = services.first() else {
-            self.on_misplaced(&lease);
+            self.on_misplaced(lease);
             return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
         };
         facts.service = Some(first.name.clone());
         let mut refusal = None;
         for service in &services {
-            match self.try_service(service, &lease, &presented, &mut facts) {
+            match self.try_service(service, lease, &presented, &mut facts) {
                 Ok(licence) => return Ok(Permit { presented, service: service.clone(), licence, facts }),
                 Err(denial) => refusal = Some(worse(refusal, denial)),
             }
@@ -210,7 +210,7 @@ impl Scene<'_> {
             host: &self.session.destination.host,
             target: &presented.target,
         };
-        let grantable = self.policy.grantable(&terms.agent, &service.name);
+        let grantable = self.policy.grantable(terms.agent, &service.name);
         let allowing = match self.policy.decide(&service.name, &scopes, grantable, &request) {
             Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
