@@ -3,4 +3,5 @@
 mod journey;
 mod pod;
 mod promises;
+mod readme;
 mod support;
