@@ -2,6 +2,7 @@
 
 mod audit;
 mod ca;
+mod demo;
 mod env;
 mod failure;
 mod health;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Play it all through: a sidecar, an agent and three imitated APIs, on this machine alone.
+    Demo(demo::Arguments),
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
     /// Mint, list, show and revoke nonces over the control socket.
@@ -69,6 +72,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Nonce(arguments) => nonce::run(arguments),
         Command::Env(arguments) => env::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),

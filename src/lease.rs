@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, IdentityRule, MinterName, NonceId, ScopeName, ServiceName, TaskName};
+use crate::model::{AgentName, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
@@ -98,15 +98,6 @@ pub struct NewLease {
     pub reason: Option<String>,
     /// Labels, as the minter said.
     pub labels: BTreeMap<String, String>,
-}
-
-/// One service of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LeaseGrant {
-    /// The service.
-    pub service: ServiceName,
-    /// Its scopes and the uses each has (`None`: no limit of its own).
-    pub scopes: Vec<(ScopeName, Option<u32>)>,
 }
 
 /// Why a lease is over.

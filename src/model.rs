@@ -16,7 +16,7 @@ pub mod time;
 pub use agent::{Identity, IdentityRule};
 pub use denial::{Ambiguity, Denial, Fault};
 pub use destination::{Destination, Host, Scheme};
-pub use grant::Grant;
+pub use grant::{Grant, LeaseGrant};
 pub use name::{AgentName, CredentialName, MinterName, ScopeName, ServiceName, TaskName};
 pub use nonce::{Nonce, NonceHash, NonceId};
 pub use scope::Risk;

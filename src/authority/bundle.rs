@@ -67,8 +67,8 @@ pub(super) fn publish(path: &Path, own: &str, bundle: &str) -> Result<(), Author
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Authority, Home};
     use super::*;
+    use crate::authority::{Authority, Home};
     use crate::clock::ManualClock;
     use rustls::pki_types::pem::PemObject;
     use std::fs;

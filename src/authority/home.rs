@@ -118,8 +118,8 @@ fn read_certificate(directory: &Directory, found: &Found) -> Result<CertificateD
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Authority, Home};
     use super::*;
+    use crate::authority::{Authority, Home, PublicPart};
     use crate::clock::{Clock, ManualClock};
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -283,5 +283,25 @@ mod tests {
         let error = Authority::open(&home, ManualClock::new()).unwrap_err();
         assert!(matches!(error, AuthorityError::File { .. }));
         assert!(error.to_string().contains("ca"), "{error}");
+    }
+
+    #[test]
+    fn the_public_part_is_read_without_the_key_and_whatever_its_times() {
+        let place = Place::new();
+        assert!(PublicPart::read(&place.path()).unwrap().is_none());
+        assert!(!place.path().exists(), "reading makes nothing");
+        let clock = ManualClock::new();
+        let authority = Authority::open(&Home::Directory(place.path()), clock.clone()).unwrap();
+        fs::remove_file(place.file(KEY_FILE)).unwrap();
+        clock.advance(DAY * 400);
+        let public = PublicPart::read(&place.path()).unwrap().unwrap();
+        assert_eq!(public.certificate_pem(), authority.certificate_pem());
+        assert_eq!(public.describe().fingerprint_sha256, authority.describe().fingerprint_sha256);
+        assert!(public.describe().not_before < public.describe().not_after);
+        fs::write(place.file(CERTIFICATE_FILE), "no certificate").unwrap();
+        assert!(matches!(PublicPart::read(&place.path()), Err(AuthorityError::Malformed { .. })));
+        fs::remove_file(place.file(CERTIFICATE_FILE)).unwrap();
+        symlink("elsewhere", place.file(CERTIFICATE_FILE)).unwrap();
+        assert!(matches!(PublicPart::read(&place.path()), Err(AuthorityError::NotAFile { .. })));
     }
 }

@@ -177,8 +177,8 @@ impl Mint {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Authority, Home, LeafRefused};
     use super::*;
+    use crate::authority::{Authority, Home, LeafRefused};
     use crate::clock::{Clock, ManualClock};
 
     const SECOND: Duration = Duration::from_secs(1);

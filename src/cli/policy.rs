@@ -73,8 +73,7 @@ struct Explain {
     /// GET, POST, …; WEBSOCKET for an upgrade.
     #[arg(value_name = "METHOD")]
     method: String,
-    /// https://HOST[:PORT]/PATH[?QUERY]
-    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    #[arg(help = "https://HOST[:PORT]/PATH[?QUERY]", value_name = "URL", value_hint = ValueHint::Url)]
     url: String,
     /// For a nonce of this agent.
     #[arg(long)]

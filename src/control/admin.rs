@@ -153,7 +153,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(super::super::serve::run(listener, Arc::new(admin(None)), LIMITS, shutdown.clone()));
+        let serving =
+            tokio::spawn(crate::control::serve::run(listener, Arc::new(admin(None)), LIMITS, shutdown.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut seen = Vec::new();
@@ -173,7 +174,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        tokio::spawn(super::super::serve::run(listener, Arc::new(admin(None)), LIMITS, shutdown.clone()));
+        tokio::spawn(crate::control::serve::run(listener, Arc::new(admin(None)), LIMITS, shutdown.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n").await.unwrap();
         let mut seen = String::new();

@@ -254,8 +254,8 @@ fn no_nonce(text: &str) -> Result<(), String> {
 mod tests {
     use std::path::Path;
 
-    use super::super::types::{GrantAsked, Mistake, NewNonce, ScopeList, TtlAsked};
     use super::*;
+    use crate::control::types::{GrantAsked, Mistake, NewNonce, ScopeList, TtlAsked};
 
     fn parse(text: &str) -> Result<MintAsked, Refusal> {
         mint(&Json::parse(text.as_bytes()).unwrap())

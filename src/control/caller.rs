@@ -81,8 +81,8 @@ fn self_minter() -> MinterRule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, agent};
     use super::*;
+    use crate::control::fixture::{self, agent};
 
     const OWN: u32 = 1000;
 

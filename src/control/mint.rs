@@ -178,7 +178,7 @@ fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -
         policy_digest: Some(control.parts.policy.digest().clone()),
         ..DecisionFacts::default()
     };
-    let scopes = |grant: &crate::lease::LeaseGrant| {
+    let scopes = |grant: &crate::model::LeaseGrant| {
         let service = grant.service.clone();
         grant.scopes.iter().map(move |(scope, _)| format!("{service}:{scope}")).collect::<Vec<_>>()
     };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::CredentialHealth;
 use super::caller::Caller;
 use super::types::{GrantGiven, LeaseView, Minted, MinterView, PlainNonce, ScopeView, ServiceView};
-use crate::lease::{Lease, LeaseGrant};
-use crate::model::{AgentName, Nonce, Now};
+use crate::lease::Lease;
+use crate::model::{AgentName, LeaseGrant, Nonce, Now};
 use crate::policy::{HostPattern, MinterRule, Permission, Policy, Scope, Service};
 
 /// The port that is not written out.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LeaseGrant, NewLease};
-use crate::model::{AgentName, IdentityRule, MinterName, TaskName};
+use super::NewLease;
+use crate::model::{AgentName, IdentityRule, LeaseGrant, MinterName, TaskName};
 
 /// Distinct terms that are remembered for sharing; beyond that they are forgotten together and collected anew.
 const SHARED_MAX: usize = 1024;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::model::{Nonce, Now};
+use crate::model::{Nonce, Now, ScopeName, ServiceName};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -11,3 +11,12 @@ pub struct Grant {
     /// Its scopes, as the policy names them.
     pub scopes: Vec<ScopeName>,
 }
+
+/// One service of a lease: what the policy gave of a [`Grant`], with the uses that it allows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseGrant {
+    /// The service.
+    pub service: ServiceName,
+    /// Its scopes and the uses each has (`None`: no limit of its own).
+    pub scopes: Vec<(ScopeName, Option<u32>)>,
+}

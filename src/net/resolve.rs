@@ -114,7 +114,7 @@ pub(super) mod tests {
     use std::io::Write;
 
     /// A resolver with a hosts file of its own.
-    pub(in super::super) fn with(text: &str) -> (tempfile::NamedTempFile, Resolver) {
+    pub(in crate::net) fn with(text: &str) -> (tempfile::NamedTempFile, Resolver) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let resolver = Resolver::with_hosts(file.path().to_owned());

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::service::Scope;
 use super::{AgentRule, Ceiling, Policy};
-use crate::lease::LeaseGrant;
-use crate::model::{AgentName, Grant, IdentityRule, Risk, ScopeName, ServiceName};
+use crate::model::{AgentName, Grant, IdentityRule, LeaseGrant, Risk, ScopeName, ServiceName};
 
 /// What a minter asks for.
 #[derive(Debug, Clone)]

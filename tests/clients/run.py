@@ -157,6 +157,9 @@ def check_sidecar(on: Stage, tally: Tally) -> None:
     code = on.sidecar.stop()
     tally.settle("the sidecar ends well", [] if code == 0 else [f"exit code {code}"])
     tally.settle("the audit verifies", [] if on.sidecar.audit_is_sound() else ["valetkey audit verify says no"])
+    edited = on.directory / "edited.jsonl"
+    edited.write_bytes(on.sidecar.written()["audit.jsonl"].replace(b"slack", b"slick", 1))
+    tally.settle("control: an edited audit is noticed", ["it verifies"] if on.sidecar.audit_is_sound(edited) else [])
     found = []
     for name, data in on.sidecar.written().items():
         if any(leaks.find(key, data) for key in on.keys.values()):

@@ -61,9 +61,9 @@ class Sidecar:
         done = subprocess.run(command, capture_output=True, timeout=END_SECONDS_MAX, check=True)
         return {str(name): str(value) for name, value in json.loads(done.stdout).items()}
 
-    def audit_is_sound(self) -> bool:
-        """What `valetkey audit verify` says."""
-        command = [str(self.binary), "audit", "verify", str(self.directory / "audit.jsonl")]
+    def audit_is_sound(self, audit: Path | None = None) -> bool:
+        """What `valetkey audit verify` says, of its own audit where no other is named."""
+        command = [str(self.binary), "audit", "verify", str(audit or self.directory / "audit.jsonl")]
         return subprocess.run(command, capture_output=True, timeout=END_SECONDS_MAX, check=False).returncode == 0
 
     def written(self) -> dict[str, bytes]:

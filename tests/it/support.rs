@@ -2,14 +2,18 @@
 
 pub mod agent;
 pub mod authority;
+pub mod builder;
 pub mod leak;
 pub mod orchestrator;
 pub mod policies;
 pub mod sidecar;
 pub mod stage;
+pub mod stranger;
 pub mod upstream;
+pub mod wire;
 
 pub use agent::Agent;
+pub use builder::Builder;
 pub use orchestrator::Orchestrator;
 pub use sidecar::TestSidecar;
 pub use stage::Stage;

@@ -106,3 +106,29 @@ fn same(wanted: &Path, installed: &Path) -> anyhow::Result<bool> {
     let wanted = std::fs::read(wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
     Ok(std::fs::read(installed).is_ok_and(|installed| installed == wanted))
 }
+
+#[cfg(test)]
+mod tests {
+    const REQUIREMENTS: &str = include_str!("../../tests/clients/requirements.txt");
+    const NODE_LOCK: &str = include_str!("../../tests/clients/node/package-lock.json");
+
+    #[test]
+    fn every_python_package_has_one_exact_version() {
+        let lines = REQUIREMENTS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for line in lines {
+            let (name, version) = line.split_once("==").unwrap_or_else(|| panic!("{line} names no exact version"));
+            assert!(!name.is_empty() && version.starts_with(|letter: char| letter.is_ascii_digit()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_node_lock_names_hashes_and_no_registry() {
+        let lock: serde_json::Value = serde_json::from_str(NODE_LOCK).expect("JSON");
+        let packages = lock["packages"].as_object().expect("packages");
+        assert!(packages.len() > 1);
+        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+            assert!(package["integrity"].is_string(), "{name} has no hash");
+            assert!(package.get("resolved").is_none(), "{name} names a registry; .npmrc should have kept it out");
+        }
+    }
+}

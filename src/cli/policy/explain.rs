@@ -76,6 +76,9 @@ impl Answer {
     }
 }
 
+/// The code of [`Denial::OutOfScope`].
+const OUT_OF_SCOPE: &str = "out_of_scope";
+
 /// Answers it.
 pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
     let answer = Answer::of(&question.method, question.scheme, &question.destination, question.target.path());
@@ -90,17 +93,19 @@ pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
         let why = format!("the host is listed by {} and not by that service", names.join(", "));
         return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), why);
     }
-    let mut first_refusal = None;
+    let mut refusal: Option<Answer> = None;
     for service in &services {
         let case = Case { policy, question, service, target: judged(service, &question.target) };
-        match case.decide(answer.clone()) {
-            allowed if allowed.allowed => return allowed,
-            refused => {
-                first_refusal.get_or_insert(refused);
-            }
+        let given = case.decide(answer.clone());
+        if given.allowed {
+            return given;
+        }
+        // As the sidecar does: being out of scope is the refusal that helps most.
+        if refusal.as_ref().is_none_or(|known| known.code != Some(OUT_OF_SCOPE) && given.code == Some(OUT_OF_SCOPE)) {
+            refusal = Some(given);
         }
     }
-    let mut refusal = first_refusal.unwrap_or(answer);
+    let mut refusal = refusal.unwrap_or(answer);
     refusal.would = services
         .iter()
         .flat_map(|service| Case { policy, question, service, target: judged(service, &question.target) }.would())
@@ -159,6 +164,10 @@ impl Case<'_> {
             return answer.refused(&Denial::CleartextForbidden, why);
         }
         let (held, grantable) = (self.held(), self.grantable());
+        if held.is_empty() {
+            // A nonce without any grant of the service has no business at its host.
+            return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), self.why_nothing());
+        }
         if let Some(scope) = held.iter().find(|scope| !grantable.contains(scope)) {
             let agent = self.question.agent.as_ref().map_or("", |agent| agent.as_str());
             let why = format!("agent {agent} may not have {}:{scope}: such a nonce is never minted", self.service.name);
@@ -176,20 +185,30 @@ impl Case<'_> {
             Verdict::Deny { allowed, required_scope } => {
                 let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
                 let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
-                let why = self.why(denied_by.is_some(), &held);
+                let why = self.why(denied_by.is_some());
                 Answer { denied_by, instead: allowed, ..answer.refused(&denial, why) }
             }
         }
     }
 
-    fn why(&self, is_denied: bool, held: &[ScopeName]) -> String {
+    fn why(&self, is_denied: bool) -> String {
         let service = &self.service.name;
-        match (is_denied, held.is_empty(), self.question.scopes.is_empty(), &self.question.agent) {
+        match (is_denied, self.question.scopes.is_empty(), &self.question.agent) {
             (true, ..) => format!("a deny of service {service} forbids it, whatever allows it"),
-            (_, true, true, Some(agent)) => format!("agent {agent} may have no scope of service {service}"),
-            (_, _, true, Some(agent)) => format!("no scope of service {service} that agent {agent} may have allows it"),
-            (_, _, true, None) => format!("no scope of service {service} allows it"),
-            (_, _, false, _) => format!("none of these scopes of service {service} allows it"),
+            (false, true, Some(agent)) => {
+                format!("no scope of service {service} that agent {agent} may have allows it")
+            }
+            (false, true, None) => format!("no scope of service {service} allows it"),
+            (false, false, _) => format!("none of these scopes of service {service} allows it"),
+        }
+    }
+
+    fn why_nothing(&self) -> String {
+        let service = &self.service.name;
+        match (self.question.scopes.is_empty(), &self.question.agent) {
+            (true, Some(agent)) => format!("agent {agent} may have no scope of service {service}"),
+            (true, None) => format!("service {service} has no scopes"),
+            (false, _) => format!("service {service} has none of these scopes"),
         }
     }
 

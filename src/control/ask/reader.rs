@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::super::json::Json;
-use super::super::refusal::Refusal;
-use super::super::types::Mistake;
+use crate::control::json::Json;
+use crate::control::refusal::Refusal;
+use crate::control::types::Mistake;
 
 /// Mistakes that are reported at most.
 pub(super) const MISTAKES_MAX: usize = 32;

@@ -18,8 +18,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::wire::read_answers;
+
 /// Longest that a test waits for one answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An agent behind a sidecar.
 #[derive(Clone)]
@@ -103,11 +105,11 @@ impl Agent {
         stream
     }
 
-    /// Sends bytes to the proxy's port and reads until it closes (or `PATIENCE`).
+    /// Sends bytes to the proxy's port and reads one whole answer, or until it closes.
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = self.tcp().await;
         stream.write_all(bytes).await.expect("writable");
-        read_all(&mut stream).await
+        read_answers(&mut stream, 1, PATIENCE).await
     }
 
     /// CONNECT; the head of the answer and the socket.
@@ -191,11 +193,16 @@ impl Agent {
         self.send(get(host, path, nonce)).await
     }
 
-    /// Raw bytes inside a tunnel; everything that comes back until the end (or `PATIENCE`).
+    /// Raw bytes inside a tunnel; one whole answer, or everything until it closes.
     pub async fn raw_inside(&self, host: &str, bytes: &[u8]) -> String {
+        self.pipelined(host, bytes, 1).await
+    }
+
+    /// Raw bytes inside a tunnel; so many whole answers, or everything until it closes.
+    pub async fn pipelined(&self, host: &str, bytes: &[u8], wanted: usize) -> String {
         let mut stream = self.tls_tunnel(host, host, &[b"http/1.1"]).await.expect("TLS");
         stream.write_all(bytes).await.expect("writable");
-        read_all(&mut stream).await
+        read_answers(&mut stream, wanted, PATIENCE).await
     }
 }
 
@@ -244,19 +251,4 @@ pub async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
     Ok(Reply { status: head.status, version: head.version, reason, headers: head.headers, trailers, body })
-}
-
-async fn read_all<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> String {
-    let mut all = Vec::new();
-    let mut chunk = [0; 4096];
-    let reading = async {
-        while let Ok(count) = stream.read(&mut chunk).await {
-            if count == 0 {
-                break;
-            }
-            all.extend_from_slice(&chunk[..count]);
-        }
-    };
-    let _ = tokio::time::timeout(PATIENCE, reading).await;
-    String::from_utf8_lossy(&all).into_owned()
 }

@@ -1,6 +1,6 @@
 //! The usual scene: one API, one sidecar.
 
-use super::{FakeUpstream, TestSidecar, canary, policies, sidecar};
+use super::{Builder, FakeUpstream, TestSidecar, canary, policies};
 
 /// A sidecar before one API at `api.test`.
 pub struct Stage {
@@ -16,11 +16,20 @@ impl Stage {
     }
 
     /// With an upstream of one's own, and more flags.
-    pub async fn with(upstream: FakeUpstream, edit: impl FnOnce(sidecar::Builder) -> sidecar::Builder) -> Self {
+    pub async fn with(upstream: FakeUpstream, edit: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::of(policies::ONE_API, upstream, edit).await
+    }
+
+    /// With a policy of one's own, over the usual upstream.
+    pub async fn of_policy(policy: &str) -> Self {
+        Self::of(policy, FakeUpstream::start(&["api.test"]).await, |builder| builder).await
+    }
+
+    /// With a policy and an upstream of one's own, and more flags.
+    pub async fn of(policy: &str, upstream: FakeUpstream, edit: impl FnOnce(Builder) -> Builder) -> Self {
         let secret = canary();
-        let builder = TestSidecar::with_policy(policies::ONE_API)
-            .upstream(&["api.test"], "api", &upstream)
-            .environment("API_KEY", &secret);
+        let builder =
+            TestSidecar::with_policy(policy).upstream(&["api.test"], "api", &upstream).environment("API_KEY", &secret);
         let sidecar = edit(builder).start().await;
         Self { secret, upstream, sidecar }
     }

@@ -1,24 +1,25 @@
 //! A TLS server that plays an API: it records what it received, and answers as the path asks.
 
+mod answers;
+
 use std::convert::Infallible;
-use std::io::Write as _;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+pub use answers::{Body, PIECE, gzip};
 
 use super::authority::TestAuthority;
 
@@ -33,9 +34,27 @@ pub struct Seen {
     pub authority: Option<String>,
     pub headers: HeaderMap,
     pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Seen {
+    /// From the bytes of an HTTP/1.1 head.
+    fn of_head(connection: u64, head: &str) -> Self {
+        let mut words = head.split(' ').map(str::to_owned);
+        let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let fields = fields.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+        Self {
+            connection,
+            version: Version::HTTP_11,
+            method: words.next().unwrap_or_default(),
+            target: words.next().unwrap_or_default(),
+            authority: None,
+            headers: fields.collect::<Vec<(http::HeaderName, http::HeaderValue)>>().into_iter().collect(),
+            body: Bytes::new(),
+            trailers: None,
+        }
+    }
+
     /// A header's value as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
@@ -57,8 +76,6 @@ impl Drop for FakeUpstream {
     }
 }
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-
 impl FakeUpstream {
     /// HTTP/2 and HTTP/1.1 for these names.
     pub async fn start(names: &[&str]) -> Self {
@@ -74,54 +91,91 @@ impl FakeUpstream {
 
     /// With a TLS configuration of its own.
     pub async fn start_tls(authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
-        let (listener, address) = listen().await;
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let connections = Arc::new(AtomicU64::new(0));
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let task = tokio::spawn({
-            let (seen, connections) = (seen.clone(), connections.clone());
+        Self::accept(authority, move |stream, number, seen| {
+            let acceptor = acceptor.clone();
             async move {
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else { return };
-                    let _ = stream.set_nodelay(true);
-                    let number = connections.fetch_add(1, Ordering::SeqCst) + 1;
-                    let (acceptor, seen) = (acceptor.clone(), seen.clone());
-                    tokio::spawn(async move {
-                        if let Ok(stream) = acceptor.accept(stream).await {
-                            serve(stream, number, seen).await;
-                        }
-                    });
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    serve(stream, is_h2, number, seen).await;
                 }
             }
-        });
-        Self { address, authority, seen, connections, task }
+        })
+        .await
+    }
+
+    /// HTTP/1.1 in clear text.
+    pub async fn plain() -> Self {
+        Self::accept(TestAuthority::new(), |stream, number, seen| serve(stream, false, number, seen)).await
+    }
+
+    /// A server that accepts and says nothing.
+    pub async fn deaf() -> Self {
+        Self::accept(TestAuthority::new(), |stream, _, _| async move {
+            std::future::pending::<()>().await;
+            drop(stream);
+        })
+        .await
     }
 
     /// A server that speaks bytes: each connection's first request head is read, then `answer` is written and the
     /// connection closed.
     pub async fn raw(names: &[&str], answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::speaking(names, 1, answer).await
+    }
+
+    /// As [`FakeUpstream::raw`], but each connection goes on with the next head.
+    pub async fn raw_kept(names: &[&str], answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::speaking(names, usize::MAX, answer).await
+    }
+
+    async fn speaking(names: &[&str], heads: usize, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
-        let (listener, address) = listen().await;
-        let connections = Arc::new(AtomicU64::new(0));
         let answer = Arc::new(answer);
-        let task = tokio::spawn({
-            let connections = connections.clone();
+        Self::accept(authority, move |stream, number, seen| {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
             async move {
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else { return };
-                    connections.fetch_add(1, Ordering::SeqCst);
-                    let (acceptor, answer) = (acceptor.clone(), answer.clone());
-                    tokio::spawn(async move {
-                        let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                        let head = read_head(&mut stream).await;
-                        let _ = stream.write_all(&answer(&head)).await;
-                        let _ = stream.shutdown().await;
-                    });
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                for _ in 0..heads {
+                    let head = read_head(&mut stream).await;
+                    if head.is_empty() {
+                        return;
+                    }
+                    seen.lock().expect("not poisoned").push(Seen::of_head(number, &head));
+                    if stream.write_all(&answer(&head)).await.is_err() {
+                        return;
+                    }
+                    let _ = stream.flush().await;
+                }
+                let _ = stream.shutdown().await;
+            }
+        })
+        .await
+    }
+
+    async fn accept<F, S>(authority: Arc<TestAuthority>, serve: S) -> Self
+    where
+        S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn({
+            let (seen, connections) = (seen.clone(), connections.clone());
+            async move {
+                // Connections end with the upstream.
+                let mut open = tokio::task::JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let _ = stream.set_nodelay(true);
+                    let number = connections.fetch_add(1, Ordering::SeqCst) + 1;
+                    open.spawn(serve(stream, number, seen.clone()));
                 }
             }
         });
-        Self { address, authority, seen: Arc::default(), connections, task }
+        Self { address, authority, seen, connections, task }
     }
 
     /// Everything that arrived so far.
@@ -142,12 +196,6 @@ impl FakeUpstream {
     }
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    (listener, address)
-}
-
 async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -160,8 +208,10 @@ async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-async fn serve(stream: TlsStream<TcpStream>, number: u64, seen: Arc<Mutex<Vec<Seen>>>) {
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+async fn serve<S>(stream: S, is_h2: bool, number: u64, seen: Arc<Mutex<Vec<Seen>>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let io = TokioIo::new(stream);
     let service = service_fn(move |request| {
         let seen = seen.clone();
@@ -187,6 +237,7 @@ async fn answer(request: Request<Incoming>, connection: u64, seen: &Mutex<Vec<Se
         authority: head.uri.authority().map(ToString::to_string),
         headers: head.headers.clone(),
         body: Bytes::new(),
+        trailers: None,
     };
     let at = {
         let mut seen = seen.lock().expect("not poisoned");
@@ -194,152 +245,28 @@ async fn answer(request: Request<Incoming>, connection: u64, seen: &Mutex<Vec<Se
         seen.len() - 1
     };
     if path == "/early" {
-        return text(StatusCode::PAYLOAD_TOO_LARGE, "too much");
+        return answers::text(StatusCode::PAYLOAD_TOO_LARGE, "too much");
     }
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    seen.lock().expect("not poisoned")[at].body = body.clone();
-    let auth = credential(&head.headers, &target);
-    respond(&path, &target, &head.headers, &auth, body).await
-}
-
-/// Whatever looks like the credential in a request.
-fn credential(headers: &HeaderMap, target: &str) -> String {
-    let field = ["authorization", "x-api-key"].iter().find_map(|name| headers.get(*name));
-    field.map_or_else(|| target.to_owned(), |value| value.to_str().expect("text").to_owned())
-}
-
-async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, body: Bytes) -> Response<Body> {
-    let secret = auth.rsplit(' ').next().unwrap_or_default().to_owned();
-    match path {
-        "/echo" => {
-            let headers: serde_json::Map<_, _> = headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
-                .collect();
-            let json =
-                serde_json::json!({ "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) });
-            let mut response = text(StatusCode::OK, &json.to_string());
-            response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
-            response
-        }
-        "/header" => {
-            let mut response = text(StatusCode::OK, "see the headers");
-            response.headers_mut().insert("x-echo", HeaderValue::from_str(auth).expect("a value"));
-            response.headers_mut().insert("etag", HeaderValue::from_str(&format!("\"{secret}\"")).expect("a value"));
-            response
-                .headers_mut()
-                .insert("set-cookie", HeaderValue::from_str(&format!("a={secret}")).expect("a value"));
-            response
-        }
-        "/reason" => {
-            let mut response = text(StatusCode::BAD_REQUEST, "see the reason");
-            if let Ok(reason) = hyper::ext::ReasonPhrase::try_from(format!("Bad {secret}")) {
-                response.extensions_mut().insert(reason);
-            }
-            response
-        }
-        "/gzip" => encoded(gzip(format!("before {auth} after").as_bytes()), "gzip"),
-        "/deflate" => encoded(b"not really deflate".to_vec(), "deflate"),
-        "/unknown-encoding" => encoded(secret.clone().into_bytes(), "x-secret"),
-        "/partial" => {
-            let mut response = text(StatusCode::PARTIAL_CONTENT, &secret[..secret.len() / 2]);
-            response.headers_mut().insert("content-range", HeaderValue::from_static("bytes 0-3/40"));
-            response
-        }
-        "/split" => frames(secret.bytes().map(|byte| Bytes::copy_from_slice(&[byte])).collect(), Duration::ZERO, None),
-        "/trailers" => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert("x-checksum", HeaderValue::from_str(&secret).expect("a value"));
-            trailers.insert("x-plain", HeaderValue::from_static("kept"));
-            let mut response = frames(vec![Bytes::from_static(b"body")], Duration::ZERO, Some(trailers));
-            response.headers_mut().insert("trailer", HeaderValue::from_static("x-checksum, x-plain"));
-            response
-        }
-        "/sse" => {
-            let events = (0..5).map(|n| Bytes::from(format!("data: event {n}\n\n"))).collect();
-            let mut response = frames(events, Duration::from_millis(100), None);
-            response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
-            response
-        }
-        "/endless" => {
-            let mut response =
-                frames(vec![Bytes::from_static(b"data: tick\n\n"); 6000], Duration::from_millis(10), None);
-            response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
-            response
-        }
-        "/stall" => {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
-            text(StatusCode::OK, "late")
-        }
-        "/break" => {
-            let stream = futures_util::stream::unfold(0, |step| async move {
-                tokio::time::sleep(Duration::from_millis(step * 100)).await;
-                match step {
-                    0 => Some((Ok(Frame::data(Bytes::from_static(b"half"))), 1)),
-                    1 => Some((Err(broken()), 2)),
-                    _ => None,
-                }
-            });
-            Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
-        }
-        "/redirect" => {
-            let mut response = text(StatusCode::FOUND, "");
-            response.headers_mut().insert("location", HeaderValue::from_static("https://other.test/x"));
-            response
-        }
-        "/401" => text(StatusCode::UNAUTHORIZED, "the upstream's own 401"),
-        "/204" => Response::builder().status(204).body(empty()).expect("a response"),
-        "/alt-svc" => {
-            let mut response = text(StatusCode::OK, "ok");
-            response.headers_mut().insert("alt-svc", HeaderValue::from_static("h3=\":443\""));
-            response
-        }
-        _ => text(StatusCode::OK, "ok"),
+    if path == "/sink" {
+        return answers::text(StatusCode::OK, &count(body).await.to_string());
     }
+    let (trailers, body) = match body.collect().await {
+        Ok(whole) => (whole.trailers().cloned(), whole.to_bytes()),
+        Err(_) => (None, Bytes::new()),
+    };
+    {
+        let mut seen = seen.lock().expect("not poisoned");
+        (seen[at].body, seen[at].trailers) = (body.clone(), trailers);
+    }
+    let auth = answers::credential(&head.headers, &target);
+    answers::respond(&path, &target, &head.headers, &auth, body).await
 }
 
-fn broken() -> std::io::Error {
-    std::io::ErrorKind::ConnectionReset.into()
-}
-
-fn text(status: StatusCode, body: &str) -> Response<Body> {
-    let body = Full::new(Bytes::copy_from_slice(body.as_bytes())).map_err(|never| match never {});
-    Response::builder().status(status).body(BodyExt::boxed_unsync(body)).expect("a response")
-}
-
-fn empty() -> Body {
-    BodyExt::boxed_unsync(Full::default().map_err(|never| match never {}))
-}
-
-fn encoded(body: Vec<u8>, encoding: &'static str) -> Response<Body> {
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
-    let mut response = Response::new(BodyExt::boxed_unsync(body));
-    response.headers_mut().insert("content-encoding", HeaderValue::from_static(encoding));
-    response
-}
-
-/// Compresses with gzip.
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-fn frames(chunks: Vec<Bytes>, pause: Duration, trailers: Option<HeaderMap>) -> Response<Body> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move {
-        for chunk in chunks {
-            if sender.send(Ok(Frame::data(chunk))).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-        }
-        if let Some(trailers) = trailers {
-            let _ = sender.send(Ok(Frame::trailers(trailers))).await;
-        }
-    });
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|frame| (frame, receiver))
-    });
-    Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
+/// The bytes of a body, none of which is kept.
+async fn count(mut body: Incoming) -> usize {
+    let mut count = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        count += frame.data_ref().map_or(0, Bytes::len);
+    }
+    count
 }

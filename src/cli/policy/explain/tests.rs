@@ -120,6 +120,28 @@ fn a_scope_that_the_agent_may_not_have_is_never_minted() {
 }
 
 #[test]
+fn a_nonce_without_a_grant_of_the_service_is_misplaced() {
+    let answer = ask("GET https://api.test:8443/x", "reader", &[]);
+    assert_eq!((answer.code, answer.would.len()), (Some("nonce_misplaced"), 1));
+    assert_eq!(answer.why, "agent reader may have no scope of service other");
+}
+
+#[test]
+fn of_several_services_the_refusal_that_helps_is_told() {
+    let shared = POLICY.replace("hosts = [\"api.test:8443\"]\ncredential", "hosts = [\"api.test\"]\ncredential");
+    for (scope, why) in [("all", "other"), ("read", "api")] {
+        let answer = try_ask(&shared, "DELETE https://api.test/v1/x", "", "", &[scope]).unwrap();
+        assert_eq!(answer.code, Some(OUT_OF_SCOPE));
+        assert_eq!(answer.why, format!("none of these scopes of service {why} allows it"));
+    }
+}
+
+#[test]
+fn the_code_is_the_one_of_the_vocabulary() {
+    assert_eq!(Denial::OutOfScope { allowed: Vec::new(), required_scope: None }.code(), OUT_OF_SCOPE);
+}
+
+#[test]
 fn hosts_and_clear_text_are_judged_first() {
     for (line, code) in [
         ("GET https://unknown.test/", "host_not_listed"),

@@ -1,0 +1,114 @@
+//! Three APIs, each with its own way of carrying a key.
+
+use super::answered;
+use crate::cli::demo::agent::{Call, Protocol, Reply};
+use crate::cli::demo::canary::{Canaries, shorten};
+use crate::cli::demo::scene::{Check, Scene};
+use crate::cli::demo::stage::{Nonce, Stage};
+use crate::cli::demo::upstream::{GITHUB, INTERNAL, Received, STRIPE};
+
+/// One call, both ends of it.
+struct Seen {
+    host: &'static str,
+    /// The header that carries the key.
+    header: &'static str,
+    /// What it should hold when it arrives.
+    credential: String,
+    nonce: Nonce,
+    reply: Reply,
+    received: Vec<Received>,
+}
+
+/// A service, its scope, a path, and how it takes a key.
+type Kind = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, Protocol);
+
+const KINDS: [Kind; 3] = [
+    ("stripe", "read:customers", STRIPE, "/v1/customers", "authorization", "Bearer ", Protocol::Http1),
+    ("github", "read:user", GITHUB, "/user", "authorization", "token ", Protocol::Http2),
+    ("internal", "read", INTERNAL, "/v1/echo/base64", "x-api-key", "", Protocol::Http1),
+];
+
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+    let canaries = stage.canaries.clone();
+    for ((service, scope, host, path, header, scheme, protocol), canary) in KINDS.into_iter().zip(canaries.all()) {
+        let nonce = stage.mint(service, scope, 300).await?;
+        let before = stage.upstream.received_count();
+        let call = Call::get(host, path, (header, format!("{scheme}{}", nonce.placeholder)));
+        scene.tell("agent sends", format!("{}   {header}: {scheme}{}", call.line(), nonce.shown()));
+        let reply = stage.agent.call(call, protocol).await?;
+        let received = stage.upstream.received_after(before);
+        let seen = Seen { host, header, credential: format!("{scheme}{canary}"), nonce, reply, received };
+        seen.tell(scene, canary);
+        scene.checks.extend(judge(&seen, &canaries));
+    }
+    Ok(())
+}
+
+impl Seen {
+    fn tell(&self, scene: &mut Scene, canary: &str) {
+        for request in &self.received {
+            let value = shorten(&request.header(self.header), &[canary]);
+            scene.tell("upstream gets", format!("{} {}   {}: {value}", request.method, request.target, self.header));
+        }
+        scene.tell("agent gets", format!("{} {}", self.reply.status, self.reply.text()));
+    }
+}
+
+fn judge(seen: &Seen, canaries: &Canaries) -> Vec<Check> {
+    let host = seen.host;
+    let arrived: Vec<_> = seen.received.iter().map(|request| request.header(seen.header)).collect();
+    let everything: Vec<u8> = seen.received.iter().flat_map(Received::everything).collect();
+    let nonce = memchr::memmem::find(&everything, seen.nonce.plain.as_bytes());
+    let hide = |text: &str| shorten(text, &canaries.all());
+    let mut delivered = Check::same(
+        format!("{host} receives the real credential, once, in the nonce's place"),
+        &seen.credential,
+        arrived.join(", "),
+    );
+    (delivered.expected, delivered.seen) = (hide(&delivered.expected), hide(&delivered.seen));
+    vec![
+        answered(&format!("the call to {host}"), &seen.reply),
+        delivered,
+        Check::same(format!("{host} never sees the nonce"), "none", nonce.map_or("none", |_| "the nonce")),
+        Check::without_credential(&format!("the answer of {host}"), &seen.reply.everything(), canaries),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{assert_broken, nonce, ok, received, refusal};
+    use super::*;
+
+    fn seen(canaries: &Canaries, header: &str) -> Seen {
+        let mut request = received("GET", "/v1/customers");
+        request.headers.insert("authorization", header.parse().unwrap());
+        Seen {
+            host: STRIPE,
+            header: "authorization",
+            credential: format!("Bearer {}", canaries.stripe),
+            nonce: nonce("123"),
+            reply: ok("{}"),
+            received: vec![request],
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_promised_is_seen() {
+        let canaries = Canaries::new().unwrap();
+        let good = format!("Bearer {}", canaries.stripe);
+        assert_broken(&judge(&seen(&canaries, &good), &canaries), &[]);
+        assert_broken(&judge(&seen(&canaries, "Bearer sk_test_an_123"), &canaries), &["receives", "never sees"]);
+        let wrong = format!("Bearer {}", canaries.github);
+        assert_broken(&judge(&seen(&canaries, &wrong), &canaries), &["receives"]);
+
+        let mut twice = seen(&canaries, &good);
+        twice.received.push(twice.received[0].clone());
+        assert_broken(&judge(&twice, &canaries), &["receives"]);
+        let nothing = Seen { received: Vec::new(), ..seen(&canaries, &good) };
+        assert_broken(&judge(&nothing, &canaries), &["receives"]);
+        let refused = Seen { reply: refusal(502, "upstream_tls", ""), ..seen(&canaries, &good) };
+        assert_broken(&judge(&refused, &canaries), &["is answered"]);
+        let leaking = Seen { reply: ok(&canaries.internal), ..seen(&canaries, &good) };
+        assert_broken(&judge(&leaking, &canaries), &["no credential in"]);
+    }
+}
