@@ -5,4 +5,5 @@ mod cli;
 mod journey;
 mod pod;
 mod promises;
+mod readme;
 mod support;
