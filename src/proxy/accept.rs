@@ -1,5 +1,7 @@
 //! Sockets in: limits, timeouts, drain.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,6 +13,7 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
@@ -33,12 +36,14 @@ pub struct Connection {
     pub peer: SocketAddr,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
+    _seat: Seat,
 }
 
 impl Connection {
-    fn new(peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+    fn new(peer: SocketAddr, local: SocketAddr, seat: Seat) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NUMBER.fetch_add(1, Ordering::Relaxed), peer, local, owner: OnceLock::new() })
+        let id = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _seat: seat })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -52,26 +57,54 @@ impl Connection {
     }
 }
 
+/// A connection's place among those that there may be, for as long as it or a tunnel on it lives.
+struct Seat {
+    metrics: Arc<Metrics>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(metrics: &Arc<Metrics>, permit: OwnedSemaphorePermit) -> Self {
+        metrics.connections(1);
+        Self { metrics: metrics.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.metrics.connections(-1);
+    }
+}
+
+impl fmt::Debug for Seat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seat")
+    }
+}
+
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
-    let places = Arc::new(tokio::sync::Semaphore::new(proxy.limits.connections_max));
+    let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let seated = async {
+            let permit = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|accepted| (accepted, permit))
+        };
+        let seated = tokio::select! {
+            seated = seated => seated,
             () = shutdown.cancelled() => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
+        match seated {
+            Ok(((stream, peer), permit)) => {
+                let seat = Seat::take(&proxy.metrics, permit);
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 tasks.spawn(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
-                        () = handle(proxy, stream, peer) => {}
+                        () = handle(proxy, stream, peer, seat) => {}
                         () = cut.cancelled() => {}
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -84,11 +117,10 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
     proxy.drain().await;
 }
 
-async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    let _counted = Counted::new(&proxy.metrics);
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
-        let connection = Connection::new(peer, local);
+        let connection = Connection::new(peer, local, seat);
         let pace = proxy.pace();
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let service = {
@@ -99,22 +131,6 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
             })
         };
         serve_h1(&proxy, &connection, None, io, service).await;
-    }
-}
-
-/// A connection in the gauge, for as long as its task lives.
-struct Counted(Arc<Metrics>);
-
-impl Counted {
-    fn new(metrics: &Arc<Metrics>) -> Self {
-        metrics.connections(1);
-        Self(metrics.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections(-1);
     }
 }
 
@@ -224,8 +240,8 @@ fn note_fault(proxy: &Proxy, connection: &Connection, destination: Option<&Desti
 
 fn is_timed_out(error: &hyper::Error) -> bool {
     std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<std::io::Error>())
-        .is_some_and(|source| source.kind() == std::io::ErrorKind::TimedOut)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
 }
 
 impl Proxy {

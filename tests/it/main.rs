@@ -1,7 +1,9 @@
 //! Everything from outside: the built binary, real sockets, a fake upstream.
 
+mod admin;
 mod architecture;
 mod cli;
+mod control;
 mod journey;
 mod pod;
 mod promises;
