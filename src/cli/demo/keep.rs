@@ -2,13 +2,14 @@
 
 use super::sidecar::CA;
 use super::stage::{Nonce, Stage};
+use super::trouble::Trouble;
 use super::upstream::STRIPE;
 
 /// How long the nonce to play with lives: the ceiling of its scope.
 pub(super) const TTL_SECONDS: u32 = 3600;
 
 /// The notice, with a fresh nonce.
-pub(super) async fn notice(stage: &mut Stage) -> anyhow::Result<String> {
+pub(super) async fn notice(stage: &mut Stage) -> Result<String, Trouble> {
     let nonce = stage.mint("stripe", "read:customers", TTL_SECONDS).await?;
     Ok(text(&Variables {
         proxy: format!("http://{}", stage.sidecar.proxy),

@@ -5,6 +5,7 @@ use crate::cli::demo::agent::{Call, Protocol, Reply};
 use crate::cli::demo::canary::{Canaries, shorten};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::{Nonce, Stage};
+use crate::cli::demo::trouble::Trouble;
 use crate::cli::demo::upstream::{GITHUB, INTERNAL, Received, STRIPE};
 
 /// One call, both ends of it.
@@ -28,7 +29,7 @@ const KINDS: [Kind; 3] = [
     ("internal", "read", INTERNAL, "/v1/echo/base64", "x-api-key", "", Protocol::Http1),
 ];
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     let canaries = stage.canaries.clone();
     for ((service, scope, host, path, header, scheme, protocol), canary) in KINDS.into_iter().zip(canaries.all()) {
         let nonce = stage.mint(service, scope, 300).await?;

@@ -188,8 +188,7 @@ mod tests {
             let half = remains.audit.len() / 2;
             remains.audit.truncate(half);
         };
-        let all = ["verifies", "start to the stop", "each refusal", "before the end", "when it ends"];
-        broken(&lines(), cut, &all);
+        broken(&lines(), cut, &["verifies", "start to the stop", "each refusal", "when it ends"]);
         let quiet = |remains: &mut Remains| {
             remains.audit =
                 String::from_utf8_lossy(&remains.audit).replace("GET", "PUT").replace("nc_1", "nc_2").into();
