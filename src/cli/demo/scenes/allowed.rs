@@ -77,8 +77,8 @@ fn judge(seen: &Seen, canaries: &Canaries) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{assert_broken, nonce, ok, received, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, nonce, ok, received, refusal};
 
     fn seen(canaries: &Canaries, header: &str) -> Seen {
         let mut request = received("GET", "/v1/customers");

@@ -45,8 +45,8 @@ fn without_nonce(what: &str, bytes: &[u8], remains: &Remains) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{assert_broken, received, remains};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, received, remains};
 
     #[test]
     fn whatever_is_found_anywhere_is_seen() {
