@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 mod cli;
 mod control;
+mod demo;
 mod journey;
 mod pod;
 mod promises;

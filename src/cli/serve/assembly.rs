@@ -176,6 +176,7 @@ fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> 
     authority.publish(directory).map_err(unusable)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unusable(error: AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
