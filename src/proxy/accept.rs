@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
-use super::pace::{Pace, Paced};
+use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect};
 use crate::audit::Event;
 use crate::identity;
@@ -96,7 +96,7 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: P
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
         let connection = Connection::new(peer, local, place);
-        let pace = proxy.pace();
+        let pace = proxy.pace(Protocol::Http1);
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let service = {
             let (proxy, connection) = (proxy.clone(), connection.clone());
@@ -245,8 +245,8 @@ fn is_timed_out(error: &hyper::Error) -> bool {
 }
 
 impl Proxy {
-    pub(super) fn pace(&self) -> Arc<Pace> {
-        Pace::new(self.limits.head_timeout, self.limits.idle_timeout)
+    pub(super) fn pace(&self, protocol: Protocol) -> Arc<Pace> {
+        Pace::new(protocol, self.limits.head_timeout, self.limits.idle_timeout)
     }
 
     /// Lets exchanges under way finish within the limit, tunnels included; then cuts what is left.

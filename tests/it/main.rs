@@ -1,5 +1,6 @@
 //! Everything from outside: the built binary, real sockets, a fake upstream.
 
+mod attacks;
 mod cli;
 mod journey;
 mod pod;
