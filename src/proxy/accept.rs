@@ -1,7 +1,6 @@
 //! Sockets in: limits, timeouts, drain.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
-use super::pace::{Pace, Paced};
+use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect};
 use crate::audit::Event;
 use crate::identity;
@@ -36,14 +35,14 @@ pub struct Connection {
     pub peer: SocketAddr,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
-    _seat: Seat,
+    _place: Place,
 }
 
 impl Connection {
-    fn new(peer: SocketAddr, local: SocketAddr, seat: Seat) -> Arc<Self> {
+    fn new(peer: SocketAddr, local: SocketAddr, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _seat: seat })
+        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _place: place })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -57,52 +56,28 @@ impl Connection {
     }
 }
 
-/// A connection's place among those that there may be, for as long as it or a tunnel on it lives.
-struct Seat {
-    metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn take(metrics: &Arc<Metrics>, permit: OwnedSemaphorePermit) -> Self {
-        metrics.connections(1);
-        Self { metrics: metrics.clone(), _permit: permit }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.metrics.connections(-1);
-    }
-}
-
-impl fmt::Debug for Seat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Seat")
-    }
-}
-
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
     loop {
-        let seated = async {
-            let permit = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-            listener.accept().await.map(|accepted| (accepted, permit))
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
         };
-        let seated = tokio::select! {
-            seated = seated => seated,
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = shutdown.cancelled() => break,
         };
-        match seated {
-            Ok(((stream, peer), permit)) => {
-                let seat = Seat::take(&proxy.metrics, permit);
+        match accepted {
+            Ok((stream, peer)) => {
+                let Ok(permit) = place else { break };
+                let place = Place::new(permit, &proxy.metrics);
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 tasks.spawn(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
-                        () = handle(proxy, stream, peer, seat) => {}
+                        () = handle(proxy, stream, peer, place) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -117,11 +92,11 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
     proxy.drain().await;
 }
 
-async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
-        let connection = Connection::new(peer, local, seat);
-        let pace = proxy.pace();
+        let connection = Connection::new(peer, local, place);
+        let pace = proxy.pace(Protocol::Http1);
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let service = {
             let (proxy, connection) = (proxy.clone(), connection.clone());
@@ -131,6 +106,31 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, seat: Se
             })
         };
         serve_h1(&proxy, &connection, None, io, service).await;
+    }
+}
+
+/// A connection's place among the many: taken, and counted, until the last of its tunnels and exchanges is over.
+struct Place {
+    metrics: Arc<Metrics>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
+        metrics.connections(1);
+        Self { metrics: metrics.clone(), _permit: permit }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections(-1);
     }
 }
 
@@ -240,13 +240,13 @@ fn note_fault(proxy: &Proxy, connection: &Connection, destination: Option<&Desti
 
 fn is_timed_out(error: &hyper::Error) -> bool {
     std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|source| source.kind() == std::io::ErrorKind::TimedOut)
 }
 
 impl Proxy {
-    pub(super) fn pace(&self) -> Arc<Pace> {
-        Pace::new(self.limits.head_timeout, self.limits.idle_timeout)
+    pub(super) fn pace(&self, protocol: Protocol) -> Arc<Pace> {
+        Pace::new(protocol, self.limits.head_timeout, self.limits.idle_timeout)
     }
 
     /// Lets exchanges under way finish within the limit, tunnels included; then cuts what is left.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod attacks;
 mod cli;
 mod control;
 mod demo;
