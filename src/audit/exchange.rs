@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -207,9 +208,18 @@ impl Exchange {
         self.outcome.response_bytes = self.outcome.response_bytes.saturating_add(bytes);
     }
 
-    /// Says how it ended; the last word counts; without it a drop is [`Ending::ClientGone`]. What was refused stays so.
+    /// Says how it ended; the last word counts; without it a drop is [`Ending::ClientGone`], or
+    /// [`Ending::Cut`] once the process ends what is left. What was refused stays so.
     pub fn end(&mut self, ending: Ending) {
         self.ending = ending;
+    }
+
+    fn ending(&self) -> Ending {
+        match self.ending {
+            _ if self.is_refused => Ending::Refused,
+            Ending::ClientGone if self.handle.is_cutting.load(Ordering::Acquire) => Ending::Cut,
+            said => said,
+        }
     }
 }
 
@@ -221,7 +231,7 @@ impl Drop for Exchange {
             decision: self.decision.take(),
             is_decision_recorded: self.on_record == OnRecord::Yes,
             outcome: self.outcome,
-            ending: if self.is_refused { Ending::Refused } else { self.ending },
+            ending: self.ending(),
             duration: closed.boot.saturating_sub(self.request.opened.boot),
         };
         self.handle.leave(self.place.take(), closed.wall, Body::End(Box::new(end)));

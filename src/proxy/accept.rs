@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -11,6 +11,7 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
@@ -24,6 +25,9 @@ use crate::model::{Destination, Identity};
 /// How long accepting rests when the system has no file or memory for another connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
+/// How often it is said that accepting fails.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// One client connection; tunnels and exchanges on it share this.
 #[derive(Debug)]
 pub struct Connection {
@@ -33,12 +37,16 @@ pub struct Connection {
     pub peer: SocketAddr,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
+    _counted: Counted,
+    /// Among all connections: a tunnel holds this, too, and so the place is taken until the socket is closed.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn new(peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+    fn new(peer: SocketAddr, local: SocketAddr, counted: Counted, place: OwnedSemaphorePermit) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NUMBER.fetch_add(1, Ordering::Relaxed), peer, local, owner: OnceLock::new() })
+        let id = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _counted: counted, _place: place })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -54,28 +62,32 @@ impl Connection {
 
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
-    let places = Arc::new(tokio::sync::Semaphore::new(proxy.limits.connections_max));
+    let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
+    let mut told: Option<Instant> = None;
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
+        // Clients that hold all places must not keep us from ending.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, place)) => {
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 tasks.spawn(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
-                        () = handle(proxy, stream, peer) => {}
+                        () = handle(proxy, stream, peer, place) => {}
                         () = cut.cancelled() => {}
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection; trying again shortly");
+                // Without files left this comes many times a second.
+                if told.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(error = %error, "cannot accept connections; trying again until it works");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -84,11 +96,21 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
     proxy.drain().await;
 }
 
-async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    let _counted = Counted::new(&proxy.metrics);
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
+}
+
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    let counted = Counted::new(&proxy.metrics);
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
-        let connection = Connection::new(peer, local);
+        let connection = Connection::new(peer, local, counted, place);
         let pace = proxy.pace();
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let service = {
@@ -102,8 +124,14 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-/// A connection in the gauge, for as long as its task lives.
+/// A connection in the gauge, for as long as it or a tunnel through it lives.
 struct Counted(Arc<Metrics>);
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counted")
+    }
+}
 
 impl Counted {
     fn new(metrics: &Arc<Metrics>) -> Self {
@@ -238,6 +266,7 @@ impl Proxy {
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
+            self.audit.note_cutting();
             self.cutting.cancel();
             // Tasks end at their next poll; a second is ample.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;

@@ -3,6 +3,7 @@
 mod architecture;
 mod cli;
 mod journey;
+mod operations;
 mod pod;
 mod promises;
 mod readme;
