@@ -21,7 +21,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -102,8 +102,14 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The path is a FIFO that nobody reads from.
+    #[error("nobody reads from {path}; start its reader first")]
+    NoReader {
+        /// The FIFO.
+        path: PathBuf,
+    },
     /// The path is a symbolic link.
-    #[error("{path} is a symbolic link; name the file itself")]
+    #[error("{path} is a symbolic link; name the file itself, or - for standard output")]
     Link {
         /// The link.
         path: PathBuf,
@@ -218,7 +224,7 @@ impl Audit {
         writer.begin(facts);
         spawn(writer, queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids }) })
+        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids, is_cutting: AtomicBool::new(false) }) })
     }
 
     /// Opens an exchange.
@@ -249,6 +255,12 @@ impl Audit {
     /// Opens the sink anew (after a rotation); bad news shows in [`Audit::state`], the old file is used until it works.
     pub fn reopen(&self) {
         self.handle.queue.ask_reopen();
+    }
+
+    /// Says that the process now ends what is still under way: from here on an exchange whose client seems gone was
+    /// cut by us ([`Ending::Cut`]).
+    pub fn note_cutting(&self) {
+        self.handle.is_cutting.store(true, Ordering::Release);
     }
 
     /// Health and counts.
