@@ -188,11 +188,11 @@ impl Check {
         if let Some((line, _)) = self.torn {
             return Err(Broken { line, what: Flaw::NotARecord });
         }
-        if self.records == 0 {
-            return Err(self.broken(Flaw::Empty));
-        }
         if self.wanted.is_some() {
             return Err(self.broken(Flaw::HeadMissing));
+        }
+        if self.records == 0 {
+            return Err(self.broken(Flaw::Empty));
         }
         Ok(Verified {
             records: self.records,

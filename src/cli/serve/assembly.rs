@@ -167,7 +167,10 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::File::create_new(&draft)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| std::fs::rename(&draft, path))
-        .inspect_err(|_| drop(std::fs::remove_file(&draft)))
+        .inspect_err(|_| {
+            // The first mistake is the one to tell of.
+            let _ = std::fs::remove_file(&draft);
+        })
 }
 
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
