@@ -257,12 +257,6 @@ impl Audit {
         self.handle.queue.ask_reopen();
     }
 
-    /// Says that the process now ends what is still under way: from here on an exchange whose client seems gone was
-    /// cut by us ([`Ending::Cut`]).
-    pub fn note_cutting(&self) {
-        self.handle.is_cutting.store(true, Ordering::Release);
-    }
-
     /// Health and counts.
     #[must_use]
     pub fn state(&self) -> State {
@@ -272,6 +266,11 @@ impl Audit {
             records: queue.records.load(Ordering::Relaxed),
             lost: queue.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// Says that connections are being cut: an exchange that ends without a word from here on was not left by its client.
+    pub fn cut(&self) {
+        self.handle.is_cutting.store(true, Ordering::Release);
     }
 
     /// Writes the stop record, flushes, and ends the writer. Waits at most `within`. Whatever comes later is refused

@@ -84,7 +84,8 @@ pub struct Exchange {
     /// The closing record's place in the queue.
     place: Option<OwnedSemaphorePermit>,
     outcome: Outcome,
-    ending: Ending,
+    /// What somebody said.
+    ending: Option<Ending>,
     is_refused: bool,
 }
 
@@ -97,7 +98,7 @@ impl Exchange {
             on_record: OnRecord::No,
             place: None,
             outcome: Outcome::default(),
-            ending: Ending::ClientGone,
+            ending: None,
             is_refused: false,
         }
     }
@@ -208,17 +209,18 @@ impl Exchange {
         self.outcome.response_bytes = self.outcome.response_bytes.saturating_add(bytes);
     }
 
-    /// Says how it ended; the last word counts; without it a drop is [`Ending::ClientGone`], or
-    /// [`Ending::Cut`] once the process ends what is left. What was refused stays so.
+    /// Says how it ended; the last word counts. Without it a drop is [`Ending::ClientGone`], or [`Ending::Cut`] after
+    /// [`Audit::cut`](super::Audit::cut). What was refused stays so.
     pub fn end(&mut self, ending: Ending) {
-        self.ending = ending;
+        self.ending = Some(ending);
     }
 
     fn ending(&self) -> Ending {
         match self.ending {
             _ if self.is_refused => Ending::Refused,
-            Ending::ClientGone if self.handle.is_cutting.load(Ordering::Acquire) => Ending::Cut,
-            said => said,
+            Some(ending) => ending,
+            None if self.handle.is_cutting.load(Ordering::Acquire) => Ending::Cut,
+            None => Ending::ClientGone,
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Handle {
     pub(super) clock: SharedClock,
     pub(super) wait_max: Duration,
     pub(super) ids: ExchangeIds,
-    /// From here on, exchanges that end without a word were cut by us.
+    /// What ends without a word was cut by us.
     pub(super) is_cutting: AtomicBool,
 }
 

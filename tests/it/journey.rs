@@ -6,3 +6,4 @@ mod credentials;
 mod process;
 mod relaying;
 mod starting;
+mod stopping;

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod demo;
 mod journey;
 mod operations;
 mod pod;

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Random bytes in each canary.
-const RANDOM_BYTES: usize = 24;
+const RANDOM_BYTES: usize = 16;
 /// How much of a secret is shown.
 const SHOWN_CHARACTERS: usize = 14;
 

@@ -42,8 +42,8 @@ Still running. In another terminal (the nonce lives for an hour):
   export NONCE={placeholder}
 
   curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/customers
-  curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/refunds -d charge=ch_demo1   # refused
-  curl -X DELETE --unix-socket \"$VALETKEY_CONTROL\" http://localhost/v1/nonces/{id}           # ends it
+  curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/refunds -d charge=ch_demo1  # refused
+  curl -X DELETE --unix-socket \"$VALETKEY_CONTROL\" http://localhost/v1/nonces/{id}  # ends it
   curl http://{admin}/metrics
 
 Ctrl-C ends it; then the audit is verified.

@@ -63,6 +63,7 @@ impl Check {
     }
 
     /// `seen` is to be exactly this.
+    #[expect(clippy::needless_pass_by_value, reason = "texts and numbers, given as they are")]
     pub(super) fn same(claim: impl Into<String>, expected: impl ToString, seen: impl ToString) -> Self {
         let (expected, seen) = (expected.to_string(), seen.to_string());
         let held = expected == seen;

@@ -19,7 +19,9 @@ const READY_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(8);
 /// How long it waits for exchanges under way when it stops; there are none.
 const DRAIN: &str = "2s";
-/// Between two looks at the ready file.
+/// How long a killed process is waited for.
+const KILL_MAX: Duration = Duration::from_millis(200);
+/// Between two looks at the ready file, or at the process.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Lines of its log that are shown when it does not start.
 const LOG_LINES_SHOWN: usize = 10;
@@ -33,7 +35,7 @@ pub(super) const OUTPUT: &str = "sidecar.out";
 /// The CA's certificate.
 pub(super) const CA: &str = "public/ca.pem";
 
-/// The running process; killed when dropped.
+/// The running process; killed when dropped, and waited for, so that it writes nothing into a directory that goes.
 pub(super) struct Sidecar {
     pub(super) proxy: SocketAddr,
     pub(super) admin: SocketAddr,
@@ -79,6 +81,17 @@ impl Sidecar {
             Err(_) => {
                 self.child.kill().await?;
                 Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        if self.child.start_kill().is_ok() {
+            while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < KILL_MAX {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }

@@ -33,9 +33,14 @@ impl Source {
     }
 }
 
+/// All of `src`.
+pub fn with_tests() -> Vec<Source> {
+    below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
 /// All of `src`, but for files that are tests.
 pub fn all() -> Vec<Source> {
-    let sources = below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let sources = with_tests();
     let mut tests = BTreeSet::new();
     for source in &sources {
         let folder = source.path.trim_end_matches(".rs");

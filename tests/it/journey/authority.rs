@@ -113,5 +113,5 @@ async fn a_leaf_is_made_once_for_many_who_ask_at_the_same_time() {
         leaf.validity().not_before.timestamp() < jiff::Timestamp::now().as_second() - 60,
         "for clocks that are behind"
     );
-    assert!(leaf.subject().as_raw().len() <= 2, "the names are in the SAN alone");
+    assert!(!leaf.subject().to_string().contains("api.test"), "the names are in the SAN alone");
 }

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -76,8 +77,7 @@ async fn a_process_of_the_same_user_cannot_look_into_it() {
     let nonce = stage.reader_as(STRANGER).await;
     assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200, "it has the secret");
     let mut open = Command::new("sleep");
-    std::os::unix::process::CommandExt::uid(&mut open, STRANGER);
-    let mut open = open.arg("60").stdin(Stdio::null()).spawn().expect("sleep");
+    let mut open = open.arg("60").uid(STRANGER).gid(STRANGER).stdin(Stdio::null()).spawn().expect("sleep");
     let (closed, any) = (stage.sidecar.pid(), open.id());
     let readable = acting(STRANGER, STRANGER, move || async move {
         let readable = |pid: u32, file: &str| {

@@ -81,8 +81,8 @@ fn difference(sent: &[u8], got: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn sent(text: &str) -> Vec<Received> {
         vec![Received { answered: text.to_owned().into(), ..samples::received("GET", "/v1/echo") }]

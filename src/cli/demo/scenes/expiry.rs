@@ -42,8 +42,8 @@ fn judge(alive: &Reply, dead: &Reply, received: &[Received], id: &str) -> Vec<Ch
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn expired(id: &str) -> Reply {
         let body = serde_json::json!({ "code": "nonce_expired", "origin": "valetkey", "nonce_id": id }).to_string();

@@ -122,8 +122,8 @@ mod tests {
 
     use ring::digest::{SHA256, digest};
 
-    use super::super::samples::{assert_broken, received, remains};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, received, remains};
 
     /// Records as the sidecar would have sealed them.
     fn sealed(lines: &[String]) -> Vec<u8> {

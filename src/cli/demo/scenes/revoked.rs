@@ -90,8 +90,8 @@ fn judge(seen: &Seen) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn seen() -> Seen {
         let after = refusal(401, "nonce_revoked", "");

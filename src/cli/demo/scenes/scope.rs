@@ -49,8 +49,8 @@ fn judge(reply: &Reply, received: &[Received]) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     #[test]
     fn what_is_not_as_promised_is_seen() {
