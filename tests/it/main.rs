@@ -7,6 +7,7 @@ mod cli;
 mod control;
 mod demo;
 mod journey;
+mod operations;
 mod pod;
 mod promises;
 mod readme;
