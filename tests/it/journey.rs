@@ -5,6 +5,7 @@ mod authority;
 mod credentials;
 mod dialects;
 mod large;
+mod leases;
 mod limits;
 mod process;
 mod relaying;

@@ -189,3 +189,25 @@ async fn trace_and_connect_inside_a_tunnel_are_refused() {
     assert_eq!(reply.status, 400);
     assert!(stage.upstream.seen().is_empty());
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_trust_the_ca_ends_the_handshake_on_record() {
+    let stage = Stage::new().await;
+    let stranger = crate::support::Agent::new(stage.sidecar.proxy, &stage.upstream.authority.pem);
+    assert!(stranger.tls_tunnel("api.test", "api.test", &[]).await.is_err());
+    stage.sidecar.audited(|record| record["code"] == "tls_handshake_failed").await;
+    assert_eq!(stage.upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn it_listens_on_ipv6_too() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return eprintln!("skipped: no IPv6 here");
+    }
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let listen = |builder: crate::support::Builder| builder.set("--listen", "[::1]:0").set("--admin", "[::1]:0");
+    let stage = Stage::with(upstream, listen).await;
+    let nonce = stage.reader().await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+    assert_eq!(stage.sidecar.admin_get("/livez").await.status, 200);
+}

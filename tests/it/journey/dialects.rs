@@ -52,15 +52,12 @@ async fn git_and_grpc_by_the_policy_too() {
 
 #[tokio::test]
 async fn a_dialect_cannot_be_broken_out_of_by_what_an_agent_chooses() {
-    let evil = "/%3Cscript%3E%22%0d%0aX-Injected:%201'%7D";
+    let path = "/%3Cscript%3E%22%20X-Injected:%201'%7D";
     for dialect in ["json", "slack", "aws", "kubernetes", "git", "grpc"] {
         let stage = Stage::of_policy(&one_api_with(&format!("dialect = \"{dialect}\""))).await;
         let nonce = stage.writer().await;
-        let path = evil.replace("%0d%0a", "%20");
-        let method = "M<x>\"'&".replace(['<', '>', '"', '&', '\''], "!");
         let bearer = format!("Bearer {nonce}");
-        let reply =
-            stage.sidecar.agent().send(with(&method, "api.test", &path, &[("authorization", &bearer)], "")).await;
+        let reply = stage.sidecar.agent().send(with("M!'`", "api.test", path, &[("authorization", &bearer)], "")).await;
         assert!(reply.refusal().is_some(), "{dialect}: {}", reply.status);
         assert!(!reply.headers.contains_key("x-injected"), "{dialect}");
         assert!(!reply.text().contains("<script>"), "{dialect}: {}", reply.text());

@@ -144,3 +144,43 @@ async fn header_case_is_kept_from_h1_to_h1() {
     assert!(answer.contains("X-MiXed: a\r\n") && answer.contains("Authorization: Bearer"), "{answer}");
     stage.assert_clean(answer.as_bytes(), "the echoed head");
 }
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_closed_meanwhile_is_replaced_and_nothing_is_sent_twice() {
+    // Each connection takes one request and then closes, without having said so.
+    let upstream =
+        FakeUpstream::raw(&["api.test"], |_| b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()).await;
+    let stage = Stage::with(upstream, |builder| builder).await;
+    let nonce = stage.reader().await;
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    for number in 0..20 {
+        let reply = tunnel.send(get("api.test", &format!("/{number}"), &nonce)).await;
+        assert_eq!(reply.status, 200, "{number}: {}", reply.text());
+    }
+    let targets: Vec<String> = stage.upstream.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, (0..20).map(|number| format!("/{number}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn each_service_trusts_its_own_roots_alone() {
+    use crate::support::{TestSidecar, canary, policies};
+    let (api, other) = (FakeUpstream::start(&["api.test"]).await, FakeUpstream::start(&["other.test"]).await);
+    let crossed = TestSidecar::with_policy(policies::TWO_APIS)
+        .upstream(&["api.test"], "other", &api)
+        .upstream(&["other.test"], "api", &other)
+        .environment("API_KEY", &canary())
+        .environment("OTHER_KEY", &canary())
+        .start()
+        .await;
+    for (service, host) in [("api", "api.test"), ("other", "other.test")] {
+        let nonce = crossed.orchestrator().mint("worker", service, "read").await.nonce;
+        let reply = crossed.agent().get(host, "/x", &nonce).await;
+        assert_eq!((reply.status.as_u16(), reply.refusal()), (502, Some("upstream_tls")), "{host}");
+    }
+    let own = policies::ONE_API.replace("upstream_ca = \"{dir}/api.pem\"\n", "");
+    let stage = Stage::of_policy(&own).await;
+    let nonce = stage.reader().await;
+    let reply = stage.sidecar.agent().get("api.test", "/x", &nonce).await;
+    assert_eq!(reply.refusal(), Some("upstream_tls"), "nobody trusts a test CA by itself");
+    assert!(api.seen().is_empty() && other.seen().is_empty() && stage.upstream.seen().is_empty());
+}

@@ -84,3 +84,40 @@ async fn it_survives_being_killed() {
     assert!(records.iter().any(|record| record["decision"] == "allow"), "it was with the kernel before it went out");
     assert!(verify(&stage.sidecar).status.success());
 }
+
+#[tokio::test]
+async fn on_standard_output_and_with_fsync() {
+    use crate::support::FakeUpstream;
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let mut stage = Stage::with(upstream, |builder| builder.audit("-").flag("--audit-sync")).await;
+    let nonce = stage.reader().await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+    stage.sidecar.signal("TERM");
+    assert_eq!(stage.sidecar.wait(), Some(0));
+    let records = crate::support::sidecar::records(&stage.sidecar.text("stdout.log"));
+    let types: Vec<&str> = records.iter().map(|record| record["type"].as_str().expect("a type")).collect();
+    assert_eq!(types, ["start", "mint", "decision", "end", "lease_end", "stop"]);
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let stage = Stage::with(upstream, |builder| builder.flag("--audit-sync")).await;
+    let nonce = stage.reader().await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+}
+
+/// The upstream sees nothing before the record is with the kernel.
+#[tokio::test]
+async fn before_the_credential_moves() {
+    let stage = Stage::new().await;
+    let nonce = stage.reader().await;
+    let agent = stage.sidecar.agent();
+    for round in 0..20 {
+        let path = format!("/stall?{round}");
+        let (asking, nonce) = (agent.clone(), nonce.clone());
+        let asked = tokio::spawn(async move { asking.get("api.test", &path, &nonce).await });
+        let arrived = || (stage.upstream.seen().len() > round).then(|| stage.sidecar.audit());
+        let audit = crate::support::sidecar::eventually("the request to arrive", arrived).await;
+        let allowed =
+            audit.iter().filter(|record| record["decision"] == "allow" && record["type"] == "decision").count();
+        assert_eq!(allowed, round + 1, "the record was there when the request was");
+        asked.abort();
+    }
+}

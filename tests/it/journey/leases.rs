@@ -1,0 +1,115 @@
+//! What the end of a lease does to what is under way.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::support::Stage;
+use crate::support::agent::{get, read, with};
+use crate::support::orchestrator::Minted;
+use crate::support::sidecar::eventually;
+
+async fn mint(stage: &Stage, extra: serde_json::Value) -> Minted {
+    let mut body = json!({"agent": "worker", "task": "t", "service": "api", "scope": "read"});
+    body.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+    stage.sidecar.orchestrator().mint_with(body).await
+}
+
+#[tokio::test]
+async fn a_revoke_cuts_an_answer_that_nobody_reads_just_now() {
+    for h2 in [false, true] {
+        let stage = Stage::new().await;
+        let minted = mint(&stage, json!({})).await;
+        let agent = stage.sidecar.agent();
+        let mut tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+        let mut response = tunnel.start(get("api.test", "/large?pieces=800", &minted.nonce)).await;
+        // So much is on its way that the sidecar can write no more.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stage.sidecar.orchestrator().revoke(&minted.id).await;
+        let cut = stage.sidecar.audited(|record| record["type"] == "end").await;
+        assert_eq!(cut["ending"], "cut", "h2 {h2}: {cut:#}");
+        let mut ended = Ok(());
+        while let Some(frame) = response.body_mut().frame().await {
+            ended = frame.map(drop);
+        }
+        assert!(ended.is_err(), "h2 {h2}: a cut answer is never a whole one");
+    }
+}
+
+#[tokio::test]
+async fn a_revoke_ends_the_wait_for_an_answer() {
+    for h2 in [false, true] {
+        let stage = Stage::new().await;
+        let minted = mint(&stage, json!({})).await;
+        let agent = stage.sidecar.agent();
+        let mut tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+        let waiting = tokio::spawn(async move { tunnel.send(get("api.test", "/stall", &minted.nonce)).await });
+        eventually("the request to arrive", || (!stage.upstream.seen().is_empty()).then_some(())).await;
+        stage.sidecar.orchestrator().revoke(&minted.id).await;
+        let reply = waiting.await.expect("a reply");
+        assert_eq!((reply.status.as_u16(), reply.refusal()), (401, Some("nonce_revoked")), "h2 {h2}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_outlives_its_time_and_its_last_use() {
+    let stage = Stage::new().await;
+    let short = mint(&stage, json!({"ttl": "1s"})).await;
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let response = tunnel.start(get("api.test", "/sse", &short.nonce)).await;
+    let expired = |record: &serde_json::Value| record["type"] == "lease_end" && record["cause"] == "expired";
+    stage.sidecar.audited(expired).await;
+    assert_eq!(read(response).await.expect("whole").text().matches("data:").count(), 5);
+    let once = mint(&stage, json!({"max_uses": 1})).await;
+    let response = tunnel.start(get("api.test", "/sse", &once.nonce)).await;
+    let other = stage.sidecar.agent().get("api.test", "/x", &once.nonce).await;
+    assert_eq!(other.refusal(), Some("nonce_spent"));
+    assert_eq!(read(response).await.expect("whole").text().matches("data:").count(), 5);
+}
+
+#[tokio::test]
+async fn expiry_is_on_record_without_anybody_asking() {
+    let stage = Stage::new().await;
+    let ids: Vec<String> = {
+        let mut ids = Vec::new();
+        for ttl in ["1s", "1s", "2s"] {
+            ids.push(mint(&stage, json!({"ttl": ttl})).await.id);
+        }
+        ids
+    };
+    for id in &ids {
+        let ended = |record: &serde_json::Value| record["type"] == "lease_end" && record["nonce.id"] == id.as_str();
+        let end = stage.sidecar.audited(ended).await;
+        assert_eq!(end["cause"], "expired");
+    }
+    let metrics = stage.sidecar.admin_get("/metrics").await.text();
+    assert!(metrics.contains("valetkey_nonces_live 0\n"), "{metrics}");
+    assert!(metrics.contains("valetkey_nonces_ended_total{cause=\"expired\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_use_counts_once_however_the_request_ends() {
+    let stage = Stage::new().await;
+    let minted = mint(&stage, json!({"max_uses": 3})).await;
+    let agent = stage.sidecar.agent();
+    let left = async || {
+        let (_, lease) = stage.sidecar.orchestrator().call("GET", &format!("/v1/nonces/{}", minted.id), None).await;
+        lease["uses_left"].clone()
+    };
+    // Refused: none. Broken off by the upstream: one. Left by the client: one.
+    let bearer = format!("Bearer {}", minted.nonce);
+    agent.send(with("POST", "api.test", "/x", &[("authorization", &bearer)], "")).await;
+    assert_eq!(left().await, 3);
+    let mut tunnel = agent.tunnel("api.test").await;
+    let broken = tunnel.start(get("api.test", "/break", &minted.nonce)).await;
+    assert!(read(broken).await.is_err());
+    assert_eq!(left().await, 2);
+    let mut tunnel = agent.tunnel("api.test").await;
+    let sending = tunnel.try_start(get("api.test", "/stall", &minted.nonce));
+    assert!(tokio::time::timeout(Duration::from_millis(300), sending).await.is_err());
+    drop(tunnel);
+    stage.sidecar.audited(|record| record["type"] == "end" && record["ending"] == "client_gone").await;
+    assert_eq!(left().await, 1);
+}
