@@ -1,5 +1,6 @@
 //! Sockets in: limits, timeouts, drain.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,10 +12,11 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
-use super::pace::{Pace, Paced};
+use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect};
 use crate::audit::Event;
 use crate::identity;
@@ -33,12 +35,14 @@ pub struct Connection {
     pub peer: SocketAddr,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
+    _place: Place,
 }
 
 impl Connection {
-    fn new(peer: SocketAddr, local: SocketAddr) -> Arc<Self> {
+    fn new(peer: SocketAddr, local: SocketAddr, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NUMBER.fetch_add(1, Ordering::Relaxed), peer, local, owner: OnceLock::new() })
+        let id = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _place: place })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -54,24 +58,28 @@ impl Connection {
 
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
-    let places = Arc::new(tokio::sync::Semaphore::new(proxy.limits.connections_max));
+    let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = shutdown.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Ok(permit) = place else { break };
+                let place = Place::new(permit, &proxy.metrics);
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 tasks.spawn(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
-                        () = handle(proxy, stream, peer) => {}
+                        () = handle(proxy, stream, peer, place) => {}
                         () = cut.cancelled() => {}
                     }
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -84,12 +92,11 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
     proxy.drain().await;
 }
 
-async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
-    let _counted = Counted::new(&proxy.metrics);
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     if let Ok(local) = prepared {
-        let connection = Connection::new(peer, local);
-        let pace = proxy.pace();
+        let connection = Connection::new(peer, local, place);
+        let pace = proxy.pace(Protocol::Http1);
         let io = TokioIo::new(Paced::new(stream, pace.clone()));
         let service = {
             let (proxy, connection) = (proxy.clone(), connection.clone());
@@ -102,19 +109,28 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-/// A connection in the gauge, for as long as its task lives.
-struct Counted(Arc<Metrics>);
+/// A connection's place among the many: taken, and counted, until the last of its tunnels and exchanges is over.
+struct Place {
+    metrics: Arc<Metrics>,
+    _permit: OwnedSemaphorePermit,
+}
 
-impl Counted {
-    fn new(metrics: &Arc<Metrics>) -> Self {
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
         metrics.connections(1);
-        Self(metrics.clone())
+        Self { metrics: metrics.clone(), _permit: permit }
     }
 }
 
-impl Drop for Counted {
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections(-1);
+        self.metrics.connections(-1);
     }
 }
 
@@ -229,8 +245,8 @@ fn is_timed_out(error: &hyper::Error) -> bool {
 }
 
 impl Proxy {
-    pub(super) fn pace(&self) -> Arc<Pace> {
-        Pace::new(self.limits.head_timeout, self.limits.idle_timeout)
+    pub(super) fn pace(&self, protocol: Protocol) -> Arc<Pace> {
+        Pace::new(protocol, self.limits.head_timeout, self.limits.idle_timeout)
     }
 
     /// Lets exchanges under way finish within the limit, tunnels included; then cuts what is left.

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,11 +13,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::extract::check_trailers;
 use super::inject::Tie;
 use super::pace::Busy;
+use super::relay::returned;
 use super::scrub::ScrubbedBody;
 use crate::audit::{Ending, Exchange};
 use crate::model::Denial;
+use crate::model::denial::Misplaced;
 
 /// What ends a body early, towards the agent. Says nothing of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,12 @@ pub enum UploadFault {
     /// The agent broke off or sent bad framing.
     #[error("the agent's body broke off")]
     Agent,
+    /// A credential in the trailers.
+    #[error("the agent's trailers hold a credential")]
+    ForeignCredential,
+    /// A nonce in the trailers.
+    #[error("the agent's trailers hold a nonce")]
+    NonceMisplaced,
     /// The nonce was revoked.
     #[error("the nonce was revoked")]
     Cut,
@@ -52,6 +61,8 @@ impl UploadFault {
     pub(super) fn denial(self) -> Denial {
         match self {
             Self::Agent => Denial::RequestMalformed,
+            Self::ForeignCredential => Denial::ForeignCredential,
+            Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
         }
@@ -126,6 +137,7 @@ impl CutAlarm {
 /// The agent's body on its way upstream.
 pub struct Upload {
     body: Incoming,
+    fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
     idle: IdleAlarm,
     cut: CutAlarm,
@@ -133,15 +145,15 @@ pub struct Upload {
 
 impl Upload {
     pub(super) fn new(body: Incoming, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
-        Self { body, meter, idle: IdleAlarm::new(idle), cut: CutAlarm::new(tie) }
+        Self { body, fault: Arc::default(), meter, idle: IdleAlarm::new(idle), cut: CutAlarm::new(tie) }
     }
-}
 
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = UploadFault;
+    /// What ended it early, once something has.
+    pub(super) fn fault(&self) -> Arc<OnceLock<UploadFault>> {
+        self.fault.clone()
+    }
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
@@ -149,7 +161,7 @@ impl HttpBody for Upload {
             Poll::Ready(frame) => {
                 self.idle.moved();
                 let Some(frame) = frame else { return Poll::Ready(None) };
-                let frame = frame.map_err(|_| UploadFault::Agent);
+                let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
                     self.meter.add(data.map_or(0, Bytes::len));
                 }
@@ -159,6 +171,29 @@ impl HttpBody for Upload {
             Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// Trailers are judged as the head was.
+fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
+    match frame.into_trailers() {
+        Ok(trailers) => check_trailers(&trailers).map(Frame::trailers),
+        Err(frame) => Ok(frame),
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.poll_next(cx));
+        if let Some(Err(fault)) = &frame {
+            // The first one is the cause.
+            let _ = this.fault.set(*fault);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -194,6 +229,8 @@ pub enum Source {
     Scrubbed(ScrubbedBody<Incoming>),
     /// As it came.
     Plain(Incoming),
+    /// No body belongs to the answer.
+    Nothing,
 }
 
 /// An answer on its way to the agent; carries the exchange, so that a cut stream is on record as cut.
@@ -222,10 +259,16 @@ impl Download {
     }
 
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        match &mut self.source {
-            Source::Scrubbed(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyFault::Upstream),
-            Source::Plain(body) => Pin::new(body).poll_frame(cx).map_err(|_| BodyFault::Upstream),
-        }
+        let frame = match &mut self.source {
+            Source::Scrubbed(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|_| BodyFault::Upstream))
+            }
+            Source::Plain(body) => {
+                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|_| BodyFault::Upstream))
+            }
+            Source::Nothing => None,
+        };
+        Poll::Ready(frame.map(|frame| frame.map(without_ending_fields)))
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -247,7 +290,16 @@ impl Download {
         match &self.source {
             Source::Scrubbed(body) => body.is_end_stream(),
             Source::Plain(body) => body.is_end_stream(),
+            Source::Nothing => true,
         }
+    }
+}
+
+/// Trailers lose what a head loses.
+fn without_ending_fields(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(trailers) => Frame::trailers(returned(trailers)),
+        Err(frame) => frame,
     }
 }
 
@@ -303,6 +355,7 @@ impl HttpBody for Body {
             Self::Answer(download) => match &download.source {
                 Source::Scrubbed(body) => body.size_hint(),
                 Source::Plain(body) => body.size_hint(),
+                Source::Nothing => SizeHint::with_exact(0),
             },
         }
     }

@@ -112,8 +112,11 @@ enum Way {
     Unread,
 }
 
+/// Authority form and no other (RFC 9112, 3.2.3).
 fn destination(request: &Request<Incoming>) -> Result<Destination, Denial> {
-    let authority = request.uri().authority().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
+    let uri = request.uri();
+    let authority = uri.authority().filter(|_| uri.scheme().is_none() && uri.path_and_query().is_none());
+    let authority = authority.ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
     Destination::parse(authority.as_str(), None).map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))
 }
 

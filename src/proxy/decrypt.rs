@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::Proxy;
 use super::accept::{serve_h1, serve_h2};
 use super::connect::{Form, Session, Tunnel};
-use super::pace::Paced;
+use super::pace::{Paced, Protocol};
 use crate::audit::Event;
 use crate::model::{Host, Scheme};
 
@@ -48,7 +48,7 @@ pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, 
 
 async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>) {
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let pace = proxy.pace();
+    let pace = proxy.pace(if is_h2 { Protocol::Http2 } else { Protocol::Http1 });
     let io = TokioIo::new(Paced::new(stream, pace.clone()));
     let (connection, destination) = (session.connection.clone(), session.destination.clone());
     let session = Arc::new(session);

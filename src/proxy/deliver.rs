@@ -15,7 +15,7 @@ use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
 use super::refused::Refused;
-use super::relay::Answer;
+use super::relay::{Answer, returned};
 use crate::audit::{Ending, Exchange, ExchangeFacts};
 use crate::model::{Denial, ServiceName};
 use crate::policy::Dialect;
@@ -44,6 +44,10 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
     };
+    // What an upstream sends where no body belongs was not searched as its encoding asks, so it ends here.
+    let mut response = if is_bodyless { response.map(|_| Source::Nothing) } else { response };
+    let headers = std::mem::take(response.headers_mut());
+    *response.headers_mut() = returned(headers);
     Ok(Cleaned { response, service, address, tie, took })
 }
 

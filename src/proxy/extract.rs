@@ -3,6 +3,7 @@
 mod fields;
 mod lift;
 mod strays;
+mod trailers;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
 pub use strays::Stray;
+pub use trailers::check_trailers;
 
 /// A request with its nonce lifted out.
 #[derive(Debug)]

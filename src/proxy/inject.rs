@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Uri, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use zeroize::Zeroizing;
 
@@ -110,6 +111,10 @@ pub fn inject(
     };
     head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
     head.version = Version::HTTP_11;
+    if matches!(head.method, Method::GET | Method::HEAD) && presented.body.size_hint().exact().is_none() {
+        // Without it, the client library sends these without their body. On HTTP/2 it is left out again.
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let errand = errand(session, &service, credential);
     Ok((Armed { head, body: presented.body, errand, reservation, tie }, Search { needles }))
 }

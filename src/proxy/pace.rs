@@ -19,15 +19,34 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Pace {
     head_timeout: Duration,
     idle_timeout: Duration,
+    protocol: Protocol,
     exchanges: AtomicUsize,
     in_head: AtomicBool,
+    /// An exchange has ended since the socket last looked.
+    has_rested: AtomicBool,
+}
+
+/// What bytes mean while no exchange is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: a head has begun.
+    Http1,
+    /// HTTP/2: anything, mostly a ping or a window update. They neither begin a head nor keep the connection alive.
+    Http2,
 }
 
 impl Pace {
     /// A fresh connection: its first head (or handshake) is due within `head_timeout`.
     #[must_use]
-    pub fn new(head_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { head_timeout, idle_timeout, exchanges: AtomicUsize::new(0), in_head: AtomicBool::new(true) })
+    pub fn new(protocol: Protocol, head_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            head_timeout,
+            idle_timeout,
+            protocol,
+            exchanges: AtomicUsize::new(0),
+            in_head: AtomicBool::new(true),
+            has_rested: AtomicBool::new(false),
+        })
     }
 
     /// A head has arrived; the exchange lasts until the guard is dropped.
@@ -40,7 +59,7 @@ impl Pace {
 
     /// How long the connection may stay silent now; `None` while an exchange (with limits of its own) is under way.
     fn patience(&self) -> Option<Duration> {
-        if self.exchanges.load(Ordering::Acquire) > 0 {
+        if !self.is_idle() {
             None
         } else if self.in_head.load(Ordering::Acquire) {
             Some(self.head_timeout)
@@ -51,7 +70,27 @@ impl Pace {
 
     /// Bytes came while nothing was under way: a head has begun. True if this is its first byte.
     fn head_begins(&self) -> bool {
-        self.exchanges.load(Ordering::Acquire) == 0 && !self.in_head.swap(true, Ordering::AcqRel)
+        match self.protocol {
+            Protocol::Http1 => self.is_idle() && !self.in_head.swap(true, Ordering::AcqRel),
+            Protocol::Http2 => false,
+        }
+    }
+
+    /// Bytes that go out show that something moves.
+    fn is_moved_by_writing(&self) -> bool {
+        match self.protocol {
+            Protocol::Http1 => !self.in_head.load(Ordering::Acquire),
+            Protocol::Http2 => !self.is_idle(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.exchanges.load(Ordering::Acquire) == 0
+    }
+
+    /// True once after each end of an exchange: the rest begins there.
+    fn rest_begins(&self) -> bool {
+        self.has_rested.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -62,6 +101,7 @@ pub struct Busy(Arc<Pace>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::AcqRel);
+        self.0.has_rested.store(true, Ordering::Release);
     }
 }
 
@@ -89,6 +129,9 @@ impl<S> Paced<S> {
 
     /// Looks at the clock while the stream has nothing for us.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pace.rest_begins() {
+            self.since = Instant::now();
+        }
         loop {
             let limit = self.pace.patience();
             // An exchange ends without telling us; look again after at most an idle period.
@@ -125,7 +168,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if written.is_ready() && !self.pace.in_head.load(Ordering::Acquire) {
+        if written.is_ready() && self.pace.is_moved_by_writing() {
             self.since = Instant::now();
         }
         written
@@ -145,7 +188,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        if written.is_ready() && !self.pace.in_head.load(Ordering::Acquire) {
+        if written.is_ready() && self.pace.is_moved_by_writing() {
             self.since = Instant::now();
         }
         written
@@ -167,7 +210,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dribbled_head_is_cut_at_its_deadline() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Paced::new(server, Pace::new(HEAD, IDLE));
+        let mut server = Paced::new(server, Pace::new(Protocol::Http1, HEAD, IDLE));
         let begun = Instant::now();
         let dribble = tokio::spawn(async move {
             loop {
@@ -192,7 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_may_rest_and_a_busy_one_has_no_limit_here() {
         let (mut client, server) = tokio::io::duplex(64);
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(Protocol::Http1, HEAD, IDLE);
         let mut server = Paced::new(server, pace.clone());
         client.write_all(b"GET").await.unwrap();
         server.read_exact(&mut [0; 3]).await.unwrap();
@@ -209,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_second_head_has_its_own_deadline() {
         let (mut client, server) = tokio::io::duplex(64);
-        let pace = Pace::new(HEAD, IDLE);
+        let pace = Pace::new(Protocol::Http1, HEAD, IDLE);
         let mut server = Paced::new(server, pace.clone());
         client.write_all(b"a").await.unwrap();
         server.read_exact(&mut [0]).await.unwrap();
@@ -220,5 +263,28 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(server.read_exact(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(begun.elapsed().as_secs(), 10);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn pings_on_http2_begin_no_head_and_end_no_rest() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let pace = Pace::new(Protocol::Http2, HEAD, IDLE);
+        let mut server = Paced::new(server, pace.clone());
+        drop(pace.begin());
+        let begun = Instant::now();
+        let pinging = tokio::spawn(async move {
+            while client.write_all(b"p").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+            }
+        });
+        let error = loop {
+            if let Err(error) = server.read_exact(&mut [0]).await {
+                break error;
+            }
+            server.write_all(b"q").await.ok();
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed().as_secs(), 300);
+        drop(server);
+        pinging.await.unwrap();
     }
 }

@@ -2,13 +2,14 @@
 
 mod connector;
 mod pool;
+mod returned;
 
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Limits;
@@ -21,10 +22,11 @@ use crate::net::DialError;
 
 pub use connector::TlsProfiles;
 pub use pool::Upstream;
+pub(super) use returned::returned;
 
 use connector::{ConnectFault, DialledAddress};
 
-/// An upstream's answer, still with whatever it echoes.
+/// An upstream's answer as it came, with whatever it echoes.
 pub struct Answer {
     pub(super) response: Response<Incoming>,
     /// No body belongs to it: an answer to HEAD, 204, 304.
@@ -37,20 +39,6 @@ pub struct Answer {
     pub(super) took: Duration,
 }
 
-/// Fields that end here on the way back, or that would lead the client around us.
-const NOT_RETURNED: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::ALT_SVC,
-    // The session that a credential opened is a credential too; and a cookie would be refused when it comes back.
-    header::SET_COOKIE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-status"),
-];
-
 /// Sends a request and waits for the head of its answer; a revoked lease ends the wait.
 ///
 /// # Errors
@@ -59,6 +47,7 @@ pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &M
     let Armed { head, body, errand, reservation, tie } = armed;
     let is_head = head.method == Method::HEAD;
     let upload = Upload::new(body, meter.clone(), limits.idle_timeout, tie.clone());
+    let upload_fault = upload.fault();
     let client = upstream.client(&errand)?;
     let service = errand.service;
     let use_taken = UseTaken(reservation);
@@ -77,13 +66,16 @@ pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &M
             if error.is_connect() {
                 use_taken.give_back();
             }
-            return Err(blame(&error));
+            // Over HTTP/2 the library forgets why it gave up on a body.
+            return Err(upload_fault.get().map_or_else(|| blame(&error), |fault| fault.denial()));
         }
         Err(_elapsed) => return Err(Denial::UpstreamTimeout),
     };
     let address = response.extensions_mut().remove::<DialledAddress>().map(|dialled| dialled.0);
-    let headers = std::mem::take(response.headers_mut());
-    *response.headers_mut() = returned(headers);
+    if response.status().is_informational() {
+        // We never ask to switch protocols; what follows such a head is no HTTP.
+        return Err(Denial::UpstreamUnreachable);
+    }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(Answer { response, is_bodyless, service, address, tie, took: begun.elapsed() })
 }
@@ -106,15 +98,6 @@ impl Drop for UseTaken {
     }
 }
 
-/// Takes out what ends here, in a new map, so that the order of the rest is kept.
-fn returned(headers: HeaderMap) -> HeaderMap {
-    if !NOT_RETURNED.iter().any(|name| headers.contains_key(name)) {
-        return headers;
-    }
-    let kept = headers.iter().filter(|(name, _)| !NOT_RETURNED.contains(name));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 /// Whose fault a failed exchange was. What the libraries say stays here: it could quote the request.
 fn blame(error: &hyper_util::client::legacy::Error) -> Denial {
     let mut source = error.source();
@@ -126,9 +109,6 @@ fn blame(error: &hyper_util::client::legacy::Error) -> Denial {
                 ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) => Denial::UpstreamUnreachable,
                 ConnectFault::Tls => Denial::UpstreamTls,
             };
-        }
-        if let Some(fault) = cause.downcast_ref::<super::body::UploadFault>() {
-            return fault.denial();
         }
         source = cause.source();
     }

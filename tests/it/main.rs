@@ -1,6 +1,7 @@
 //! Everything from outside: the built binary, real sockets, a fake upstream.
 
 mod architecture;
+mod attacks;
 mod cli;
 mod demo;
 mod journey;

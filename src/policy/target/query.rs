@@ -92,6 +92,15 @@ impl Target {
         self.query().is_some_and(|query| query.split(['&', ';']).any(is_method_override))
     }
 
+    /// True when a parameter of this decoded name stands behind a `;`, which some frameworks take for `&`.
+    #[must_use]
+    pub fn hides_parameter(&self, name: &str) -> bool {
+        self.query_parameters()
+            .flat_map(|parameter| parameter.raw.split(';').skip(1))
+            .map(|piece| piece.split_once('=').map_or(piece, |(name, _)| name))
+            .any(|raw| decode(raw).is_some_and(|found| found.trim() == name))
+    }
+
     /// Takes the parameter with this decoded name out; everything else stays byte for byte, in order.
     ///
     /// Gives its decoded value, and the place that it left. `None` when there is no such parameter.

@@ -1,5 +1,7 @@
 //! Header fields: what ends at a proxy, what may not pass it, what two parties could read differently.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Version, request};
 use percent_encoding::percent_decode_str;
@@ -23,23 +25,41 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// What proxies add and origins believe; an agent has no business saying it.
-const FORWARDING: [&str; 16] = [
+const FORWARDING: [&str; 17] = [
     "forwarded",
     "via",
-    "x-forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-forwarded-prefix",
+    "proxy",
     "x-host",
-    "x-original-host",
-    "x-original-url",
+    "x-http-host-override",
     "x-real-ip",
-    "x-rewrite-url",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-proxyuser-ip",
+    "x-remote-user",
+    "x-remote-addr",
+    "x-envoy-original-path",
+    "client-ip",
     "true-client-ip",
     "cf-connecting-ip",
+    "remote-user",
+    "front-end-https",
+];
+
+/// How whole families of those begin.
+const FORWARDING_PREFIXES: [&str; 4] = ["proxy-", "x-forwarded", "x-original-", "x-rewrite-"];
+
+/// Fields that say how a message is to be read or routed, which nothing after a body may (RFC 9110, 6.5.1).
+const OF_A_HEAD: [&str; 10] = [
+    "host",
+    "content-length",
+    "content-encoding",
+    "content-type",
+    "content-range",
+    "expect",
+    "range",
+    "if-range",
+    "set-cookie",
+    "max-forwards",
 ];
 
 /// Fields that turn one method into another behind our back.
@@ -134,7 +154,7 @@ pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> 
             (None, None) => continue,
         };
         last = Some(name.clone());
-        if METHOD_OVERRIDE.contains(&name.as_str()) {
+        if METHOD_OVERRIDE.contains(&&*with_dashes(name.as_str())) {
             return Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride));
         }
         // The client library writes `Host` or `:authority` from the destination that was judged.
@@ -148,8 +168,35 @@ pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> 
     Ok(kept)
 }
 
+/// A field's name as servers see it that hand fields on as CGI does (RFC 3875, 4.1.18), where `_` and `-` are one.
+fn with_dashes(name: &str) -> Cow<'_, str> {
+    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+}
+
+/// Two names that are one field to such a server.
+pub fn is_twin(name: &HeaderName, other: &HeaderName) -> bool {
+    name != other && with_dashes(name.as_str()) == with_dashes(other.as_str())
+}
+
 fn is_stripped(name: &str) -> bool {
-    HOP_BY_HOP.contains(&name) || FORWARDING.contains(&name) || name.starts_with("proxy-")
+    let dashed = with_dashes(name);
+    let is_spelled_otherwise = matches!(dashed, Cow::Owned(_));
+    let name = &*dashed;
+    HOP_BY_HOP.contains(&name)
+        || FORWARDING.contains(&name)
+        || FORWARDING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || (is_spelled_otherwise && name == header::CONTENT_LENGTH.as_str())
+}
+
+/// True for a field in which credentials travel.
+pub fn is_credential(name: &str) -> bool {
+    CREDENTIAL_FIELDS.contains(&&*with_dashes(name))
+}
+
+/// True for a field that may stand after a body.
+pub fn may_trail(name: &str) -> bool {
+    let dashed = with_dashes(name);
+    !is_stripped(name) && !OF_A_HEAD.contains(&&*dashed) && !METHOD_OVERRIDE.contains(&&*dashed)
 }
 
 /// `Connection` may name hop-by-hop fields only: `Connection: authorization` is an attack.
@@ -171,15 +218,14 @@ fn check_connection_options(headers: &HeaderMap) -> Result<(), Denial> {
 /// On a listed host nothing credential-like goes out but ours, so that nobody's own key can carry our data away.
 pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lifted>) -> Result<(), Denial> {
     let own_field = lifted.and_then(|lifted| lifted.field.as_ref());
-    for name in CREDENTIAL_FIELDS {
-        if headers.contains_key(name) && own_field.is_none_or(|own| own.as_str() != name) {
-            return Err(Denial::ForeignCredential);
-        }
+    if headers.keys().any(|name| is_credential(name.as_str()) && own_field != Some(name)) {
+        return Err(Denial::ForeignCredential);
     }
-    // Some frameworks separate parameters by `;` too.
+    // Some frameworks separate parameters by `;` too, and all read `+` as a space.
     for piece in target.query().unwrap_or("").split(['&', ';']) {
         let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-        let name = percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        let name = name.replace('+', " ");
+        let name = percent_decode_str(&name).decode_utf8_lossy().to_ascii_lowercase();
         if CREDENTIAL_PARAMETERS.contains(&name.trim()) && !value.is_empty() {
             return Err(Denial::ForeignCredential);
         }

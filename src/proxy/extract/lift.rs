@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use super::fields;
 use crate::model::denial::Misplaced;
 use crate::model::{Ambiguity, Denial, NonceHash, nonce};
 use crate::policy::{Placeholder, QuerySlot, Service, Slot, Target};
@@ -163,6 +164,9 @@ fn not_ours(value: &str) -> Denial {
 
 fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return Ok(None) };
+    if headers.keys().any(|other| fields::is_twin(&name, other)) {
+        return Err(Denial::ForeignCredential);
+    }
     let Some(value) = single(headers, &name)? else { return Ok(None) };
     let nonce = slots.nonce(&value).ok_or_else(|| not_ours(&value))?;
     let hash = NonceHash::of(nonce.as_bytes());
@@ -172,6 +176,9 @@ fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result
 }
 
 fn from_query(target: &Target, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
+    if target.hides_parameter(name) {
+        return Err(Denial::RequestAmbiguous(Ambiguity::Query));
+    }
     let Some((value, place)) = target.take_query_parameter(name).map_err(Denial::RequestAmbiguous)? else {
         return Ok(None);
     };

@@ -1,9 +1,11 @@
 //! Nonces in places that are no slots: leaks, or attempts to carry one away.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
-use percent_encoding::percent_decode_str;
+use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode;
 
 use super::lift::Lifted;
 use crate::model::denial::Misplaced;
@@ -22,22 +24,28 @@ pub struct Stray {
     pub place: Misplaced,
 }
 
+/// How often a text is percent-decoded at most: a URL in a URL in a URL.
+const DECODINGS_MAX: usize = 3;
+
 /// Looks through headers, path and query, plain and percent-decoded, and inside Basic credentials.
 pub fn find(headers: &HeaderMap, target: &Target, lifted: Option<&Lifted>) -> Vec<Stray> {
+    let mut strays = find_in_fields(headers, lifted.and_then(|lifted| lifted.field.as_ref()));
+    look_decoded(&mut strays, target.path().as_bytes(), Misplaced::Path);
+    if let Some(query) = target.query() {
+        look_decoded(&mut strays, query.as_bytes(), Misplaced::Query);
+    }
+    strays
+}
+
+/// Looks through the names and values of fields but for the slot's own.
+pub fn find_in_fields(fields: &HeaderMap, own: Option<&HeaderName>) -> Vec<Stray> {
     let mut strays = Vec::new();
-    let own = lifted.and_then(|lifted| lifted.field.as_ref());
-    for (name, value) in headers {
-        if own == Some(name) {
-            continue;
-        }
-        look(&mut strays, value.as_bytes(), Misplaced::Header);
+    for (name, value) in fields.iter().filter(|(name, _)| own != Some(*name)) {
+        look(&mut strays, name.as_str().as_bytes(), Misplaced::Header);
+        look_decoded(&mut strays, value.as_bytes(), Misplaced::Header);
         if let Some(blob) = basic_blob(value.as_bytes()) {
             look(&mut strays, &blob, Misplaced::Header);
         }
-    }
-    look_decoded(&mut strays, target.path(), Misplaced::Path);
-    if let Some(query) = target.query() {
-        look_decoded(&mut strays, query, Misplaced::Query);
     }
     strays
 }
@@ -47,13 +55,15 @@ fn look(strays: &mut Vec<Stray>, text: &[u8], place: Misplaced) {
     strays.extend(nonce::find_all(text).take(room).map(|found| Stray { hash: NonceHash::of(found), place }));
 }
 
-fn look_decoded(strays: &mut Vec<Stray>, text: &str, place: Misplaced) {
-    if text.contains('%') {
-        let decoded: Vec<u8> = percent_decode_str(text).collect();
-        look(strays, &decoded, place);
-    } else {
-        look(strays, text.as_bytes(), place);
+fn look_decoded(strays: &mut Vec<Stray>, text: &[u8], place: Misplaced) {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..DECODINGS_MAX {
+        if !text.contains(&b'%') {
+            break;
+        }
+        text = Cow::Owned(percent_decode(&text).collect());
     }
+    look(strays, &text, place);
 }
 
 fn basic_blob(value: &[u8]) -> Option<Vec<u8>> {

@@ -1,0 +1,50 @@
+//! Which fields of an answer, in its head and in its trailers, go back to the agent.
+
+use http::{HeaderMap, HeaderName, header};
+
+/// Fields that end here on the way back, or that would lead the client around us.
+const NOT_RETURNED: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::ALT_SVC,
+    // The session that a credential opened is a credential too; and a cookie would be refused when it comes back.
+    header::SET_COOKIE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-status"),
+];
+
+/// The names of our own refusals' fields begin so; from an upstream they would pass its refusals off as ours.
+const OWN_PREFIX: &str = "valetkey-";
+
+/// Takes out what ends here, in a new map, so that the order of the rest is kept.
+pub(in crate::proxy) fn returned(headers: HeaderMap) -> HeaderMap {
+    if headers.keys().all(is_returned) {
+        return headers;
+    }
+    let kept = headers.iter().filter(|(name, _)| is_returned(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn is_returned(name: &HeaderName) -> bool {
+    !NOT_RETURNED.contains(name) && !name.as_str().starts_with(OWN_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_rest_stays_in_order_and_repeated() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-b", "set-cookie", "x-a", "valetkey-error", "x-b", "alt-svc", "proxy-status", "x-c"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("v"));
+        }
+        let kept = returned(headers);
+        assert_eq!(kept.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-b", "x-b", "x-a", "x-c"]);
+    }
+}

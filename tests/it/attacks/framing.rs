@@ -1,0 +1,89 @@
+//! Two requests that look like one, and one that looks like two.
+
+use super::{outcome, request, send};
+use crate::support::{FakeUpstream, Stage};
+
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+const BODY: &str = "5\r\nhello\r\n0\r\n\r\n";
+/// Would be refused if it were judged, and must not arrive unjudged.
+const HIDDEN: &str = "POST /forbidden HTTP/1.1\r\nHost: api.test\r\n\r\n";
+
+#[tokio::test]
+async fn framing_that_can_be_read_twice_is_refused() {
+    let stage = Stage::new().await;
+    let nonce = stage.writer().await;
+    let mut cases: Vec<(String, String)> = Vec::new();
+    let codings = "chunked, chunked|,chunked|chunked,|identity|xchunked|chunked;q=1|gzip, chunked|chunked, gzip|gzip|\
+                   \"chunked\"||chunked foo|trailers";
+    for coding in codings.split('|') {
+        cases.push((format!("Transfer-Encoding: {coding}\r\n"), format!("{BODY}{HIDDEN}")));
+        cases.push((format!("Transfer-Encoding: {coding}\r\nContent-Length: 3\r\n"), format!("{BODY}{HIDDEN}")));
+    }
+    for length in
+        ["3, 3", "+3", "-0", "03", "0x3", "", "3 3", "99999999999999999999", "18446744073709551619", "3;", "00"]
+    {
+        cases.push((format!("Content-Length: {length}\r\n"), "abc".to_owned()));
+    }
+    for fields in [
+        format!("{CHUNKED}{CHUNKED}"),
+        format!("{CHUNKED}Transfer-Encoding: identity\r\n"),
+        format!("Transfer-Encoding: identity\r\n{CHUNKED}"),
+        "Transfer-Encoding : chunked\r\n".to_owned(),
+        "Transfer-Encoding:\r\n chunked\r\n".to_owned(),
+        " Transfer-Encoding: chunked\r\n".to_owned(),
+        "Content-Length: 3\r\nContent-Length: 60\r\n".to_owned(),
+        "Content-Length : 3\r\n".to_owned(),
+    ] {
+        cases.push((fields, format!("{BODY}{HIDDEN}")));
+    }
+    for body in [
+        "0x5\r\nhello",
+        "+5\r\nhello",
+        "5\nhello",
+        "5\r\nhelloXX",
+        "fffffffffffffffff\r\nhello",
+        "-5\r\nhello",
+        "g\r\nhello",
+    ] {
+        cases.push((CHUNKED.to_owned(), format!("{body}\r\n0\r\n\r\n{HIDDEN}")));
+    }
+    for (fields, body) in cases {
+        let answer = send(&stage, &request("POST /x", &fields, &nonce, &body)).await;
+        assert_eq!(outcome(&answer).0, 400, "{fields:?} {body:?}: {answer}");
+    }
+    let hidden = stage.upstream.seen().into_iter().find(|seen| seen.target == "/forbidden");
+    assert!(hidden.is_none(), "{hidden:?}");
+}
+
+#[tokio::test]
+async fn a_body_stays_with_its_request() {
+    for alpn in [&b"http/1.1"[..], b"h2"] {
+        let stage = Stage::with(FakeUpstream::start_with(&["api.test"], &[alpn]).await, |builder| builder).await;
+        let (reader, writer) = (stage.reader().await, stage.writer().await);
+        let chunks = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
+        let length = format!("Content-Length: {}\r\n", HIDDEN.len());
+        for (method, nonce) in [("GET", &reader), ("POST", &writer), ("PUT", &writer)] {
+            for (fields, body) in [(CHUNKED, &chunks[..]), (&length, HIDDEN)] {
+                let line = format!("{method} /x");
+                let answer = send(&stage, &request(&line, fields, nonce, body)).await;
+                assert_eq!(outcome(&answer).0, 200, "{line} {fields}: {answer}");
+                let seen = stage.upstream.seen().pop().expect("a request");
+                assert_eq!((seen.method.as_str(), &seen.body[..]), (method, HIDDEN.as_bytes()), "{fields}");
+            }
+        }
+        assert_eq!(stage.upstream.seen().len(), 6, "nothing else arrived");
+    }
+}
+
+#[tokio::test]
+async fn each_of_many_in_one_write_is_judged() {
+    let stage = Stage::new().await;
+    let nonce = stage.reader().await;
+    let one = |line: &str| format!("{line} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n\r\n");
+    let all = [one("GET /a"), one("POST /b"), one("GET /c"), one("CONNECT evil.test:443"), one("GET /d")].concat();
+    let answer = stage.sidecar.agent().pipelined("api.test", all.as_bytes(), 5).await;
+    let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|text| &text[..3]).collect();
+    assert_eq!(statuses, ["200", "403", "200", "400", "200"], "{answer}");
+    let targets: Vec<String> = stage.upstream.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/a", "/c", "/d"]);
+}
