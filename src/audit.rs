@@ -102,8 +102,14 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The path is a FIFO that nobody reads from.
+    #[error("nobody reads from {path}; start its reader first")]
+    NoReader {
+        /// The FIFO.
+        path: PathBuf,
+    },
     /// The path is a symbolic link.
-    #[error("{path} is a symbolic link; name the file itself")]
+    #[error("{path} is a symbolic link; name the file itself, or - for standard output")]
     Link {
         /// The link.
         path: PathBuf,

@@ -22,6 +22,7 @@ mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -133,6 +134,11 @@ fn read_file(path: &Path, file: &Arc<str>) -> Result<Vec<u8>, Mistakes> {
         return Err(fault(Code::Unreadable, what, "name the policy file itself"));
     }
     let opened = std::fs::File::open(path).map_err(unreadable)?;
+    if opened.metadata().map_err(unreadable)?.nlink() == 0 {
+        // Standard input holds secrets of the environment, and not the policy, after the start over (`process`).
+        let hint = "name the file by its path; standard input is of no use, nor is a file that was removed";
+        return Err(fault(Code::Unreadable, "the file has no name", hint));
+    }
     let mut bytes = Vec::new();
     let limit = u64::try_from(POLICY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     opened.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;

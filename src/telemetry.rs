@@ -126,14 +126,23 @@ where
 }
 
 fn levels(level: &str) -> Result<EnvFilter, TelemetryError> {
+    // A misspelled level is a valid name of a target, of which nothing is ever heard; nor is anything of the rest then.
+    let is_level_or_own = |word: &str| word.parse::<LevelFilter>().is_ok() || is_own(word);
+    let words = level.split(',').filter(|word| !word.is_empty());
+    if !words.filter(|word| !word.contains(['=', '['])).all(is_level_or_own) {
+        return Err(TelemetryError::Level);
+    }
     let default = LevelFilter::INFO.into();
     EnvFilter::builder().with_default_directive(default).parse(level).map_err(|_| TelemetryError::Level)
 }
 
 /// What a level cannot switch on.
 fn may_speak(metadata: &Metadata<'_>) -> bool {
-    let own = metadata.target().split("::").next() == Some(OWN_TARGET);
-    own || *metadata.level() <= Level::INFO
+    is_own(metadata.target()) || *metadata.level() <= Level::INFO
+}
+
+fn is_own(target: &str) -> bool {
+    target.split("::").next() == Some(OWN_TARGET)
 }
 
 #[cfg(test)]
@@ -216,7 +225,12 @@ mod tests {
         assert_eq!(as_json("debug", act).lines().count(), 2);
         assert_eq!(as_json("warn,valetkey::proxy=debug", act).lines().count(), 2);
         assert_eq!(as_json("off", act).lines().count(), 0);
-        assert_eq!(levels("valetkey=loud").err(), Some(TelemetryError::Level));
+        for level in ["valetkey", "valetkey::proxy", "INFO", "warn,valetkey::proxy=debug", "2"] {
+            assert!(levels(level).is_ok(), "{level}");
+        }
+        for level in ["valetkey=loud", "loud", "inof", "info,verbose"] {
+            assert_eq!(levels(level).err(), Some(TelemetryError::Level), "{level}");
+        }
     }
 
     #[test]

@@ -556,7 +556,7 @@ fn read_some(reader: &mut File, into: &mut Vec<u8>) {
 fn a_pipe_without_a_reader_does_not_hang() {
     let pipe = Pipe::new();
     let error = try_start(&config(&pipe.place.path)).unwrap_err();
-    assert!(matches!(error, StartError::Open { source, .. } if source.raw_os_error() == Some(6)), "ENXIO");
+    assert!(matches!(error, StartError::NoReader { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -802,7 +802,7 @@ async fn tampering_is_found() {
             assert!(verify_lines(&swapped, None).is_err(), "swapped: {at}");
         }
         let truncated = &lines[..at];
-        assert!(verify_lines(truncated, None).is_ok(), "a cut end needs the head to show");
+        assert_eq!(verify_lines(truncated, None).is_ok(), at > 0, "a cut end needs the head to show");
         assert_eq!(verify_lines(truncated, Some(&head)).unwrap_err().what, Flaw::HeadMissing);
     }
     assert_eq!(verify_lines(&lines, Some("xyz")).unwrap_err().what, Flaw::HeadMalformed);
@@ -861,9 +861,10 @@ fn a_line_without_end_is_not_swallowed() {
 }
 
 #[test]
-fn an_empty_audit_holds_together() {
-    let verified = verify(&b""[..], None).unwrap();
-    assert_eq!((verified.records, verified.head), (0, hex::encode(NO_HASH)));
+fn an_audit_without_a_record_was_emptied() {
+    for bytes in [&b""[..], b"{\"v\":1,\"boot_id\":\"", b"no newline"] {
+        assert_eq!(verify(bytes, None), Err(Broken { line: 0, what: Flaw::Empty }));
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ pub struct Verified {
     pub records: u64,
     /// Starts of a process among them.
     pub boots: u64,
-    /// Hash of the last record, 64 hexadecimal digits; zeros when there is none.
+    /// Hash of the last record, 64 hexadecimal digits.
     pub head: String,
     /// Hash before the first record: zeros, or for a rotated file the head of the file before it.
     pub continues: String,
@@ -23,7 +23,7 @@ pub struct Verified {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct Broken {
-    /// Line number, from 1; for a missing head the last line, for a bad one 0.
+    /// Line number, from 1; for a missing head and an empty audit the last line (0 if there is none), for a bad head 0.
     pub line: u64,
     /// What is wrong.
     pub what: Flaw,
@@ -44,6 +44,9 @@ pub enum Flaw {
     /// The first record neither starts a chain nor says that it continues one.
     #[error("the audit does not begin with a start or a rotation: records before it were removed")]
     Headless,
+    /// Not one whole record: even an audit of nothing begins with a start.
+    #[error("there is no record in it: everything was removed, or it is no audit")]
+    Empty,
     /// A line that is no record, and that no later record explains as an interrupted write.
     #[error("the line is no record")]
     NotARecord,
@@ -187,6 +190,9 @@ impl Check {
         }
         if self.wanted.is_some() {
             return Err(self.broken(Flaw::HeadMissing));
+        }
+        if self.records == 0 {
+            return Err(self.broken(Flaw::Empty));
         }
         Ok(Verified {
             records: self.records,

@@ -171,6 +171,7 @@ fn code(flaw: Flaw) -> &'static str {
         Flaw::Unlinked => "unlinked",
         Flaw::Misnumbered => "misnumbered",
         Flaw::Headless => "headless",
+        Flaw::Empty => "empty",
         Flaw::NotARecord => "not_a_record",
         Flaw::TornLine => "torn_line",
         Flaw::Version => "version",
@@ -187,7 +188,7 @@ fn hint(flaw: Flaw) -> &'static str {
             "keep this file as evidence, and compare it with a copy that was shipped elsewhere"
         }
         Flaw::Headless => "look for the file before it; if it was never rotated, its beginning was removed",
-        Flaw::NotARecord | Flaw::TooLong => "is it an audit of valetkey, and nothing else in it?",
+        Flaw::Empty | Flaw::NotARecord | Flaw::TooLong => "is it an audit of valetkey, and nothing else in it?",
         Flaw::Version => "verify it with the version of valetkey that wrote it",
         Flaw::HeadMissing | Flaw::HeadMalformed => {
             "give the head of this file, or of the file that follows it, as `audit verify` printed it"

@@ -32,8 +32,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async {
         let mut signals = process::Signals::listen().map_err(Failure::other)?;
-        let sidecar = Sidecar::start(arguments, loaded, secrets).await?;
-        sidecar.announce(arguments.ready_file.as_deref())?;
+        let sidecar = tokio::select! {
+            started = Sidecar::start(arguments, loaded, secrets) => started?,
+            // A credential's command can take its time.
+            () = asked_to_end(&mut signals) => return Err(Failure::other("ended by a signal before it was ready")),
+        };
+        if let Err(failure) = sidecar.announce(arguments.ready_file.as_deref()) {
+            sidecar.stop("not announced").await;
+            return Err(failure);
+        }
         while signals.next().await == Asked::Reopen {
             sidecar.reopen_audit();
         }
@@ -42,6 +49,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             () = second(&mut signals) => Err(Failure::other("ended at once by a second signal")),
         }
     })
+}
+
+/// Waits for the first signal that asks for an end.
+async fn asked_to_end(signals: &mut Signals) {
+    while signals.next().await == Asked::Reopen {}
 }
 
 /// Waits for the signal that ends at once.

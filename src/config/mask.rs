@@ -24,7 +24,7 @@ pub(super) fn masked(text: &str, visible: Range<usize>) -> String {
         let inside = state != State::Plain && next != State::Plain;
         let end = at + length.max(character.len_utf8());
         for c in text.get(at..end).unwrap_or_default().chars() {
-            masked.push(if inside && !visible.contains(&at) { cover(c) } else { c });
+            masked.push(if is_treacherous(c) || inside && !visible.contains(&at) { cover(c) } else { c });
         }
         state = next;
         at = end;
@@ -68,6 +68,12 @@ fn escape_bytes(rest: &[u8]) -> usize {
     2 + rest.iter().skip(2).take_while(continues).count()
 }
 
+/// What acts on a terminal instead of showing on it: controls, and marks that turn the direction of text or hide in it.
+fn is_treacherous(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    is_format || c.is_control() && !matches!(c, '\n' | '\r' | '\t')
+}
+
 /// A character of the same length in bytes.
 fn cover(character: char) -> char {
     match (character, character.len_utf8()) {
@@ -104,6 +110,14 @@ mod tests {
             assert!(!masked.contains("secret"), "{text}: {masked}");
             assert_eq!(masked.len(), text.len(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_is_masked_even_where_it_is_visible() {
+        let text = "allow = [\"GET \u{202e}/a\u{9b}31m\u{200b}\tb\"]";
+        let shown = masked(text, 0..text.len());
+        assert_eq!(shown, "allow = [\"GET \u{2022}/a\u{b7}31m\u{2022}\tb\"]");
+        assert_eq!(shown.len(), text.len());
     }
 
     #[test]

@@ -110,6 +110,10 @@ pub(super) fn revoke(control: &Control, caller: &Caller, id: &str) -> Result<Ans
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "unsupported_media_type"),
     )
 )]
 pub(super) fn introspect(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {

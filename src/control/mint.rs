@@ -52,6 +52,10 @@ struct Approved {
         (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "unsupported_media_type"),
     )
 )]
 pub(super) async fn mint(control: &Control, caller: &Caller, key: Option<Key>, body: &Json) -> Result<Answer, Refusal> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -25,6 +25,9 @@ use crate::model::{Destination, Identity};
 
 /// How long accepting rests when the system has no file or memory for another connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// How often it is said that accepting fails.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// One client connection; tunnels and exchanges on it share this.
 #[derive(Debug)]
@@ -59,6 +62,7 @@ impl Connection {
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
+    let mut told: Option<Instant> = None;
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await;
@@ -83,7 +87,11 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
                 });
             }
             Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection; trying again shortly");
+                // Without files left this comes many times a second.
+                if told.is_none_or(|at| at.elapsed() >= ACCEPT_TOLD_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(error = %error, "cannot accept connections; trying again until it works");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

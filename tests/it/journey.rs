@@ -3,7 +3,10 @@
 mod arriving;
 mod authority;
 mod credentials;
+mod limits;
 mod process;
 mod relaying;
 mod starting;
 mod stopping;
+mod tunnelling;
+mod wire;

@@ -1,10 +1,13 @@
 //! Everything from outside: the built binary, real sockets, a fake upstream.
 
+mod admin;
 mod architecture;
 mod attacks;
 mod cli;
+mod control;
 mod demo;
 mod journey;
+mod operations;
 mod pod;
 mod promises;
 mod readme;

@@ -32,6 +32,7 @@ pub(super) fn open(path: &Path) -> Result<File, StartError> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = open_path(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| match errno {
         Errno::LOOP => StartError::Link { path: path.into() },
+        Errno::NXIO => StartError::NoReader { path: path.into() },
         Errno::ISDIR => StartError::NotAFile { path: path.into() },
         errno => cannot_open(path, errno),
     })?;

@@ -50,8 +50,8 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_CA_DIR", value_name = "DIR", default_value = "certs")]
     pub ca_dir: PathBuf,
 
-    /// Keep the CA in memory only; it ends with the process.
-    #[arg(long, env = "VALETKEY_CA_IN_MEMORY", conflicts_with = "ca_dir")]
+    /// Keep the CA in memory only; it ends with the process, and --ca-dir is not touched.
+    #[arg(long, env = "VALETKEY_CA_IN_MEMORY")]
     pub ca_in_memory: bool,
 
     /// Write ca.pem and ca-bundle.pem, and nothing secret, into this directory.
@@ -105,23 +105,29 @@ pub struct LimitArguments {
     #[arg(long, env = "VALETKEY_DRAIN_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain_timeout: Duration,
     /// Header fields of a request or answer at most.
-    #[arg(long, env = "VALETKEY_HEADERS_MAX", value_name = "N", default_value_t = 100)]
+    #[arg(long, env = "VALETKEY_HEADERS_MAX", value_name = "N", default_value_t = 100, value_parser = count::<1, 10_000>)]
     pub headers_max: usize,
     /// Bytes of a request or answer head at most (at least 8192).
-    #[arg(long, env = "VALETKEY_HEAD_BYTES_MAX", value_name = "N", default_value_t = 65536)]
+    #[arg(long, env = "VALETKEY_HEAD_BYTES_MAX", value_name = "N", default_value_t = 65536, value_parser = count::<8192, 16_777_216>)]
     pub head_bytes_max: usize,
     /// Bytes of a request target at most.
-    #[arg(long, env = "VALETKEY_TARGET_BYTES_MAX", value_name = "N", default_value_t = 16384)]
+    #[arg(long, env = "VALETKEY_TARGET_BYTES_MAX", value_name = "N", default_value_t = 16384, value_parser = count::<1, 65_534>)]
     pub target_bytes_max: usize,
     /// Client connections at most.
-    #[arg(long, env = "VALETKEY_CONNECTIONS_MAX", value_name = "N", default_value_t = 4096)]
+    #[arg(long, env = "VALETKEY_CONNECTIONS_MAX", value_name = "N", default_value_t = 4096, value_parser = count::<1, 1_000_000>)]
     pub connections_max: usize,
     /// HTTP/2 streams on one client connection at most.
-    #[arg(long, env = "VALETKEY_STREAMS_MAX", value_name = "N", default_value_t = 128)]
+    #[arg(long, env = "VALETKEY_STREAMS_MAX", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub streams_max: u32,
     /// Idle upstream connections kept per destination and credential at most.
-    #[arg(long, env = "VALETKEY_POOL_IDLE_MAX", value_name = "N", default_value_t = 64)]
+    #[arg(long, env = "VALETKEY_POOL_IDLE_MAX", value_name = "N", default_value_t = 64, value_parser = count::<0, 100_000>)]
     pub pool_idle_max: usize,
+}
+
+/// A number from `MIN` to `MAX`: beyond it nothing would be served, or the libraries below would give up.
+fn count<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("expected a number from {MIN} to {MAX}"))
 }
 
 /// `10s`, `5m`, `1h30m`; a plain number is seconds. More than zero, at most a day.
@@ -147,9 +153,6 @@ impl Arguments {
                 "--listen {} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
                 self.listen
             )));
-        }
-        if self.limits.head_bytes_max < 8192 {
-            return Err(Failure::usage("--head-bytes-max must be at least 8192"));
         }
         Ok(())
     }

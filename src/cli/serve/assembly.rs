@@ -1,6 +1,7 @@
 //! The parts, put together; started in an order in which nothing is promised before it holds, stopped in reverse.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -79,9 +80,12 @@ impl Sidecar {
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
+        if let Some(stale) = &arguments.ready_file {
+            // What an earlier start wrote names addresses that are not ours. What cannot be removed is told of later.
+            let _ = std::fs::remove_file(stale);
+        }
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
-        credentials.probe().await;
-        warn_of_credentials(&credentials);
+        credentials.probe().await; // says which cannot be had; the rest works
         let metrics = Metrics::new();
         let leases = lease::Store::new(lease::Config::default(), clock.clone());
         let proxy = Proxy::new(proxy::Parts {
@@ -125,9 +129,7 @@ impl Sidecar {
             "control": self.control,
             "pid": std::process::id(),
         });
-        let draft = path.with_extension("tmp");
-        std::fs::write(&draft, format!("{ready}\n"))
-            .and_then(|()| std::fs::rename(&draft, path))
+        replace(path, &format!("{ready}\n"))
             .map_err(|error| Failure::other(format!("cannot write --ready-file {}: {error}", path.display())))
     }
 
@@ -156,6 +158,21 @@ impl Sidecar {
     }
 }
 
+/// Puts a file in place whole, by a draft beside it that is nobody else's.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".draft-{}", std::process::id()));
+    // In a container the process id is always the same: a start that was killed can have left one behind.
+    let _ = std::fs::remove_file(&draft);
+    std::fs::File::create_new(&draft)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&draft, path))
+        .inspect_err(|_| {
+            // The first mistake is the one to tell of.
+            let _ = std::fs::remove_file(&draft);
+        })
+}
+
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
     let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
     if is_open && !arguments.listen.ip().is_loopback() {
@@ -168,16 +185,16 @@ fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<
 
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
     let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
-    Authority::open(&home, clock.clone()).map_err(unusable)
+    Authority::open(&home, clock.clone()).map_err(|error| unusable(&error))
 }
 
 fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> {
     let Some(directory) = &arguments.ca_publish else { return Ok(()) };
-    authority.publish(directory).map_err(unusable)
+    authority.publish(directory).map_err(|error| unusable(&error))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn unusable(error: AuthorityError) -> Failure {
+fn unusable(error: &AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 
@@ -228,19 +245,6 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
     Audit::start(&config, clock.clone(), facts).map_err(Failure::audit)
-}
-
-fn warn_of_credentials(credentials: &Credentials) {
-    for health in credentials.health() {
-        if let Some(problem) = health.problem {
-            tracing::warn!(
-                credential.name = %health.name,
-                credential.source = health.source,
-                problem,
-                "a credential cannot be had; requests that need it are refused, the rest works"
-            );
-        }
-    }
 }
 
 /// The common roots, and a profile of its own for each service with an `upstream_ca`.
@@ -299,7 +303,7 @@ fn start_planes(planes: Planes) -> Shutdown {
         Arc::new(move || credentials.health().into_iter().map(control_health).collect())
     };
     let scrape = scrape(&planes, health.clone());
-    let readiness = readiness(planes.audit.clone(), planes.authority.clone(), planes.is_stopping);
+    let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
     let proxy = tokio::spawn(planes.proxy.run(planes.listeners.proxy, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let parts = control::Parts {
@@ -313,6 +317,8 @@ fn start_planes(planes: Planes) -> Shutdown {
         credentials: health,
     };
     let control = tokio::spawn(control::serve(planes.listeners.control, parts, stop_planes.clone()));
+    let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
+    let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
     Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
 }
@@ -342,13 +348,20 @@ fn control_health(health: crate::credential::Health) -> control::CredentialHealt
     }
 }
 
-/// The truth about readiness. Policy and listeners are there, or there would be no admin listener to ask.
-fn readiness(audit: Audit, authority: Arc<Authority>, is_stopping: Arc<AtomicBool>) -> control::Readiness {
+/// The truth about readiness. A policy is there, or there would be no admin listener to ask.
+fn readiness(
+    audit: Audit,
+    authority: Arc<Authority>,
+    is_stopping: Arc<AtomicBool>,
+    listeners: [(&'static str, AbortHandle); 2],
+) -> control::Readiness {
     Arc::new(move || {
+        let ended = listeners.iter().find(|(_, task)| task.is_finished());
+        let ended = ended.map(|(name, _)| format!("the {name} listener has ended"));
         let is_over = authority.describe().not_after <= jiff::Timestamp::now();
         let authority = is_over.then(|| "the CA has expired; make a new one and start again".to_owned());
         let audit = (!audit.state().is_healthy).then(|| "the audit cannot be written".to_owned());
         let stopping = is_stopping.load(Ordering::Acquire).then(|| "draining".to_owned());
-        vec![("authority", authority), ("policy", None), ("listeners", None), ("audit", audit), ("serving", stopping)]
+        vec![("authority", authority), ("policy", None), ("listeners", ended), ("audit", audit), ("serving", stopping)]
     })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -27,6 +27,15 @@ pub fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).header("host", "valetkey").body(Full::default()).expect("a request")
 }
 
+/// `POST` on the control socket; no `Content-Type` where `kind` is empty.
+pub fn post(path: &str, kind: &str, body: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::post(path).header("host", "valetkey");
+    if !kind.is_empty() {
+        request = request.header("content-type", kind);
+    }
+    request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request")
+}
+
 impl Orchestrator {
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }
@@ -43,16 +52,22 @@ impl Orchestrator {
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
     }
 
-    /// One request as it is.
+    /// One request as it is; status and body.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
+        let (status, _, body) = self.exchange(request).await;
+        (status, body)
+    }
+
+    /// One request as it is; the whole answer.
+    pub async fn exchange(&self, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap, Bytes) {
         let stream = UnixStream::connect(&self.socket).await.expect("the control socket");
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request).await.expect("an answer");
-        let status = response.status();
-        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
         connection.abort();
-        (status, body)
+        (head.status, head.headers, body)
     }
 
     /// Mints with this body and expects it to work.

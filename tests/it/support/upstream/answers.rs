@@ -84,6 +84,7 @@ pub async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, 
             tokio::time::sleep(Duration::from_millis(700)).await;
             text(StatusCode::OK, "slow and whole")
         }
+        "/hang" => frames(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")], Duration::from_secs(3600), None),
         "/stall" => {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             text(StatusCode::OK, "late")

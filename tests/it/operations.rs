@@ -1,0 +1,5 @@
+//! What operators do to a sidecar, and what happens to it.
+
+mod ending;
+mod flags;
+mod records;
