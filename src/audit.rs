@@ -21,7 +21,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -218,7 +218,7 @@ impl Audit {
         writer.begin(facts);
         spawn(writer, queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids }) })
+        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids, is_cutting: AtomicBool::new(false) }) })
     }
 
     /// Opens an exchange.
@@ -260,6 +260,11 @@ impl Audit {
             records: queue.records.load(Ordering::Relaxed),
             lost: queue.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// Says that connections are being cut: an exchange that ends without a word from here on was not left by its client.
+    pub fn cut(&self) {
+        self.handle.is_cutting.store(true, Ordering::Release);
     }
 
     /// Writes the stop record, flushes, and ends the writer. Waits at most `within`. Whatever comes later is refused

@@ -261,7 +261,7 @@ impl fmt::Debug for Authority {
 impl Authority {
     /// Opens or makes the CA, with the default [`Limits`].
     ///
-    /// A CA on disk lives for a year, one in memory for a week; an expired one is an error, never replaced silently.
+    /// A CA lives for a year, one in memory no longer than its process; an expired one is an error, never replaced silently.
     ///
     /// # Errors
     /// [`AuthorityError`]: unreadable, readable by others, expired, key and certificate that do not belong together.

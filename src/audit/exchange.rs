@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -83,7 +84,8 @@ pub struct Exchange {
     /// The closing record's place in the queue.
     place: Option<OwnedSemaphorePermit>,
     outcome: Outcome,
-    ending: Ending,
+    /// What somebody said.
+    ending: Option<Ending>,
     is_refused: bool,
 }
 
@@ -96,7 +98,7 @@ impl Exchange {
             on_record: OnRecord::No,
             place: None,
             outcome: Outcome::default(),
-            ending: Ending::ClientGone,
+            ending: None,
             is_refused: false,
         }
     }
@@ -207,9 +209,19 @@ impl Exchange {
         self.outcome.response_bytes = self.outcome.response_bytes.saturating_add(bytes);
     }
 
-    /// Says how it ended; the last word counts; without it a drop is [`Ending::ClientGone`]. What was refused stays so.
+    /// Says how it ended; the last word counts. Without it a drop is [`Ending::ClientGone`], or [`Ending::Cut`] after
+    /// [`Audit::cut`](super::Audit::cut). What was refused stays so.
     pub fn end(&mut self, ending: Ending) {
-        self.ending = ending;
+        self.ending = Some(ending);
+    }
+
+    fn ending(&self) -> Ending {
+        match self.ending {
+            _ if self.is_refused => Ending::Refused,
+            Some(ending) => ending,
+            None if self.handle.is_cutting.load(Ordering::Acquire) => Ending::Cut,
+            None => Ending::ClientGone,
+        }
     }
 }
 
@@ -221,7 +233,7 @@ impl Drop for Exchange {
             decision: self.decision.take(),
             is_decision_recorded: self.on_record == OnRecord::Yes,
             outcome: self.outcome,
-            ending: if self.is_refused { Ending::Refused } else { self.ending },
+            ending: self.ending(),
             duration: closed.boot.saturating_sub(self.request.opened.boot),
         };
         self.handle.leave(self.place.take(), closed.wall, Body::End(Box::new(end)));

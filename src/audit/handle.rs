@@ -1,7 +1,7 @@
 //! What all clones of an [`Audit`](super::Audit) and all exchanges share: the way into the queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,8 @@ pub(super) struct Handle {
     pub(super) clock: SharedClock,
     pub(super) wait_max: Duration,
     pub(super) ids: ExchangeIds,
+    /// What ends without a word was cut by us.
+    pub(super) is_cutting: AtomicBool,
 }
 
 impl Handle {

@@ -2,7 +2,7 @@
 //!
 //! - `stage`: the sidecar (a process of its own), the upstream that plays three APIs, the agent, the orchestrator
 //! - `scenes`: the play, a promise each; `scene`: what one is made of
-//! - `account`: what is printed
+//! - `account`: what is printed; `trouble`: what goes wrong
 //! - `keep`: what to try while it goes on running
 //!
 //! All sockets are real, on loopback or in a directory of the demo's own. Nothing of the user's is read or written: the
@@ -16,12 +16,12 @@ mod scene;
 mod scenes;
 mod sidecar;
 mod stage;
+mod trouble;
 mod upstream;
 mod workplace;
 
 use std::time::Instant;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::Failure;
@@ -30,6 +30,7 @@ use account::{Account, Letters};
 use scene::Scene;
 use scenes::ACTS;
 use stage::Stage;
+use trouble::{Context, Trouble};
 
 /// Flags of `valetkey demo`.
 #[derive(Debug, Args)]
@@ -46,7 +47,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
-    let scenes = runtime.block_on(play(arguments)).map_err(|error| Failure::other(format!("demo: {error:#}")))?;
+    let scenes = runtime
+        .block_on(play(arguments))
+        .map_err(|error| Failure::other(format!("demo: {}", trouble::told(&*error))))?;
     let broken = scenes.len() - account::held_count(&scenes);
     if broken > 0 {
         return Err(Failure::other(format!("demo: {broken} of {} promises did not hold", scenes.len())));
@@ -54,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn play(arguments: &Arguments) -> anyhow::Result<Vec<Scene>> {
+async fn play(arguments: &Arguments) -> Result<Vec<Scene>, Trouble> {
     let mut signals = Signals::listen()?;
     let account = if arguments.json {
         Account::Program
@@ -64,7 +67,7 @@ async fn play(arguments: &Arguments) -> anyhow::Result<Vec<Scene>> {
     let begun = Instant::now();
     let (mut stage, mut scenes) = tokio::select! {
         played = act(account) => played?,
-        _ = signals.next() => anyhow::bail!("ended by a signal before it was over"),
+        _ = signals.next() => return Err("ended by a signal before it was over".into()),
     };
     let mut played = begun.elapsed();
     if arguments.keep {
@@ -83,7 +86,7 @@ async fn play(arguments: &Arguments) -> anyhow::Result<Vec<Scene>> {
 }
 
 /// Everything for which the sidecar runs.
-async fn act(account: Account) -> anyhow::Result<(Stage, Vec<Scene>)> {
+async fn act(account: Account) -> Result<(Stage, Vec<Scene>), Trouble> {
     let mut stage = Stage::set().await?;
     account.opening(&stage);
     let mut scenes = Vec::new();

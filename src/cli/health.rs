@@ -79,6 +79,7 @@ fn unreachable(admin: SocketAddr, problem: &str) -> Failure {
 
 async fn ask(admin: SocketAddr) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(admin).await.map_err(|error| plainly(&error))?;
+    stream.set_nodelay(true).map_err(|error| plainly(&error))?;
     let broken = |error: hyper::Error| format!("the connection broke ({error})");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let request = Request::builder()

@@ -254,6 +254,7 @@ impl Proxy {
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
+            self.audit.cut();
             self.cutting.cancel();
             // Tasks end at their next poll; a second is ample.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;

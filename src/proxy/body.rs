@@ -312,7 +312,8 @@ impl Drop for Download {
             // hyper drops a body as soon as it says that it is over, or when no body is due.
             None if self.is_over || self.is_end_stream() => Ending::Complete,
             None if self.cut.is_cut() => Ending::Cut,
-            None => Ending::ClientGone,
+            // Without a word: the client went away, or a shutdown took its connection.
+            None => return,
         };
         self.exchange.end(ending);
     }

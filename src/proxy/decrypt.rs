@@ -27,7 +27,12 @@ pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, 
     let Ok(upgraded) = upgrade.await else { return };
     let Some(stream) = reclaim(upgraded) else { return };
     let handshake = tokio::time::timeout(proxy.limits.handshake_timeout, handshake(&tunnel, stream, config));
-    let (stream, form) = match handshake.await {
+    let outcome = tokio::select! {
+        outcome = handshake => outcome,
+        // Nothing was asked for in this tunnel yet.
+        () = proxy.draining.cancelled() => return,
+    };
+    let (stream, form) = match outcome {
         Ok(Ok(done)) => done,
         Ok(Err(code)) => return note(proxy, &tunnel, code),
         Err(_elapsed) => return note(proxy, &tunnel, "tls_handshake_timeout"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds what deploy/Dockerfile builds, without docker, and runs it much as the image does: in an empty root file system,
-# as another user, without shell and libraries. Needs root (for chroot) and takes as long as a release build.
+# as another user, without shell and libraries. Needs root (for chroot and mounts) and takes as long as a release build.
 #
 # Usage: tests/deploy/image.sh [BINARY]     with a static binary that is there already, nothing is built
 set -euo pipefail
@@ -29,16 +29,21 @@ server= sidecar=
 cleanup() {
   for process in $server $sidecar; do kill "$process" 2>/dev/null || true; done
   wait
-  umount "$root/proc" 2>/dev/null || true
-  rm -rf "$root"
+  umount "$root/proc" "$root"/dev/* 2>/dev/null || true
+  rm -rf --one-file-system "$root"
 }
 trap cleanup EXIT
 chmod 755 "$root"
-mkdir -p "$root"/{proc,etc/ssl/certs,etc/valetkey,data}
+mkdir -p "$root"/{proc,dev,etc/ssl/certs,etc/valetkey,data}
 cp "$binary" "$root/valetkey"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 chown 64888 "$root/data"
+# What every container has (OCI runtime specification, "Default Filesystems" and "Default Devices").
 mount -t proc proc "$root/proc"
+for device in null random urandom; do
+  touch "$root/dev/$device"
+  mount --bind "/dev/$device" "$root/dev/$device"
+done
 
 run() { chroot --userspec=64888:64888 "$root" /valetkey "$@"; }
 

@@ -34,6 +34,8 @@ async fn each_user_can_do_its_own_part_and_no_other() {
     pod.assert_closed_to(agent);
     pod.assert_closed_to(neighbour);
     pod.assert_files_closed_to(orchestrator);
+    // Its files are its own; its memory is not even for a process with the same uid.
+    pod.assert_closed(User::of("valetkey"), &pod.memory());
     assert_eq!(pod.stop(), Some(0));
     let said = pod.everything_said();
     assert!(said.contains("\"agent_mismatch\"") && said.contains("\"presented_by.identity\":\"uid:1000\""), "{said}");
@@ -256,17 +258,21 @@ impl Pod {
     }
 
     fn assert_files_closed_to(&self, user: User) {
-        let process = format!("/proc/{}", self.sidecar_id());
-        for path in [
-            self.path("run/secrets/valetkey/stripe"),
-            self.path("var/lib/valetkey/ca/ca-key.pem"),
-            format!("{process}/environ").into(),
-            format!("{process}/mem").into(),
-            format!("{process}/maps").into(),
-        ] {
-            assert!(std::fs::File::open(&path).is_ok(), "{} is there, for root", path.display());
+        let files = ["run/secrets/valetkey/stripe", "var/lib/valetkey/ca/ca-key.pem"].map(|name| self.path(name));
+        self.assert_closed(user, &files);
+        self.assert_closed(user, &self.memory());
+    }
+
+    fn memory(&self) -> [PathBuf; 3] {
+        let process = PathBuf::from(format!("/proc/{}", self.sidecar_id()));
+        ["environ", "mem", "maps"].map(|name| process.join(name))
+    }
+
+    fn assert_closed(&self, user: User, paths: &[PathBuf]) {
+        for path in paths {
+            assert!(std::fs::File::open(path).is_ok(), "{} is there, for root", path.display());
             // `mem` cannot be read from its beginning by anybody; opening it is what is refused.
-            let output = user.command("sh").args(["-c", ": < \"$0\""]).arg(&path).output().expect("sh");
+            let output = user.command("sh").args(["-c", ": < \"$0\""]).arg(path).output().expect("sh");
             assert!(!output.status.success(), "{user:?} opened {}", path.display());
             let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
             assert!(said.contains("permission denied"), "{user:?} {}: {said}", path.display());

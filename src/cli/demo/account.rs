@@ -58,6 +58,7 @@ impl Account {
                 format!("{} plays api.stripe.com, api.github.com and echo.internal.test", stage.upstream.address),
             ),
             ("credentials", format!("{stripe} {github} {internal}  (made up just now)")),
+            ("note", "all of it runs as one user here; in earnest the agent runs as a user of its own".to_owned()),
         ] {
             text += &line(who, &what);
         }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use super::trouble::{Context, Trouble};
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
@@ -31,8 +31,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECT_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Waits for `step`, and not longer than [`PATIENCE`].
-pub(super) async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> anyhow::Result<T> {
-    tokio::time::timeout(PATIENCE, step).await.with_context(|| format!("{what} took longer than {PATIENCE:?}"))
+pub(super) async fn in_time<T>(what: &str, step: impl Future<Output = T>) -> Result<T, Trouble> {
+    tokio::time::timeout(PATIENCE, step).await.context(&format!("{what} took longer than {PATIENCE:?}"))
 }
 
 /// What is spoken inside a tunnel.
@@ -72,7 +72,7 @@ impl Call {
         format!("{} https://{}{}", self.method, self.host, self.path)
     }
 
-    fn into_request(self) -> anyhow::Result<Request<Full<Bytes>>> {
+    fn into_request(self) -> Result<Request<Full<Bytes>>, Trouble> {
         let mut request = Request::builder().method(self.method).uri(format!("https://{}{}", self.host, self.path));
         for (name, value) in self.headers {
             request = request.header(name, value);
@@ -104,12 +104,14 @@ enum Sender {
 
 impl Agent {
     /// An agent that goes through `proxy` and trusts this CA alone.
-    pub(super) fn new(proxy: SocketAddr, ca_pem: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(proxy: SocketAddr, ca_pem: &str) -> Result<Self, Trouble> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate?)?;
         }
-        ensure!(!roots.is_empty(), "the sidecar published no CA");
+        if roots.is_empty() {
+            return Err("the sidecar published no CA".into());
+        }
         Ok(Self { proxy, roots, answers: Answers::default() })
     }
 
@@ -119,22 +121,24 @@ impl Agent {
     }
 
     /// One request in a tunnel of its own.
-    pub(super) async fn call(&self, call: Call, protocol: Protocol) -> anyhow::Result<Reply> {
+    pub(super) async fn call(&self, call: Call, protocol: Protocol) -> Result<Reply, Trouble> {
         self.tunnel(call.host, protocol).await?.call(call).await
     }
 
     /// CONNECT, TLS, and the handshake of HTTP.
-    pub(super) async fn tunnel(&self, host: &'static str, protocol: Protocol) -> anyhow::Result<Tunnel> {
+    pub(super) async fn tunnel(&self, host: &'static str, protocol: Protocol) -> Result<Tunnel, Trouble> {
         let sender = in_time("opening a tunnel", self.open(host, protocol)).await??;
         Ok(Tunnel { sender, answers: self.answers.clone() })
     }
 
-    async fn open(&self, host: &'static str, protocol: Protocol) -> anyhow::Result<Sender> {
+    async fn open(&self, host: &'static str, protocol: Protocol) -> Result<Sender, Trouble> {
         let stream = self.connect(host).await?;
         let connector = TlsConnector::from(Arc::new(self.tls(protocol)?));
         let stream = connector.connect(ServerName::try_from(host)?, stream).await.context("TLS with the sidecar")?;
         let chosen = stream.get_ref().1.alpn_protocol().unwrap_or_default();
-        ensure!(chosen == protocol.alpn(), "the sidecar chose {:?}", String::from_utf8_lossy(chosen));
+        if chosen != protocol.alpn() {
+            return Err(format!("the sidecar chose {:?}", String::from_utf8_lossy(chosen)).into());
+        }
         let io = TokioIo::new(stream);
         match protocol {
             Protocol::Http1 => {
@@ -150,24 +154,26 @@ impl Agent {
         }
     }
 
-    async fn connect(&self, host: &str) -> anyhow::Result<TcpStream> {
+    async fn connect(&self, host: &str) -> Result<TcpStream, Trouble> {
         let mut stream = TcpStream::connect(self.proxy).await.context("connecting to the sidecar")?;
         stream.set_nodelay(true)?;
         stream.write_all(format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n").as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            ensure!(head.len() < CONNECT_HEAD_BYTES_MAX, "the answer to CONNECT has no end");
+            if head.len() >= CONNECT_HEAD_BYTES_MAX {
+                return Err("the answer to CONNECT has no end".into());
+            }
             // What follows the head belongs to TLS, so that it is read byte by byte.
             head.push(stream.read_u8().await.context("the answer to CONNECT")?);
         }
         let line = String::from_utf8_lossy(head.split(|&byte| byte == b'\r').next().unwrap_or_default()).into_owned();
         if line.split(' ').nth(1) != Some("200") {
-            bail!("CONNECT was answered {line:?}");
+            return Err(format!("CONNECT was answered {line:?}").into());
         }
         Ok(stream)
     }
 
-    fn tls(&self, protocol: Protocol) -> anyhow::Result<ClientConfig> {
+    fn tls(&self, protocol: Protocol) -> Result<ClientConfig, Trouble> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots.clone())
@@ -179,7 +185,7 @@ impl Agent {
 
 impl Tunnel {
     /// Sends a request and reads its whole answer.
-    pub(super) async fn call(&mut self, call: Call) -> anyhow::Result<Reply> {
+    pub(super) async fn call(&mut self, call: Call) -> Result<Reply, Trouble> {
         let response = self.start(call).await?;
         let reply = in_time("reading an answer", Reply::read(response)).await??;
         self.answers.lock().extend_from_slice(&reply.everything());
@@ -187,7 +193,7 @@ impl Tunnel {
     }
 
     /// Sends a request and waits for the head of its answer; its body is not among the answers.
-    pub(super) async fn start(&mut self, call: Call) -> anyhow::Result<Response<Incoming>> {
+    pub(super) async fn start(&mut self, call: Call) -> Result<Response<Incoming>, Trouble> {
         let request = call.into_request()?;
         let sent = async {
             match &mut self.sender {
@@ -200,14 +206,14 @@ impl Tunnel {
                     sender.send_request(request).await
                 }
             }
-            .map_err(anyhow::Error::from)
+            .map_err(Trouble::from)
         };
         in_time("waiting for an answer", sent).await?.context("the tunnel broke")
     }
 }
 
 /// As HTTP/1.1 wants it: the path in the request line, the host in its header.
-fn in_origin_form(mut request: Request<Full<Bytes>>) -> anyhow::Result<Request<Full<Bytes>>> {
+fn in_origin_form(mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Trouble> {
     let host = request.uri().authority().context("a host")?.as_str().parse()?;
     let path = request.uri().path_and_query().context("a path")?.as_str().parse::<Uri>()?;
     request.headers_mut().insert(http::header::HOST, host);

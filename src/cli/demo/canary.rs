@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::trouble::Trouble;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Random bytes in each canary.
-const RANDOM_BYTES: usize = 24;
+const RANDOM_BYTES: usize = 16;
 /// How much of a secret is shown.
 const SHOWN_CHARACTERS: usize = 14;
 
@@ -20,7 +21,7 @@ pub(super) struct Canaries {
 
 impl Canaries {
     /// New ones.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> Result<Self, Trouble> {
         Ok(Self { stripe: random("rk_demo_")?, github: random("gho_demo_")?, internal: random("int_demo_")? })
     }
 
@@ -43,7 +44,7 @@ impl Canaries {
 }
 
 /// A prefix and random hexadecimal digits.
-pub(super) fn random(prefix: &str) -> anyhow::Result<String> {
+pub(super) fn random(prefix: &str) -> Result<String, Trouble> {
     let mut bytes = [0; RANDOM_BYTES];
     getrandom::fill(&mut bytes)?;
     Ok(format!("{prefix}{}", hex::encode(bytes)))

@@ -2,13 +2,14 @@
 
 use super::sidecar::CA;
 use super::stage::{Nonce, Stage};
+use super::trouble::Trouble;
 use super::upstream::STRIPE;
 
 /// How long the nonce to play with lives: the ceiling of its scope.
 pub(super) const TTL_SECONDS: u32 = 3600;
 
 /// The notice, with a fresh nonce.
-pub(super) async fn notice(stage: &mut Stage) -> anyhow::Result<String> {
+pub(super) async fn notice(stage: &mut Stage) -> Result<String, Trouble> {
     let nonce = stage.mint("stripe", "read:customers", TTL_SECONDS).await?;
     Ok(text(&Variables {
         proxy: format!("http://{}", stage.sidecar.proxy),
@@ -41,8 +42,8 @@ Still running. In another terminal (the nonce lives for an hour):
   export NONCE={placeholder}
 
   curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/customers
-  curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/refunds -d charge=ch_demo1   # refused
-  curl -X DELETE --unix-socket \"$VALETKEY_CONTROL\" http://localhost/v1/nonces/{id}           # ends it
+  curl -i -H \"Authorization: Bearer $NONCE\" https://{STRIPE}/v1/refunds -d charge=ch_demo1  # refused
+  curl -X DELETE --unix-socket \"$VALETKEY_CONTROL\" http://localhost/v1/nonces/{id}  # ends it
   curl http://{admin}/metrics
 
 Ctrl-C ends it; then the audit is verified.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::canary::Canaries;
+use super::trouble::{Trouble, told};
 
 /// A promise that was played through.
 #[derive(Debug, Serialize)]
@@ -41,8 +42,8 @@ impl Scene {
     }
 
     /// It could not be played to its end.
-    pub(super) fn break_off(&mut self, error: &anyhow::Error) {
-        self.checks.push(Check::new("the scene is played to its end", "an answer", format!("{error:#}"), false));
+    pub(super) fn break_off(&mut self, error: &Trouble) {
+        self.checks.push(Check::new("the scene is played to its end", "an answer", told(&**error), false));
     }
 
     /// Goes on with the story.
@@ -62,6 +63,7 @@ impl Check {
     }
 
     /// `seen` is to be exactly this.
+    #[expect(clippy::needless_pass_by_value, reason = "texts and numbers, given as they are")]
     pub(super) fn same(claim: impl Into<String>, expected: impl ToString, seen: impl ToString) -> Self {
         let (expected, seen) = (expected.to_string(), seen.to_string());
         let held = expected == seen;
@@ -102,7 +104,7 @@ mod tests {
 
         let mut scene = Scene::new("y");
         scene.checks.push(Check::same("status", 200, 200));
-        scene.break_off(&anyhow::anyhow!("closed"));
+        scene.break_off(&"closed".into());
         assert!(!scene.held());
     }
 

@@ -12,11 +12,10 @@ mod silence;
 
 use std::time::Duration;
 
-use anyhow::Context;
-
 use super::agent::Reply;
 use super::scene::{Check, Scene};
 use super::stage::{Remains, Stage};
+use super::trouble::{Context, Trouble};
 use super::upstream::Received;
 
 /// Longest that one scene may take; each of its steps has a shorter limit.
@@ -47,7 +46,7 @@ impl Act {
         scene
     }
 
-    async fn act(self, stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+    async fn act(self, stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
         match self {
             Self::Allowed => allowed::play(stage, scene).await,
             Self::Scope => scope::play(stage, scene).await,

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
 use super::canary::Canaries;
+use super::trouble::{Context, Trouble};
 use super::upstream::Upstream;
 use super::workplace::Workplace;
 
@@ -19,7 +19,9 @@ const READY_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(8);
 /// How long it waits for exchanges under way when it stops; there are none.
 const DRAIN: &str = "2s";
-/// Between two looks at the ready file.
+/// How long a killed process is waited for.
+const KILL_MAX: Duration = Duration::from_millis(200);
+/// Between two looks at the ready file, or at the process.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Lines of its log that are shown when it does not start.
 const LOG_LINES_SHOWN: usize = 10;
@@ -33,7 +35,7 @@ pub(super) const OUTPUT: &str = "sidecar.out";
 /// The CA's certificate.
 pub(super) const CA: &str = "public/ca.pem";
 
-/// The running process; killed when dropped.
+/// The running process; killed when dropped, and waited for, so that it writes nothing into a directory that goes.
 pub(super) struct Sidecar {
     pub(super) proxy: SocketAddr,
     pub(super) admin: SocketAddr,
@@ -49,7 +51,7 @@ struct Ready {
 
 impl Sidecar {
     /// Starts it and waits until it is ready.
-    pub(super) async fn start(place: &Workplace, upstream: &Upstream, canaries: &Canaries) -> anyhow::Result<Self> {
+    pub(super) async fn start(place: &Workplace, upstream: &Upstream, canaries: &Canaries) -> Result<Self, Trouble> {
         let mut child = command(place, upstream, canaries)?.spawn().context("the sidecar cannot be started")?;
         let pid = child.id().context("the sidecar ended at once")?;
         let begun = Instant::now();
@@ -58,17 +60,17 @@ impl Sidecar {
                 return Ok(Self { proxy, admin, pid, child });
             }
             if let Some(status) = child.try_wait()? {
-                bail!("the sidecar ended with {status}:\n{}", log_end(place));
+                return Err(format!("the sidecar ended with {status}:\n{}", log_end(place)).into());
             }
             if begun.elapsed() > READY_MAX {
-                bail!("the sidecar was not ready within {READY_MAX:?}:\n{}", log_end(place));
+                return Err(format!("the sidecar was not ready within {READY_MAX:?}:\n{}", log_end(place)).into());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
     /// Stops it as an orchestrator does, by SIGTERM; its exit code, none if it had to be killed.
-    pub(super) async fn stop(&mut self) -> anyhow::Result<Option<i32>> {
+    pub(super) async fn stop(&mut self) -> Result<Option<i32>, Trouble> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process id")?;
         // Until it is waited for, the process id is not given to another process.
         if self.child.try_wait()?.is_none() {
@@ -84,7 +86,18 @@ impl Sidecar {
     }
 }
 
-fn command(place: &Workplace, upstream: &Upstream, canaries: &Canaries) -> anyhow::Result<Command> {
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        if self.child.start_kill().is_ok() {
+            while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < KILL_MAX {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+fn command(place: &Workplace, upstream: &Upstream, canaries: &Canaries) -> Result<Command, Trouble> {
     place.write("policy.toml", &include_str!("policy.toml").replace("{dir}", &place.quoted()))?;
     place.write("upstream.pem", &upstream.ca_pem)?;
     place.write("internal.key", &canaries.internal)?;
@@ -139,6 +152,7 @@ mod tests {
         place.write("policy.toml", &include_str!("policy.toml").replace("{dir}", &place.quoted())).unwrap();
         let loaded = config::load_policy(&place.file("policy.toml"), false).unwrap();
         assert_eq!(config::read_environment(&loaded), ["DEMO_GITHUB_TOKEN", "DEMO_STRIPE_KEY"]);
-        assert_eq!(loaded.warnings.len(), 0);
+        let [warning] = &loaded.warnings[..] else { panic!("one warning, of \"any\": {:?}", loaded.warnings) };
+        assert!(warning.starts_with("agents.demo-agent.identity"), "{warning}");
     }
 }

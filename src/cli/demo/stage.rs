@@ -1,10 +1,9 @@
 //! Everything that the scenes need, and what is left of it at the end.
 
-use anyhow::Context;
-
 use super::agent::{Agent, in_time};
 use super::canary::{Canaries, short};
 use super::sidecar::{self, Sidecar};
+use super::trouble::{Context, Trouble};
 use super::upstream::{Received, Upstream};
 use super::workplace::Workplace;
 use crate::control::client::Client;
@@ -73,7 +72,7 @@ impl Remains {
 
 impl Stage {
     /// Starts everything.
-    pub(super) async fn set() -> anyhow::Result<Self> {
+    pub(super) async fn set() -> Result<Self, Trouble> {
         let place = Workplace::new()?;
         let canaries = Canaries::new()?;
         let upstream = Upstream::start(canaries.clone()).await?;
@@ -93,7 +92,7 @@ impl Stage {
     }
 
     /// Mints a nonce over the control API, as an orchestrator does.
-    pub(super) async fn mint(&mut self, service: &str, scope: &str, ttl_seconds: u32) -> anyhow::Result<Nonce> {
+    pub(super) async fn mint(&mut self, service: &str, scope: &str, ttl_seconds: u32) -> Result<Nonce, Trouble> {
         let asked = NewNonce {
             agent: AGENT.to_owned(),
             task: "demo".to_owned(),
@@ -113,7 +112,7 @@ impl Stage {
     }
 
     /// Revokes a nonce over the control API.
-    pub(super) async fn revoke(&self, nonce: &Nonce) -> anyhow::Result<()> {
+    pub(super) async fn revoke(&self, nonce: &Nonce) -> Result<(), Trouble> {
         in_time("revoking", self.orchestrator.revoke(&nonce.id)).await?.context("revoking")
     }
 
@@ -123,7 +122,7 @@ impl Stage {
     }
 
     /// Stops the sidecar, and gathers what is left.
-    pub(super) async fn strike(mut self) -> anyhow::Result<Remains> {
+    pub(super) async fn strike(mut self) -> Result<Remains, Trouble> {
         let exit = self.sidecar.stop().await.context("stopping the sidecar")?;
         Ok(Remains {
             exit,

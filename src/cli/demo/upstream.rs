@@ -12,7 +12,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Limited};
@@ -25,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::canary::Canaries;
+use super::trouble::{Context, Trouble};
 pub(super) use apis::{ECHO_HEADER, GITHUB, INTERNAL, STRIPE};
 
 /// A request body in bytes at most.
@@ -74,7 +74,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Listens on a free port of loopback.
-    pub(super) async fn start(canaries: Canaries) -> anyhow::Result<Self> {
+    pub(super) async fn start(canaries: Canaries) -> Result<Self, Trouble> {
         let tls::Server { config, ca_pem } = tls::Server::new(&apis::HOSTS)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("the upstream cannot listen on loopback")?;
         let address = listener.local_addr()?;

@@ -1,11 +1,10 @@
 //! The demo's own directory: nobody else's to read, and gone at the end.
 
+use super::trouble::{Context, Trouble};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 
 /// The control socket's path in bytes at most (`sun_path` is 104 bytes on some systems); longer ones go below `/tmp`.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -19,7 +18,7 @@ pub(super) struct Workplace {
 
 impl Workplace {
     /// Makes it, below `TMPDIR` where that is set.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> Result<Self, Trouble> {
         let name = super::canary::random("valetkey-demo-")?;
         let name = &name[..name.len().min(30)];
         let temporary = std::env::temp_dir().canonicalize().unwrap_or_else(|_| PathBuf::from("/tmp"));
@@ -28,7 +27,7 @@ impl Workplace {
             path = Path::new("/tmp").join(name);
         }
         // Fails if it is there already: a directory that somebody else prepared is not taken.
-        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        DirBuilder::new().mode(0o700).create(&path).context(&format!("cannot make {}", path.display()))?;
         Ok(Self { path })
     }
 
@@ -47,15 +46,15 @@ impl Workplace {
     }
 
     /// A new file with mode 0600.
-    pub(super) fn create(&self, name: &str) -> anyhow::Result<File> {
+    pub(super) fn create(&self, name: &str) -> Result<File, Trouble> {
         let path = self.file(name);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.with_context(|| format!("cannot make {}", path.display()))
+        file.context(&format!("cannot make {}", path.display()))
     }
 
     /// A new file with mode 0600 and this in it.
-    pub(super) fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
-        self.create(name)?.write_all(content.as_bytes()).with_context(|| format!("cannot write {name}"))
+    pub(super) fn write(&self, name: &str, content: &str) -> Result<(), Trouble> {
+        self.create(name)?.write_all(content.as_bytes()).context(&format!("cannot write {name}"))
     }
 
     /// What is in a file; nothing if it is not there.

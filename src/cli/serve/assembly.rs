@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
-use crate::authority::{Authority, Home};
+use crate::authority::{Authority, AuthorityError, Home};
 use crate::cli::Failure;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Loaded;
@@ -73,9 +73,12 @@ impl Sidecar {
         refuse_any_beyond_loopback(arguments, &policy)?;
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
+        let tls = tls_profiles(&policy, &authority)?;
         let listeners = bind(arguments).await?;
         let bound = Bound::of(&listeners)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
+        // Only now: a start that fails must not replace what a running sidecar has published.
+        publish(arguments, &authority)?;
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await;
         warn_of_credentials(&credentials);
@@ -88,7 +91,7 @@ impl Sidecar {
             credentials: credentials.clone(),
             authority: authority.clone(),
             dialer: Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout)),
-            tls: tls_profiles(&policy, &authority)?,
+            tls,
             metrics: metrics.clone(),
             limits: arguments.limits(),
         });
@@ -165,12 +168,17 @@ fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<
 
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
     let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
-    let authority = Authority::open(&home, clock.clone())
-        .map_err(|error| Failure::authority(format!("{error}\n  {}", error.hint())))?;
-    if let Some(directory) = &arguments.ca_publish {
-        authority.publish(directory).map_err(|error| Failure::authority(format!("{error}\n  {}", error.hint())))?;
-    }
-    Ok(authority)
+    Authority::open(&home, clock.clone()).map_err(unusable)
+}
+
+fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> {
+    let Some(directory) = &arguments.ca_publish else { return Ok(()) };
+    authority.publish(directory).map_err(unusable)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn unusable(error: AuthorityError) -> Failure {
+    Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 
 /// Addresses that were bound; none of them may be dialled.

@@ -98,6 +98,11 @@ impl Agent {
         Self { proxy, roots }
     }
 
+    /// The same agent at another proxy.
+    pub fn at(&self, proxy: SocketAddr) -> Self {
+        Self { proxy, roots: self.roots.clone() }
+    }
+
     /// A TCP connection to the proxy.
     pub async fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.proxy).await.expect("the proxy");

@@ -22,6 +22,11 @@ pub struct Minted {
     pub answer: Value,
 }
 
+/// `GET` on the control socket.
+pub fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", "valetkey").body(Full::default()).expect("a request")
+}
+
 impl Orchestrator {
     pub fn new(socket: PathBuf) -> Self {
         Self { socket }

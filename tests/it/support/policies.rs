@@ -75,3 +75,13 @@ allow = ["GET /{*path}"]
 identity = ["any"]
 grants = { api = ["read"], other = ["read"] }
 "#;
+
+/// [`ONE_API`] with its credential from somewhere else.
+pub fn one_api_from(source: &str) -> String {
+    ONE_API.replace("source = \"env\"\nname = \"API_KEY\"", source)
+}
+
+/// [`ONE_API`] with another line in its service.
+pub fn one_api_with(line: &str) -> String {
+    ONE_API.replace("credential = \"api\"\n", &format!("credential = \"api\"\n{line}\n"))
+}

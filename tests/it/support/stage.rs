@@ -39,6 +39,13 @@ impl Stage {
         self.sidecar.orchestrator().mint("worker", "api", "read").await.nonce
     }
 
+    /// A nonce for reading, asked for by another user.
+    pub async fn reader_as(&self, uid: u32) -> String {
+        let orchestrator = self.sidecar.orchestrator();
+        super::stranger::acting(uid, uid, move || async move { orchestrator.mint("worker", "api", "read").await.nonce })
+            .await
+    }
+
     /// A nonce for writing.
     pub async fn writer(&self) -> String {
         self.sidecar.orchestrator().mint("worker", "api", "write").await.nonce

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use crate::cli::demo::trouble::Trouble;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Limited};
@@ -28,10 +29,10 @@ pub(in crate::cli::demo) struct Reply {
 
 impl Reply {
     /// Reads an answer to its end.
-    pub(in crate::cli::demo) async fn read(response: Response<Incoming>) -> anyhow::Result<Self> {
+    pub(in crate::cli::demo) async fn read(response: Response<Incoming>) -> Result<Self, Trouble> {
         let (head, body) = response.into_parts();
         let reason = head.extensions.get::<ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
-        let collected = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+        let collected = Limited::new(body, BODY_BYTES_MAX).collect().await?;
         let trailers = collected.trailers().cloned().unwrap_or_default();
         let body = collected.to_bytes();
         let is_gzip = head.headers.get("content-encoding").is_some_and(|value| value == "gzip");

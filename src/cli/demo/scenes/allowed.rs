@@ -5,6 +5,7 @@ use crate::cli::demo::agent::{Call, Protocol, Reply};
 use crate::cli::demo::canary::{Canaries, shorten};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::{Nonce, Stage};
+use crate::cli::demo::trouble::Trouble;
 use crate::cli::demo::upstream::{GITHUB, INTERNAL, Received, STRIPE};
 
 /// One call, both ends of it.
@@ -19,23 +20,59 @@ struct Seen {
     received: Vec<Received>,
 }
 
-/// A service, its scope, a path, and how it takes a key.
-type Kind = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, Protocol);
+/// An API, and how it takes a key.
+#[derive(Clone, Copy)]
+struct Api {
+    service: &'static str,
+    scope: &'static str,
+    host: &'static str,
+    path: &'static str,
+    header: &'static str,
+    /// Before the key, with its space.
+    scheme: &'static str,
+    protocol: Protocol,
+}
 
-const KINDS: [Kind; 3] = [
-    ("stripe", "read:customers", STRIPE, "/v1/customers", "authorization", "Bearer ", Protocol::Http1),
-    ("github", "read:user", GITHUB, "/user", "authorization", "token ", Protocol::Http2),
-    ("internal", "read", INTERNAL, "/v1/echo/base64", "x-api-key", "", Protocol::Http1),
+/// In the order of [`Canaries::all`].
+const APIS: [Api; 3] = [
+    Api {
+        service: "stripe",
+        scope: "read:customers",
+        host: STRIPE,
+        path: "/v1/customers",
+        header: "authorization",
+        scheme: "Bearer ",
+        protocol: Protocol::Http1,
+    },
+    Api {
+        service: "github",
+        scope: "read:user",
+        host: GITHUB,
+        path: "/user",
+        header: "authorization",
+        scheme: "token ",
+        protocol: Protocol::Http2,
+    },
+    Api {
+        service: "internal",
+        scope: "read",
+        host: INTERNAL,
+        path: "/v1/echo/base64",
+        header: "x-api-key",
+        scheme: "",
+        protocol: Protocol::Http1,
+    },
 ];
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     let canaries = stage.canaries.clone();
-    for ((service, scope, host, path, header, scheme, protocol), canary) in KINDS.into_iter().zip(canaries.all()) {
-        let nonce = stage.mint(service, scope, 300).await?;
+    for (api, canary) in APIS.into_iter().zip(canaries.all()) {
+        let Api { host, header, scheme, .. } = api;
+        let nonce = stage.mint(api.service, api.scope, 300).await?;
         let before = stage.upstream.received_count();
-        let call = Call::get(host, path, (header, format!("{scheme}{}", nonce.placeholder)));
+        let call = Call::get(host, api.path, (header, format!("{scheme}{}", nonce.placeholder)));
         scene.tell("agent sends", format!("{}   {header}: {scheme}{}", call.line(), nonce.shown()));
-        let reply = stage.agent.call(call, protocol).await?;
+        let reply = stage.agent.call(call, api.protocol).await?;
         let received = stage.upstream.received_after(before);
         let seen = Seen { host, header, credential: format!("{scheme}{canary}"), nonce, reply, received };
         seen.tell(scene, canary);
@@ -76,8 +113,8 @@ fn judge(seen: &Seen, canaries: &Canaries) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{assert_broken, nonce, ok, received, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, nonce, ok, received, refusal};
 
     fn seen(canaries: &Canaries, header: &str) -> Seen {
         let mut request = received("GET", "/v1/customers");

@@ -8,6 +8,7 @@ use crate::cli::demo::agent::{Call, Protocol, Reply};
 use crate::cli::demo::canary::{Canaries, shorten};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::Stage;
+use crate::cli::demo::trouble::Trouble;
 use crate::cli::demo::upstream::{ECHO_HEADER, INTERNAL, Received};
 
 /// How it is echoed, and where.
@@ -16,7 +17,7 @@ const ECHOES: [(&str, &str); 3] =
 /// How much of an answer is shown.
 const SHOWN_CHARACTERS: usize = 160;
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     let nonce = stage.mint("internal", "read", 300).await?;
     let canaries = stage.canaries.clone();
     for (form, path) in ECHOES {
@@ -80,8 +81,8 @@ fn difference(sent: &[u8], got: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn sent(text: &str) -> Vec<Received> {
         vec![Received { answered: text.to_owned().into(), ..samples::received("GET", "/v1/echo") }]

@@ -6,13 +6,14 @@ use super::{answered, nothing_arrived, refused, told};
 use crate::cli::demo::agent::{Call, Protocol, Reply};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::Stage;
+use crate::cli::demo::trouble::Trouble;
 use crate::cli::demo::upstream::{Received, STRIPE};
 
 const TTL_SECONDS: u32 = 1;
 /// The nonce's life, and a little more.
 const OVER: Duration = Duration::from_millis(1050);
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     // The tunnel first, so that the second is for the call alone.
     let mut tunnel = stage.agent.tunnel(STRIPE, Protocol::Http1).await?;
     let nonce = stage.mint("stripe", "read:customers", TTL_SECONDS).await?;
@@ -41,8 +42,8 @@ fn judge(alive: &Reply, dead: &Reply, received: &[Received], id: &str) -> Vec<Ch
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn expired(id: &str) -> Reply {
         let body = serde_json::json!({ "code": "nonce_expired", "origin": "valetkey", "nonce_id": id }).to_string();

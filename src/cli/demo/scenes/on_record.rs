@@ -122,8 +122,8 @@ mod tests {
 
     use ring::digest::{SHA256, digest};
 
-    use super::super::samples::{assert_broken, received, remains};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, received, remains};
 
     /// Records as the sidecar would have sealed them.
     fn sealed(lines: &[String]) -> Vec<u8> {
@@ -188,8 +188,7 @@ mod tests {
             let half = remains.audit.len() / 2;
             remains.audit.truncate(half);
         };
-        let all = ["verifies", "start to the stop", "each refusal", "before the end", "when it ends"];
-        broken(&lines(), cut, &all);
+        broken(&lines(), cut, &["verifies", "start to the stop", "each refusal", "when it ends"]);
         let quiet = |remains: &mut Remains| {
             remains.audit =
                 String::from_utf8_lossy(&remains.audit).replace("GET", "PUT").replace("nc_1", "nc_2").into();

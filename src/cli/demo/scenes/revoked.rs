@@ -1,6 +1,5 @@
 //! One HTTP/2 connection with a stream open on it, and the nonce revoked meanwhile.
 
-use anyhow::Context;
 use http::Response;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -9,6 +8,7 @@ use super::{answered, nothing_arrived, refused};
 use crate::cli::demo::agent::{Call, PATIENCE, Protocol, Reply, in_time};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::Stage;
+use crate::cli::demo::trouble::{Context, Trouble};
 use crate::cli::demo::upstream::{INTERNAL, Received};
 
 /// How the open stream went on after the revocation.
@@ -28,7 +28,7 @@ struct Seen {
     received: Vec<Received>,
 }
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     let nonce = stage.mint("internal", "read", 300).await?;
     let call = |path| Call::get(INTERNAL, path, ("x-api-key", nonce.placeholder.clone()));
     let mut tunnel = stage.agent.tunnel(INTERNAL, Protocol::Http2).await?;
@@ -49,7 +49,7 @@ pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result
     Ok(())
 }
 
-async fn next_event(stream: &mut Response<Incoming>) -> anyhow::Result<String> {
+async fn next_event(stream: &mut Response<Incoming>) -> Result<String, Trouble> {
     let frame = stream.body_mut().frame().await.context("the stream ended at once")??;
     Ok(frame.data_ref().map_or_else(String::new, |data| String::from_utf8_lossy(data).into_owned()))
 }
@@ -90,8 +90,8 @@ fn judge(seen: &Seen) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     fn seen() -> Seen {
         let after = refusal(401, "nonce_revoked", "");

@@ -4,9 +4,10 @@ use super::{nothing_arrived, refused, told};
 use crate::cli::demo::agent::{Call, Protocol, Reply};
 use crate::cli::demo::scene::{Check, Scene};
 use crate::cli::demo::stage::Stage;
+use crate::cli::demo::trouble::Trouble;
 use crate::cli::demo::upstream::{Received, STRIPE};
 
-pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> anyhow::Result<()> {
+pub(super) async fn play(stage: &mut Stage, scene: &mut Scene) -> Result<(), Trouble> {
     let nonce = stage.mint("stripe", "read:customers", 300).await?;
     let before = stage.upstream.received_count();
     let call = Call {
@@ -48,8 +49,8 @@ fn judge(reply: &Reply, received: &[Received]) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{self, assert_broken, ok, refusal};
     use super::*;
+    use crate::cli::demo::scenes::samples::{self, assert_broken, ok, refusal};
 
     #[test]
     fn what_is_not_as_promised_is_seen() {

@@ -16,10 +16,9 @@ pub(super) fn look(remains: &Remains) -> Scene {
         ("the standard output", &remains.output),
     ];
     let searched: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
-    scene.tell(
-        "searched",
-        format!("{searched} bytes, for {} credentials in seven forms and {} nonces", 3, remains.nonces.len()),
-    );
+    let (credentials, nonces) = (remains.canaries.all().len(), remains.nonces.len());
+    let wanted = format!("{nonces} nonces and {credentials} credentials, these in encoded forms too");
+    scene.tell("searched", format!("{searched} bytes for {wanted}"));
     // A search through nothing, or for nothing, would find nothing.
     scene.checks.push(Check::worked("there is something to search", "answers, records and nonces", wealth(remains)));
     for (what, bytes) in kept {
@@ -45,8 +44,8 @@ fn without_nonce(what: &str, bytes: &[u8], remains: &Remains) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{assert_broken, received, remains};
     use super::*;
+    use crate::cli::demo::scenes::samples::{assert_broken, received, remains};
 
     #[test]
     fn whatever_is_found_anywhere_is_seen() {

@@ -70,7 +70,7 @@ fn stripe(received: &Received, path: &str, canaries: &Canaries) -> Answer {
     match (received.method.as_str(), path) {
         ("GET", "/v1/customers") => {
             let ada = json!({ "id": "cus_demo1", "object": "customer", "email": "ada@example.com" });
-            Answer::json(200, &json!({ "object": "list", "data": [ada], "has_more": false }))
+            Answer::json(200, &json!({ "object": "list", "data": [ada] }))
         }
         ("POST", "/v1/refunds") => Answer::json(200, &json!({ "id": "re_demo1", "object": "refund" })),
         _ => Answer::json(404, &json!({ "error": { "type": "invalid_request_error" } })),
@@ -94,10 +94,10 @@ fn internal(received: &Received, path: &str, canaries: &Canaries) -> Answer {
     if key != canaries.internal {
         return Answer::json(401, &json!({ "error": "unknown key" }));
     }
-    let told = json!({ "path": path, "you_sent": { "x-api-key": key }, "note": "all of this comes from upstream" });
+    let told = json!({ "note": "thank you", "you_sent": { "x-api-key": key } });
     match path {
         "/v1/echo" => Answer { echo: HeaderValue::from_str(&key).ok(), ..Answer::json(200, &told) },
-        "/v1/echo/base64" => Answer::json(200, &json!({ "path": path, "key": STANDARD.encode(&key) })),
+        "/v1/echo/base64" => Answer::json(200, &json!({ "note": "thank you", "key": STANDARD.encode(&key) })),
         "/v1/echo/gzip" => Answer { shape: Shape::Gzip, ..Answer::json(200, &told) },
         "/v1/events" => Answer { shape: Shape::Stream, plain: Bytes::new(), ..Answer::json(200, &told) },
         _ => Answer::json(404, &json!({ "error": "no such path" })),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cli::demo::trouble::Trouble;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -14,7 +15,7 @@ pub(super) struct Server {
 
 impl Server {
     /// For these names, HTTP/2 and HTTP/1.1.
-    pub(super) fn new(names: &[&str]) -> anyhow::Result<Self> {
+    pub(super) fn new(names: &[&str]) -> Result<Self, Trouble> {
         let ca_key = KeyPair::generate()?;
         let mut ca = CertificateParams::new(Vec::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::question::{Asked, read};
-use super::super::render::render;
 use super::*;
+use crate::cli::policy::question::{Asked, read};
+use crate::cli::policy::render::render;
 use crate::config;
 
 const POLICY: &str = r#"

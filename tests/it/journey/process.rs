@@ -1,0 +1,128 @@
+//! The process itself: closed to onlookers, free of secrets where others can look, quick on its sockets.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::support::agent::get;
+use crate::support::stranger::{STRANGER, acting, can_be_others};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
+
+#[tokio::test]
+async fn secrets_are_in_no_environment_and_no_command_line() {
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let stage = Stage::with(upstream, |builder| builder.environment("UNRELATED_VARIABLE", "stays")).await;
+    let nonce = stage.reader().await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200, "it has the secret");
+    let look = |file: &str| std::fs::read(format!("/proc/{}/{file}", stage.sidecar.pid())).unwrap_or_default();
+    let environment = look("environ");
+    stage.assert_clean(&environment, "/proc/PID/environ");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(!environment.contains("API_KEY="), "{environment}");
+    if rustix::process::geteuid().is_root() {
+        assert!(environment.contains("UNRELATED_VARIABLE=stays"), "it was really read: {environment}");
+    }
+    stage.assert_clean(&look("cmdline"), "/proc/PID/cmdline");
+    assert!(look("cmdline").windows(5).any(|word| word == b"serve"), "arguments stay");
+    assert_eq!(look("comm"), b"valetkey\n", "it keeps its name after it started itself over");
+}
+
+#[tokio::test]
+async fn children_do_not_get_them() {
+    let secret = canary();
+    let place = std::sync::Arc::new(tempfile::tempdir().expect("a directory"));
+    let script = place.path().join("fetch");
+    std::fs::write(&script, format!("#!/bin/sh\nenv > \"$0.env\"\necho {}\n", canary())).expect("a file");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).expect("our file");
+    let policy = policies::TWO_APIS
+        .replace("source = \"env\"\nname = \"OTHER_KEY\"", "source = \"exec\"\ncommand = [\"{dir}/fetch\"]");
+    let other = FakeUpstream::start(&["other.test"]).await;
+    let sidecar = TestSidecar::with_policy(&policy)
+        .within(&place)
+        .file("api.pem", &other.authority.pem)
+        .upstream(&["other.test"], "other", &other)
+        .environment("API_KEY", &secret)
+        .flag("--allow-exec")
+        .start()
+        .await;
+    let nonce = sidecar.orchestrator().mint("worker", "other", "read").await.nonce;
+    assert_eq!(sidecar.agent().get("other.test", "/x", &nonce).await.status, 200);
+    let environment = sidecar.text("fetch.env");
+    assert!(!environment.contains(&secret) && !environment.contains("API_KEY"), "{environment}");
+}
+
+#[tokio::test]
+async fn no_core_files_and_no_files_for_others() {
+    let stage = Stage::new().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", stage.sidecar.pid())).expect("a process");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    let mode = |name: &str| std::fs::metadata(stage.sidecar.path(name)).expect("a file").mode() & 0o7777;
+    assert_eq!((mode("audit.jsonl"), mode("run"), mode("run/control.sock")), (0o600, 0o700, 0o600));
+    assert_eq!((mode("public"), mode("public/ca.pem"), mode("public/ca-bundle.pem")), (0o755, 0o644, 0o644));
+}
+
+/// Reads a file of another process as its own user, once as it is and once as any process is.
+#[tokio::test]
+async fn a_process_of_the_same_user_cannot_look_into_it() {
+    if !can_be_others() {
+        return;
+    }
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let stage = Stage::with(upstream, |builder| builder.user(STRANGER)).await;
+    let nonce = stage.reader_as(STRANGER).await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200, "it has the secret");
+    let mut open = Command::new("sleep");
+    let mut open = open.arg("60").uid(STRANGER).gid(STRANGER).stdin(Stdio::null()).spawn().expect("sleep");
+    let (closed, any) = (stage.sidecar.pid(), open.id());
+    let readable = acting(STRANGER, STRANGER, move || async move {
+        let readable = |pid: u32, file: &str| {
+            let opened = std::fs::File::open(format!("/proc/{pid}/{file}"));
+            opened.is_ok_and(|mut file| file.read(&mut [0; 1]).is_ok() || file.metadata().is_ok())
+        };
+        ["environ", "mem", "maps"].map(|file| (readable(closed, file), readable(any, file)))
+    })
+    .await;
+    let _ = open.kill();
+    let _ = open.wait();
+    assert_eq!(readable, [(false, true); 3], "closed in this process, and open in any other: environ, mem, maps");
+}
+
+/// The sidecar's own sockets, looked at by duplicates of them.
+#[tokio::test]
+async fn every_socket_says_no_delay() {
+    if !can_be_others() {
+        return;
+    }
+    let stage = Stage::new().await;
+    let nonce = stage.reader().await;
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    assert_eq!(tunnel.send(get("api.test", "/x", &nonce)).await.status, 200);
+    let admin = tokio::net::TcpStream::connect(stage.sidecar.admin).await.expect("the admin listener");
+    assert_eq!(stage.sidecar.admin_get("/livez").await.status, 200, "so the one before was accepted");
+    let sockets = connected_tcp_sockets(stage.sidecar.pid());
+    // The agent's, the upstream's, and one of a probe.
+    assert!(sockets.len() >= 3, "{}", sockets.len());
+    for socket in sockets {
+        assert!(rustix::net::sockopt::tcp_nodelay(&socket).expect("an option"));
+    }
+    drop(admin);
+}
+
+fn connected_tcp_sockets(pid: u32) -> Vec<OwnedFd> {
+    let process = Pid::from_raw(pid.cast_signed()).expect("a pid");
+    let process = pidfd_open(process, PidfdFlags::empty()).expect("a process");
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
+    descriptors
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
+        .filter(|descriptor| {
+            let peer = rustix::net::getpeername(descriptor).ok().flatten();
+            peer.is_some_and(|peer| peer.address_family() == rustix::net::AddressFamily::INET)
+        })
+        .collect()
+}
