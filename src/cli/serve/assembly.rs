@@ -193,7 +193,6 @@ fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> 
     authority.publish(directory).map_err(|error| unusable(&error))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unusable(error: &AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
