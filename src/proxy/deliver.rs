@@ -162,7 +162,9 @@ impl Proxy {
         let response = refuse::render(&denial, &context);
         exchange.answered(response.status().as_u16());
         exchange.end(Ending::Refused);
-        response.map(Body::refusal)
+        // hyper leaves the body out by itself on HTTP/1.1 alone; on HTTP/2 it would break the stream.
+        let is_head = scene.method == "HEAD";
+        response.map(|body| if is_head { Body::empty() } else { Body::refusal(body) })
     }
 
     fn count(&self, denial: &Denial, service: Option<&ServiceName>) {

@@ -3,9 +3,12 @@
 mod arriving;
 mod authority;
 mod credentials;
+mod dialects;
+mod large;
 mod limits;
 mod process;
 mod relaying;
+mod services;
 mod starting;
 mod stopping;
 mod tunnelling;

@@ -161,7 +161,9 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
             format!("requests come faster than allowed; wait {} s", seconds(*retry_after)).into()
         }
         Denial::CredentialUnavailable { .. } => format!("the source of the real credential for {host} failed").into(),
-        Denial::UpstreamUnreachable => format!("no connection to {host} could be made").into(),
+        Denial::UpstreamUnreachable => {
+            format!("{host} could not be reached, or broke off before it had answered").into()
+        }
         Denial::UpstreamTls => format!("the TLS certificate or handshake of {host} was not acceptable").into(),
         Denial::UpstreamTimeout => format!("{host} did not answer in time").into(),
         Denial::AnswerUnscrubbable => {

@@ -58,7 +58,7 @@ async fn an_unlisted_host_is_relayed_unread() {
     let end = open.sidecar.audited(|record| record["type"] == "end").await;
     assert_eq!((&end["status"], &end["ending"]), (&200.into(), &"complete".into()));
     assert!(end["response_bytes"].as_u64().expect("a number") > 0);
-    assert!(open.sidecar.log().contains("tunnel"), "it is warned of at start");
+    assert!(open.sidecar.log().contains("egress.unlisted"), "it is warned of at start");
 }
 
 #[tokio::test]

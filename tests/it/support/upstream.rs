@@ -259,7 +259,8 @@ async fn answer(request: Request<Incoming>, connection: u64, seen: &Mutex<Vec<Se
         (seen[at].body, seen[at].trailers) = (body.clone(), trailers);
     }
     let auth = answers::credential(&head.headers, &target);
-    answers::respond(&path, &target, &head.headers, &auth, body).await
+    let response = answers::respond(&path, &target, &head.headers, &auth, body).await;
+    if head.method == http::Method::HEAD { answers::without_body(response) } else { response }
 }
 
 /// The bytes of a body, none of which is kept.

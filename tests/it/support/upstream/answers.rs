@@ -129,6 +129,16 @@ pub fn text(status: StatusCode, body: &str) -> Response<Body> {
     Response::builder().status(status).body(BodyExt::boxed_unsync(body)).expect("a response")
 }
 
+/// The head of an answer, with the length that its body would have had: hyper sends bodies to HEAD over HTTP/2.
+pub fn without_body(response: Response<Body>) -> Response<Body> {
+    let length = http_body::Body::size_hint(response.body()).exact();
+    let mut response = response.map(|_| empty());
+    if let Some(length) = length {
+        response.headers_mut().insert("content-length", length.into());
+    }
+    response
+}
+
 fn empty() -> Body {
     BodyExt::boxed_unsync(Full::default().map_err(|never| match never {}))
 }
