@@ -177,7 +177,7 @@ impl Upload {
 /// Trailers are judged as the head was.
 fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
     match frame.into_trailers() {
-        Ok(trailers) => check_trailers(trailers).map(Frame::trailers),
+        Ok(trailers) => check_trailers(&trailers).map(Frame::trailers),
         Err(frame) => Ok(frame),
     }
 }

@@ -185,16 +185,16 @@ fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<
 
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
     let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
-    Authority::open(&home, clock.clone()).map_err(|error| unusable(&error))
+    Authority::open(&home, clock.clone()).map_err(unusable)
 }
 
 fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> {
     let Some(directory) = &arguments.ca_publish else { return Ok(()) };
-    authority.publish(directory).map_err(|error| unusable(&error))
+    authority.publish(directory).map_err(unusable)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn unusable(error: &AuthorityError) -> Failure {
+fn unusable(error: AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 

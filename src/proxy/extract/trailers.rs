@@ -10,11 +10,11 @@ use crate::proxy::body::UploadFault;
 ///
 /// # Errors
 /// [`UploadFault`]: the request must not come to its end.
-pub fn check_trailers(trailers: HeaderMap) -> Result<HeaderMap, UploadFault> {
+pub fn check_trailers(trailers: &HeaderMap) -> Result<HeaderMap, UploadFault> {
     if trailers.keys().any(|name| fields::is_credential(name.as_str())) {
         return Err(UploadFault::ForeignCredential);
     }
-    if !strays::find_in_fields(&trailers, None).is_empty() {
+    if !strays::find_in_fields(trailers, None).is_empty() {
         return Err(UploadFault::NonceMisplaced);
     }
     let kept = trailers.iter().filter(|(name, _)| fields::may_trail(name.as_str()));
@@ -29,7 +29,7 @@ mod tests {
 
     fn judge(fields: &[(&'static str, &'static str)]) -> Result<Vec<String>, UploadFault> {
         let fields = fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
-        let kept = check_trailers(fields.collect())?;
+        let kept = check_trailers(&fields.collect())?;
         Ok(kept.keys().map(|name| name.as_str().to_owned()).collect())
     }
 

@@ -148,7 +148,7 @@ async fn a_flood_of_resets_ends_one_connection_and_nothing_else() {
         // Dropped at once: each becomes a reset.
         let sending =
             tunnel.try_start(with("GET", "api.test", "/stall", &[("authorization", &format!("Bearer {nonce}"))], ""));
-        if !matches!(tokio::time::timeout(Duration::from_millis(1), sending).await, Err(_)) {
+        if tokio::time::timeout(Duration::from_millis(1), sending).await.is_ok() {
             break;
         }
     }

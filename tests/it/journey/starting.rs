@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::support::{Builder, FakeUpstream, Stage, TestSidecar, canary, policies};

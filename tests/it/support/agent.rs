@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -34,7 +34,6 @@ pub struct Agent {
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
-    pub version: Version,
     pub reason: Option<String>,
     pub headers: HeaderMap,
     pub trailers: Option<HeaderMap>,
@@ -255,5 +254,5 @@ pub async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
-    Ok(Reply { status: head.status, version: head.version, reason, headers: head.headers, trailers, body })
+    Ok(Reply { status: head.status, reason, headers: head.headers, trailers, body })
 }

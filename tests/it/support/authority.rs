@@ -9,7 +9,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 pub struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     pub pem: String,
-    pub der: CertificateDer<'static>,
 }
 
 impl TestAuthority {
@@ -19,8 +18,7 @@ impl TestAuthority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, "test upstream CA");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let (pem, der) = (certificate.pem(), certificate.der().clone());
-        Arc::new(Self { issuer: Issuer::new(params, key), pem, der })
+        Arc::new(Self { issuer: Issuer::new(params, key), pem: certificate.pem() })
     }
 
     /// A certificate for these names, changed by `edit`.

@@ -23,7 +23,7 @@ pub fn forms(secret: &str) -> Vec<(&'static str, String)> {
     for offset in 0..3 {
         let padded: Vec<u8> = [&b"\0\0"[..offset], bytes].concat();
         // Characters that the neighbours have a say in are left out at both ends.
-        let (start, end) = ([0, 2, 3][offset], if padded.len() % 3 == 0 { 0 } else { 1 });
+        let (start, end) = ([0, 2, 3][offset], if padded.len().is_multiple_of(3) { 0 } else { 1 });
         for (form, text) in
             [("base64", STANDARD_NO_PAD.encode(&padded)), ("base64url", URL_SAFE_NO_PAD.encode(&padded))]
         {

@@ -31,7 +31,6 @@ pub struct Seen {
     pub method: String,
     /// Path and query.
     pub target: String,
-    pub authority: Option<String>,
     pub headers: HeaderMap,
     pub body: Bytes,
     pub trailers: Option<HeaderMap>,
@@ -48,7 +47,6 @@ impl Seen {
             version: Version::HTTP_11,
             method: words.next().unwrap_or_default(),
             target: words.next().unwrap_or_default(),
-            authority: None,
             headers: fields.collect::<Vec<(http::HeaderName, http::HeaderValue)>>().into_iter().collect(),
             body: Bytes::new(),
             trailers: None,
@@ -234,7 +232,6 @@ async fn answer(request: Request<Incoming>, connection: u64, seen: &Mutex<Vec<Se
         version: head.version,
         method: head.method.to_string(),
         target: target.clone(),
-        authority: head.uri.authority().map(ToString::to_string),
         headers: head.headers.clone(),
         body: Bytes::new(),
         trailers: None,
