@@ -75,6 +75,25 @@ async fn a_body_that_stands_still_is_cut_in_both_directions() {
 }
 
 #[tokio::test]
+async fn an_agent_that_reads_nothing_is_given_up() {
+    for h2 in [false, true] {
+        let stage = limited(&["--idle-timeout", "1s"]).await;
+        let nonce = stage.reader().await;
+        let agent = stage.sidecar.agent();
+        let mut tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+        let mut response = tunnel.start(get("api.test", "/large?pieces=800", &nonce)).await;
+        let end = stage.sidecar.audited(|record| record["type"] == "end").await;
+        assert_eq!(end["ending"], "cut", "h2 {h2}: {end:#}");
+        assert!(end["response_bytes"].as_u64().expect("a number") < 50 * 1024 * 1024, "{end:#}");
+        let mut failed = false;
+        while let (false, Some(frame)) = (failed, response.body_mut().frame().await) {
+            failed = frame.is_err();
+        }
+        assert!(failed, "h2 {h2}: a cut answer is never a whole one");
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_on_which_nothing_moves_is_closed() {
     let stage = limited(&["--idle-timeout", "1s"]).await;
     let nonce = stage.reader().await;
