@@ -9,6 +9,7 @@ pub mod body;
 pub mod connect;
 pub mod decrypt;
 mod deliver;
+pub mod download;
 pub mod extract;
 pub mod grant;
 mod idle;
@@ -19,6 +20,7 @@ pub mod refused;
 pub mod relay;
 pub mod scrub;
 mod unread;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,15 +39,17 @@ use crate::metrics::Metrics;
 use crate::model::Denial;
 use crate::net::Dialer;
 use crate::policy::Policy;
-use body::{Body, Meter};
+use body::Meter;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
+use download::Body;
 use extract::extract;
 use grant::{Permit, grant};
 use inject::{Searches, inject};
 use pace::Busy;
 use refused::Refused;
 use relay::{TlsProfiles, Upstream, relay};
+use watch::Watch;
 
 /// Every limit and timeout of the data path, each a named setting with a default.
 #[derive(Debug, Clone)]
@@ -129,6 +133,7 @@ pub struct Proxy {
     limits: Limits,
     upstream: Upstream,
     searches: Searches,
+    watch: Arc<Watch>,
     tasks: TaskTracker,
     draining: CancellationToken,
     cutting: CancellationToken,
@@ -151,6 +156,7 @@ impl Proxy {
             limits,
             upstream,
             searches: Searches::default(),
+            watch: Arc::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::body::Body;
+use super::download::Body;
 use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect};
 use crate::audit::Event;
@@ -61,6 +61,10 @@ impl Connection {
 
 /// Accepts until `shutdown`, then drains.
 pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
+    let watching = {
+        let watch = proxy.watch.clone();
+        tokio::spawn(async move { watch.run().await })
+    };
     let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
     let mut told: Option<Instant> = None;
     loop {
@@ -98,6 +102,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
     }
     drop(listener);
     proxy.drain().await;
+    watching.abort();
 }
 
 async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place) {

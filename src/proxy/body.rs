@@ -1,4 +1,5 @@
-//! Bodies on their way: counted, bounded in idleness, cut when their lease is revoked, never buffered.
+//! What bodies have in common on their way: counted, bounded in idleness, cut when their lease is revoked, never
+//! buffered; and the agent's body on its way upstream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,32 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::extract::check_trailers;
 use super::inject::Tie;
-use super::pace::Busy;
-use super::relay::returned;
-use super::scrub::ScrubbedBody;
-use crate::audit::{Ending, Exchange};
 use crate::model::Denial;
 use crate::model::denial::Misplaced;
-
-/// What ends a body early, towards the agent. Says nothing of the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFault {
-    /// The upstream broke off, or its body could not be searched.
-    #[error("the upstream's answer broke off")]
-    Upstream,
-    /// The nonce was revoked.
-    #[error("the nonce was revoked")]
-    Cut,
-    /// Nothing moved for too long.
-    #[error("nothing moved for too long")]
-    Idle,
-}
 
 /// What ends an upload early, towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,28 +60,28 @@ impl Meter {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Fires when nothing moved for the limit; made only once something is waited for.
-struct IdleAlarm {
+pub(super) struct IdleAlarm {
     limit: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
 }
 
 impl IdleAlarm {
-    fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, alarm: None, is_armed: false }
     }
 
-    fn moved(&mut self) {
+    pub(super) fn moved(&mut self) {
         self.is_armed = false;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.limit)));
         if !self.is_armed {
             alarm.as_mut().reset(Instant::now() + self.limit);
@@ -110,21 +92,21 @@ impl IdleAlarm {
 }
 
 /// Fires when the lease is revoked; made only once something is waited for.
-struct CutAlarm {
+pub(super) struct CutAlarm {
     tie: Option<Arc<Tie>>,
     alarm: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl CutAlarm {
-    fn new(tie: Option<Arc<Tie>>) -> Self {
+    pub(super) fn new(tie: Option<Arc<Tie>>) -> Self {
         Self { tie, alarm: None }
     }
 
-    fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         self.tie.as_ref().is_some_and(|tie| tie.membership.is_cut())
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(tie) = &self.tie else { return Poll::Pending };
         let alarm = self.alarm.get_or_insert_with(|| {
             let tie = tie.clone();
@@ -202,161 +184,5 @@ impl HttpBody for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// What the agent gets: a refusal, or an upstream's answer.
-pub enum Body {
-    /// Ours, whole.
-    Refusal(Full<Bytes>),
-    /// The upstream's, streaming.
-    Answer(Box<Download>),
-}
-
-impl Body {
-    pub(super) fn empty() -> Self {
-        Self::Refusal(Full::default())
-    }
-
-    pub(super) fn refusal(body: Full<Bytes>) -> Self {
-        Self::Refusal(body)
-    }
-}
-
-/// An answer's bytes: searched, or as they came where nothing is to be searched for.
-pub enum Source {
-    /// Every echo is masked.
-    Scrubbed(ScrubbedBody<Incoming>),
-    /// As it came.
-    Plain(Incoming),
-    /// No body belongs to the answer.
-    Nothing,
-}
-
-/// An answer on its way to the agent; carries the exchange, so that a cut stream is on record as cut.
-pub struct Download {
-    source: Source,
-    exchange: Exchange,
-    meter: Meter,
-    idle: IdleAlarm,
-    cut: CutAlarm,
-    fault: Option<BodyFault>,
-    is_over: bool,
-    _busy: Busy,
-}
-
-impl Download {
-    pub(super) fn new(
-        source: Source,
-        exchange: Exchange,
-        meter: Meter,
-        idle: Duration,
-        tie: Option<Arc<Tie>>,
-        busy: Busy,
-    ) -> Self {
-        let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
-        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy }
-    }
-
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let frame = match &mut self.source {
-            Source::Scrubbed(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|_| BodyFault::Upstream))
-            }
-            Source::Plain(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|_| BodyFault::Upstream))
-            }
-            Source::Nothing => None,
-        };
-        Poll::Ready(frame.map(|frame| frame.map(without_ending_fields)))
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        if self.cut.is_cut() {
-            return Poll::Ready(Some(Err(BodyFault::Cut)));
-        }
-        match self.poll_source(cx) {
-            Poll::Ready(frame) => {
-                self.idle.moved();
-                Poll::Ready(frame)
-            }
-            Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Cut))),
-            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Idle))),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Scrubbed(body) => body.is_end_stream(),
-            Source::Plain(body) => body.is_end_stream(),
-            Source::Nothing => true,
-        }
-    }
-}
-
-/// Trailers lose what a head loses.
-fn without_ending_fields(frame: Frame<Bytes>) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Ok(trailers) => Frame::trailers(returned(trailers)),
-        Err(frame) => frame,
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.exchange.count_request(self.meter.total());
-        let ending = match self.fault {
-            Some(BodyFault::Upstream) => Ending::UpstreamBroke,
-            Some(BodyFault::Cut | BodyFault::Idle) => Ending::Cut,
-            // hyper drops a body as soon as it says that it is over, or when no body is due.
-            None if self.is_over || self.is_end_stream() => Ending::Complete,
-            None if self.cut.is_cut() => Ending::Cut,
-            // Without a word: the client went away, or a shutdown took its connection.
-            None => return,
-        };
-        self.exchange.end(ending);
-    }
-}
-
-impl HttpBody for Body {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        match self.get_mut() {
-            Self::Refusal(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
-            }
-            Self::Answer(download) => {
-                let frame = ready!(download.poll_next(cx));
-                match &frame {
-                    Some(Ok(frame)) => {
-                        download.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64);
-                    }
-                    Some(Err(fault)) => download.fault = Some(*fault),
-                    None => download.is_over = true,
-                }
-                Poll::Ready(frame)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Refusal(body) => body.is_end_stream(),
-            Self::Answer(download) => download.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Refusal(body) => body.size_hint(),
-            Self::Answer(download) => match &download.source {
-                Source::Scrubbed(body) => body.size_hint(),
-                Source::Plain(body) => body.size_hint(),
-                Source::Nothing => SizeHint::with_exact(0),
-            },
-        }
     }
 }

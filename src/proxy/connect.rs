@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::accept::Connection;
-use super::body::Body;
+use super::download::Body;
 use super::pace::Busy;
 use super::{Proxy, decrypt, refuse, unread};
 use crate::audit::Event;

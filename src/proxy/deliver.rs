@@ -8,8 +8,9 @@ use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::Proxy;
-use super::body::{Body, Download, Meter, Source};
+use super::body::Meter;
 use super::connect::Session;
+use super::download::{Body, Download, Flow, Source};
 use super::extract::wants_problem_json;
 use super::inject::{Search, Tie};
 use super::pace::Busy;
@@ -140,8 +141,9 @@ impl Proxy {
         self.metrics.exchange(Some(&service), "ok");
         self.metrics.upstream(&service, "ok");
         self.metrics.overhead(begun.elapsed().saturating_sub(took));
-        let download = Download::new(source, exchange, meter, self.limits.idle_timeout, tie, busy);
-        Response::from_parts(head, Body::Answer(Box::new(download)))
+        let idle_timeout = self.limits.idle_timeout;
+        let flow = Flow::new(source, exchange, meter, idle_timeout, tie, busy);
+        Response::from_parts(head, Body::Answer(Download::new(flow, idle_timeout, &self.watch)))
     }
 
     /// Turns a refusal into an answer; the only way from an error to HTTP.
