@@ -246,6 +246,20 @@ impl Tunnel {
     }
 }
 
+/// Reads an answer until it ends or breaks; true if it broke.
+pub async fn breaks(mut response: Response<Incoming>) -> bool {
+    let reading = async {
+        while let Some(frame) = response.body_mut().frame().await {
+            // After an error there may be no end.
+            if frame.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("an end in time")
+}
+
 /// Reads an answer to its end.
 pub async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
     let (head, body) = response.into_parts();
