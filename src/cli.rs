@@ -1,6 +1,7 @@
 //! The command line: what was typed, and which file runs it.
 
 mod audit;
+mod block;
 mod ca;
 mod demo;
 mod env;

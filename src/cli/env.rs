@@ -1,7 +1,6 @@
 //! `valetkey env`: the variables that send clients through the sidecar and make them trust it.
 //!
-//! Most CA variables replace the roots of their client, so they name the bundle; the two that add name our CA alone.
-//! `SSL_CERT_DIR` is never set: it would hide the system's roots from OpenSSL.
+//! The variables themselves stand in [`super::block`].
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,9 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use serde_json::{Map, Value};
 
+use super::block::Block;
 use super::{Failure, print};
 use crate::authority::{PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE};
-use crate::model::{Destination, Scheme};
+use crate::model::Destination;
 
 const EXAMPLES: &str = "Examples:
   eval \"$(valetkey env)\"                         this shell, and what it starts
@@ -19,32 +19,6 @@ const EXAMPLES: &str = "Examples:
   valetkey env --no-proxy .svc.cluster.local     names that do not go through the sidecar
 
 The files are those of `valetkey serve --ca-publish DIR`. Java reads none of these variables; see the documentation.";
-
-/// Where clients look for a proxy: some read one spelling only.
-const PROXY: &[&str] = &["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
-const NO_PROXY: &[&str] = &["NO_PROXY", "no_proxy"];
-/// What is always reached directly.
-const DIRECT: &str = "localhost,127.0.0.1,::1";
-/// Variables that replace a client's roots.
-const BUNDLE: &[&str] = &[
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "AWS_CA_BUNDLE",
-    "PIP_CERT",
-    "CARGO_HTTP_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "PERL_LWP_SSL_CA_FILE",
-    "npm_config_cafile",
-    "HTTPLIB2_CA_CERTS",
-    "NIX_SSL_CERT_FILE",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-];
-/// Variables that add to a client's roots.
-const ADDED: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-/// Node reads the proxy variables only with this (22.21 and later).
-const NODE_SWITCH: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
 
 /// Flags of `valetkey env`.
 #[derive(Debug, Args)]
@@ -103,7 +77,13 @@ fn direct(text: &str) -> Result<String, String> {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let directory = std::path::absolute(&arguments.ca_publish)
         .map_err(|error| Failure::usage(format!("--ca-publish {}: {error}", arguments.ca_publish.display())))?;
-    let variables = variables(&arguments.proxy, &directory, &arguments.no_proxy)?;
+    let block = Block {
+        proxy: arguments.proxy.clone(),
+        directory: directory.clone(),
+        no_proxy: arguments.no_proxy.clone(),
+        shims: None,
+    };
+    let variables = block.variables()?;
     warn_of_missing(&directory);
     if arguments.form.json {
         let object: Map<String, Value> =
@@ -112,29 +92,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let spell = if arguments.form.dotenv { dotenv } else { shell };
     print::text(&variables.iter().map(|(name, value)| spell(name, value)).collect::<String>())
-}
-
-fn variables(
-    proxy: &Destination,
-    directory: &Path,
-    no_proxy: &[String],
-) -> Result<Vec<(&'static str, String)>, Failure> {
-    let file = |name: &str| {
-        let path = directory.join(name);
-        let usable = path.to_str().filter(|text| !text.contains(['\0', '\n', '\r'])).map(str::to_owned);
-        usable.ok_or_else(|| {
-            Failure::usage(format!("--ca-publish {}: a variable cannot hold this name", directory.display()))
-        })
-    };
-    let (bundle, own) = (file(PUBLISHED_BUNDLE_FILE)?, file(PUBLISHED_FILE)?);
-    let direct = std::iter::once(DIRECT).chain(no_proxy.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
-    let url = format!("{}://{proxy}", Scheme::Http.as_str());
-    let mut variables = Vec::new();
-    for (names, value) in [(PROXY, url), (NO_PROXY, direct), (BUNDLE, bundle), (ADDED, own)] {
-        variables.extend(names.iter().map(|name| (*name, value.clone())));
-    }
-    variables.push((NODE_SWITCH.0, NODE_SWITCH.1.to_owned()));
-    Ok(variables)
 }
 
 fn warn_of_missing(directory: &Path) {
@@ -180,7 +137,8 @@ mod tests {
 
     fn block(directory: &str, no_proxy: &[&str]) -> Vec<(&'static str, String)> {
         let no_proxy: Vec<String> = no_proxy.iter().map(|host| (*host).to_owned()).collect();
-        variables(&proxy("http://127.0.0.1:8080").unwrap(), Path::new(directory), &no_proxy).unwrap()
+        let proxy = proxy("http://127.0.0.1:8080").unwrap();
+        Block { proxy, directory: directory.into(), no_proxy, shims: None }.variables().unwrap()
     }
 
     #[test]
@@ -241,8 +199,9 @@ mod tests {
 
     #[test]
     fn names_that_no_variable_can_hold_are_refused() {
-        let here = proxy("127.0.0.1:1").unwrap();
-        assert!(variables(&here, Path::new("/a\nb"), &[]).is_err());
+        let proxy = proxy("127.0.0.1:1").unwrap();
+        let block = Block { proxy, directory: "/a\nb".into(), no_proxy: Vec::new(), shims: None };
+        assert!(block.variables().is_err());
         for text in ["", "a b", "a'b", "$x", "a\n"] {
             assert!(direct(text).is_err(), "{text:?}");
         }
