@@ -114,6 +114,30 @@ impl Client {
         self.send(call).await.map(|_| ())
     }
 
+    /// A client of the sidecar at the other end of an inherited socket pair (`valetkey serve --supervised`), over HTTP/2.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn over(_stream: std::os::unix::net::UnixStream) -> Result<Self, ClientError> {
+        todo!()
+    }
+
+    /// A later expiry of the same nonce, within its ceilings; `ttl` in seconds, the policy's own where `None`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn renew(&self, _id: &str, _ttl: Option<u64>) -> Result<LeaseView, ClientError> {
+        todo!()
+    }
+
+    /// The audit's events from now on, of this agent and task where they are named.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn events(&self, _agent: Option<&str>, _task: Option<&str>) -> Result<Events, ClientError> {
+        todo!()
+    }
+
     /// What a plain nonce is.
     ///
     /// # Errors
@@ -184,6 +208,19 @@ impl Client {
                 Err(error) => Err(error.into()),
             },
         }
+    }
+}
+
+/// The audit's events, as they come.
+pub struct Events(());
+
+impl Events {
+    /// The next record, as the audit has it; `None` once the sidecar is gone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<serde_json::Value>, ClientError> {
+        todo!()
     }
 }
 
