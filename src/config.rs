@@ -1,6 +1,6 @@
 //! What was typed → what it means: the policy file and the flags. The only code that knows TOML.
 //!
-//! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `service` (with `scopes`,
+//! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `egress`, `service` (with `scopes`,
 //! `rules`, `hosts`) and `people` read one table each, in the order in which names refer to one another; `preset` holds
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
 //! what is in force.
@@ -8,6 +8,7 @@
 mod credentials;
 mod duration;
 mod effective;
+mod egress;
 mod hosts;
 mod limits;
 mod mask;
@@ -36,6 +37,7 @@ pub use self::mistake::{Code, Look, MISTAKES_SHOWN_MAX, Mistake, Mistakes};
 
 use self::credentials::{Exec, ReadCredential};
 use self::effective::{EffectiveEgress, EffectiveNonces};
+use self::egress::Egress;
 use self::limits::Nonces;
 use self::mistake::{Finding, Source};
 use self::people::ReadAgent;
@@ -44,7 +46,7 @@ use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::credential::{self, SourceSpec};
 use crate::model::CredentialName;
-use crate::policy::{Parts, Policy, Service, Unlisted};
+use crate::policy::{Parts, Policy, Service};
 
 /// Longest policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
@@ -148,7 +150,7 @@ fn read_file(path: &Path, file: &Arc<str>) -> Result<Vec<u8>, Mistakes> {
 /// What the tables of the file say, with mistakes where something is `None`.
 struct Draft {
     version: Option<()>,
-    unlisted: Option<Unlisted>,
+    egress: Option<Egress>,
     nonces: Option<Nonces>,
     credentials: Vec<ReadCredential>,
     services: Vec<ReadService>,
@@ -174,14 +176,14 @@ fn walk(source: &Source, digest: &str, exec: Exec) -> Result<Loaded, Vec<Finding
 fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draft {
     root.check_keys(&KEYS);
     let version = root.require("version", "version = 1").and_then(|node| read_version(&node));
-    let unlisted = limits::read_egress(root);
     let nonces = limits::read_nonces(root);
     let credentials = credentials::read(root, exec);
+    let egress = egress::read(root, &credentials);
     let services = service::read(root, presets, &credentials);
     let agents = people::read_agents(root, &services);
     let minters = people::read_minters(root, &agents);
-    warn_of_unused(root, &credentials, &services);
-    Draft { version, unlisted, nonces, credentials, services, agents, minters }
+    warn_of_unused(root, &credentials, &services, egress.as_ref());
+    Draft { version, egress, nonces, credentials, services, agents, minters }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -194,14 +196,20 @@ fn read_version(node: &section::Node<'_>) -> Option<()> {
 }
 
 /// A credential that no service uses is a secret too many in this process.
-fn warn_of_unused(root: &Section<'_>, credentials: &[ReadCredential], services: &[ReadService]) {
+fn warn_of_unused(
+    root: &Section<'_>,
+    credentials: &[ReadCredential],
+    services: &[ReadService],
+    egress: Option<&Egress>,
+) {
+    let of_parent = egress.and_then(|egress| egress.parent_proxy.as_ref()?.credential.as_ref());
     let built = || services.iter().filter_map(|service| service.built.as_ref());
     for credential in credentials {
         let uses = |name: &crate::model::CredentialName| name.as_str() == credential.name;
         let used = built().any(|(service, _)| {
             uses(&service.credential) || service.scopes.iter().any(|scope| uses(&scope.credential))
         });
-        if !used {
+        if !used && !of_parent.is_some_and(uses) {
             root.notes().warn(format!("credentials.{}: no service uses it", section::echo(&credential.name)));
         }
     }
@@ -248,10 +256,10 @@ fn unexplained() -> Finding {
 
 fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     read.version?;
-    let (unlisted, nonces) = (read.unlisted?, read.nonces?);
+    let (egress, nonces) = (read.egress?, read.nonces?);
     let mut shown = Effective {
         version: VERSION,
-        egress: EffectiveEgress::new(unlisted),
+        egress: EffectiveEgress::new(&egress),
         nonces: EffectiveNonces::new(&nonces),
         credentials: BTreeMap::new(),
         services: BTreeMap::new(),
@@ -276,7 +284,8 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     shown.minters = minters.iter().map(|minter| minter.name.to_string()).zip(effective).collect();
     let policy = Policy::new(Parts {
         digest: digest.into(),
-        unlisted,
+        unlisted: egress.unlisted,
+        parent_proxy: egress.parent_proxy,
         on_misplaced: nonces.on_misplaced,
         default_ttl: nonces.default_ttl,
         ceilings: nonces.ceilings,

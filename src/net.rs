@@ -131,6 +131,12 @@ impl Dialer {
         dialled.await.unwrap_or(Err(DialError::Timeout))
     }
 
+    /// True where an override sends this destination elsewhere.
+    #[must_use]
+    pub fn sends_elsewhere(&self, destination: &Destination) -> bool {
+        self.overrides.iter().any(|other| other.from == *destination)
+    }
+
     /// The addresses of a destination, all of which may be dialled.
     async fn vetted(&self, to: &Destination, reach: Reach) -> Result<Vec<SocketAddr>, DialError> {
         if let Some(other) = self.overrides.iter().find(|other| other.from == *to) {

@@ -36,7 +36,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk, ScopeName, ServiceName,
+    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk, ScopeName,
+    ServiceName,
 };
 
 /// What a host that no service lists gets.
@@ -101,6 +102,15 @@ pub enum Permission {
     Revoke,
 }
 
+/// A proxy between the sidecar and the upstreams, as corporate networks have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentProxy {
+    /// Where it listens; spoken to in clear text, with TLS to the upstream inside its tunnels.
+    pub proxy: Destination,
+    /// `user:password` for it.
+    pub credential: Option<CredentialName>,
+}
+
 /// A policy's content, each part parsed and every name checked by `config`.
 #[derive(Debug)]
 pub struct Parts {
@@ -108,6 +118,8 @@ pub struct Parts {
     pub digest: Arc<str>,
     /// What unlisted hosts get.
     pub unlisted: Unlisted,
+    /// The proxy through which listed names are reached, if there is one.
+    pub parent_proxy: Option<ParentProxy>,
     /// What happens to misplaced nonces.
     pub on_misplaced: OnMisplaced,
     /// TTL where a mint names none.
@@ -126,6 +138,7 @@ pub struct Parts {
 pub struct Policy {
     digest: Arc<str>,
     unlisted: Unlisted,
+    parent_proxy: Option<ParentProxy>,
     on_misplaced: OnMisplaced,
     default_ttl: Duration,
     ceilings: [Ceiling; 3],
@@ -149,6 +162,7 @@ impl Policy {
         Self {
             digest: parts.digest,
             unlisted: parts.unlisted,
+            parent_proxy: parts.parent_proxy,
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
@@ -172,6 +186,12 @@ impl Policy {
     #[must_use]
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
+    }
+
+    /// The proxy through which listed names are reached, if there is one.
+    #[must_use]
+    pub fn parent_proxy(&self) -> Option<&ParentProxy> {
+        self.parent_proxy.as_ref()
     }
 
     /// What happens to misplaced nonces.

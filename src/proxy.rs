@@ -48,7 +48,7 @@ use grant::{Permit, grant};
 use inject::{Searches, inject};
 use pace::Busy;
 use refused::Refused;
-use relay::{TlsProfiles, Upstream, relay};
+use relay::{Parent, TlsProfiles, Upstream, relay};
 use watch::Watch;
 
 /// Every limit and timeout of the data path, each a named setting with a default.
@@ -144,7 +144,8 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { audit, leases, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
-        let upstream = Upstream::new(dialer.clone(), policy.clone(), tls, limits.clone());
+        let parent = policy.parent_proxy().map(|proxy| Parent::new(proxy.clone(), credentials.clone()));
+        let upstream = Upstream::new(dialer.clone(), parent, policy.clone(), tls, limits.clone());
         Arc::new(Self {
             audit,
             leases,

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::duration::spell as spell_duration;
+use super::egress::Egress;
 use super::limits::Nonces;
 use super::people::permission_word;
 use super::rules::Side;
@@ -36,15 +37,25 @@ impl fmt::Display for Effective {
 pub(super) struct EffectiveEgress {
     unlisted: &'static str,
     private_networks: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_proxy_credential: Option<String>,
 }
 
 impl EffectiveEgress {
-    pub(super) fn new(unlisted: Unlisted) -> Self {
-        let unlisted = match unlisted {
+    pub(super) fn new(egress: &Egress) -> Self {
+        let unlisted = match egress.unlisted {
             Unlisted::Deny => "deny",
             Unlisted::Tunnel => "tunnel",
         };
-        Self { unlisted, private_networks: "deny" }
+        let parent = egress.parent_proxy.as_ref();
+        Self {
+            unlisted,
+            private_networks: "deny",
+            upstream_proxy: parent.map(|parent| format!("http://{}", parent.proxy)),
+            upstream_proxy_credential: parent.and_then(|parent| parent.credential.as_ref()).map(ToString::to_string),
+        }
     }
 }
 

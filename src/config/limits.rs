@@ -1,10 +1,10 @@
-//! `[egress]` and `[nonces]`: what holds for all services.
+//! `[nonces]`: what holds for the nonces of all services.
 
 use std::time::Duration;
 
 use super::mistake::Code;
 use super::section::{Keys, Node, Section};
-use crate::policy::{Ceiling, OnMisplaced, Unlisted};
+use crate::policy::{Ceiling, OnMisplaced};
 
 /// TTL where neither the mint nor the policy names one.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
@@ -13,36 +13,12 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
 pub const CEILINGS_DEFAULT: [Ceiling; 3] = [ceiling(30, 24 * 60), ceiling(15, 4 * 60), ceiling(5, 30)];
 
 const RISKS: [&str; 3] = ["low", "medium", "high"];
-const EGRESS: Keys = Keys { known: &["unlisted", "private_networks"], later: &["upstream_proxy", "proxy_auth"] };
 const NONCES: Keys = Keys { known: &["ttl", "on_misplaced", "ceilings"], later: &[] };
 const CEILINGS: Keys = Keys { known: &RISKS, later: &[] };
 const CEILING: Keys = Keys { known: &["ttl", "lifetime"], later: &[] };
 
 const fn ceiling(ttl_minutes: u64, lifetime_minutes: u64) -> Ceiling {
     Ceiling { ttl: Duration::from_secs(ttl_minutes * 60), lifetime: Duration::from_secs(lifetime_minutes * 60) }
-}
-
-/// Reads `[egress]`.
-pub(super) fn read_egress(root: &Section<'_>) -> Option<Unlisted> {
-    let Some(node) = root.get("egress") else { return Some(Unlisted::Deny) };
-    let section = node.section()?;
-    section.check_keys(&EGRESS);
-    if let Some(node) = section.get("private_networks") {
-        read_private_networks(&node);
-    }
-    let Some(node) = section.get("unlisted") else { return Some(Unlisted::Deny) };
-    let unlisted = node.word(&[("deny", Unlisted::Deny), ("tunnel", Unlisted::Tunnel)])?;
-    if unlisted == Unlisted::Tunnel {
-        node.warn("hosts that no service lists are relayed unread");
-    }
-    Some(unlisted)
-}
-
-fn read_private_networks(node: &Node<'_>) {
-    if node.string().is_some_and(|text| text != "deny") {
-        let hint = "private = true on a service lets that service alone use private addresses";
-        node.fault(Code::BadValue, "can only be \"deny\"".to_owned(), hint);
-    }
 }
 
 /// `[nonces]` as it was read.

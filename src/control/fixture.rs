@@ -100,6 +100,7 @@ pub(super) fn policy() -> Policy {
     Policy::new(Parts {
         digest: "d1ge57".into(),
         unlisted: Unlisted::Deny,
+        parent_proxy: None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: seconds(300),
         ceilings: [ceiling(1800, 86400), ceiling(900, 14400), ceiling(300, 1800)],

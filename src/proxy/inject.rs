@@ -164,6 +164,21 @@ fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Resu
     Ok(None)
 }
 
+/// What a parent proxy asks for (RFC 9110, 11.7.2): its credential is `user:password`.
+///
+/// # Errors
+/// [`Denial::CredentialUnavailable`]: it is something else.
+pub(super) fn proxy_authorization(versioned: &Versioned) -> Result<HeaderValue, Denial> {
+    const UNUSABLE: Denial = Denial::CredentialUnavailable { retry_after: None };
+    #[expect(clippy::disallowed_methods, reason = "a proxy's credential goes into the request to that proxy")]
+    let secret = std::str::from_utf8(versioned.credential.expose()).map_err(|_| UNUSABLE)?;
+    let (user, password) = secret.split_once(':').ok_or(UNUSABLE)?;
+    let value = basic(user, password);
+    let mut value = HeaderValue::from_str(&value).map_err(|_| UNUSABLE)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 fn basic(user: &str, password: &str) -> Zeroizing<String> {
     let pair = Zeroizing::new(format!("{user}:{password}"));
     let blob = Zeroizing::new(STANDARD.encode(pair.as_bytes()));

@@ -1,6 +1,7 @@
 //! The armed request goes upstream; its answer comes back unscrubbed.
 
 mod connector;
+mod parent;
 mod pool;
 mod returned;
 
@@ -21,6 +22,7 @@ use crate::model::{Denial, ServiceName};
 use crate::net::DialError;
 
 pub use connector::TlsProfiles;
+pub use parent::Parent;
 pub use pool::Upstream;
 pub(super) use returned::returned;
 
@@ -106,7 +108,10 @@ fn blame(error: &hyper_util::client::legacy::Error) -> Denial {
             return match fault {
                 ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
                 ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
-                ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) => Denial::UpstreamUnreachable,
+                ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) | ConnectFault::Parent => {
+                    Denial::UpstreamUnreachable
+                }
+                ConnectFault::Credential => Denial::CredentialUnavailable { retry_after: None },
                 ConnectFault::Tls => Denial::UpstreamTls,
             };
         }

@@ -7,6 +7,7 @@ mod dialects;
 mod large;
 mod leases;
 mod limits;
+mod parent;
 mod process;
 mod relaying;
 mod services;

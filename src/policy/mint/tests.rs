@@ -57,6 +57,7 @@ fn policy() -> Policy {
     Policy::new(Parts {
         digest: "00".into(),
         unlisted: Unlisted::Deny,
+        parent_proxy: None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: MINUTE * 10,
         ceilings: [ceiling(30, 1440), ceiling(15, 240), ceiling(5, 30)],

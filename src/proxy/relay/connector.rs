@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::parent::Parent;
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
 
@@ -50,6 +51,12 @@ pub enum ConnectFault {
     /// It took too long.
     #[error("the upstream took too long to connect")]
     Timeout,
+    /// The parent proxy refused the tunnel, or is none.
+    #[error("the upstream proxy made no tunnel")]
+    Parent,
+    /// The parent proxy's own credential cannot be had.
+    #[error("the credential of the upstream proxy cannot be had")]
+    Credential,
 }
 
 /// The address that answered, on every response that came over its connection.
@@ -60,6 +67,8 @@ pub struct DialledAddress(pub SocketAddr);
 #[derive(Clone)]
 pub struct Connector {
     pub(super) dialer: Arc<Dialer>,
+    /// The proxy to go through, where there is one and the destination may.
+    pub(super) parent: Option<Arc<Parent>>,
     pub(super) destination: Destination,
     pub(super) scheme: Scheme,
     pub(super) reach: Reach,
@@ -74,7 +83,10 @@ impl Connector {
     }
 
     async fn dial_and_verify(self) -> Result<Socket, ConnectFault> {
-        let (stream, address) = self.dialer.dial(&self.destination, self.reach).await?;
+        let (stream, address) = match &self.parent {
+            Some(parent) => parent.tunnel(&self.dialer, &self.destination).await?,
+            None => self.dialer.dial(&self.destination, self.reach).await?,
+        };
         let leg = match self.scheme {
             Scheme::Http => Leg::Clear(TokioIo::new(stream)),
             Scheme::Https => {

@@ -7,7 +7,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::{Connector, TlsProfiles};
-use crate::model::Denial;
+use super::parent::Parent;
+use crate::model::{Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
 use crate::proxy::Limits;
@@ -23,6 +24,7 @@ type Pool = Client<Connector, Upload>;
 pub struct Upstream {
     pools: DashMap<Errand, Pool>,
     dialer: Arc<Dialer>,
+    parent: Option<Arc<Parent>>,
     policy: Arc<Policy>,
     tls: TlsProfiles,
     limits: Limits,
@@ -31,8 +33,14 @@ pub struct Upstream {
 impl Upstream {
     /// No connections yet.
     #[must_use]
-    pub fn new(dialer: Arc<Dialer>, policy: Arc<Policy>, tls: TlsProfiles, limits: Limits) -> Self {
-        Self { pools: DashMap::new(), dialer, policy, tls, limits }
+    pub fn new(
+        dialer: Arc<Dialer>,
+        parent: Option<Parent>,
+        policy: Arc<Policy>,
+        tls: TlsProfiles,
+        limits: Limits,
+    ) -> Self {
+        Self { pools: DashMap::new(), dialer, parent: parent.map(Arc::new), policy, tls, limits }
     }
 
     /// The pool for an errand; a credential's older versions lose theirs.
@@ -48,6 +56,7 @@ impl Upstream {
         let service = self.policy.service(&errand.service).ok_or(Denial::Internal)?;
         let connector = Connector {
             dialer: self.dialer.clone(),
+            parent: self.parent_to(&errand.destination, service.private),
             destination: errand.destination.clone(),
             scheme: errand.scheme,
             reach: if service.private { Reach::Private } else { Reach::Public },
@@ -56,6 +65,15 @@ impl Upstream {
         };
         let pool = build(&self.limits, connector);
         Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+    }
+}
+
+impl Upstream {
+    /// Names of public services go through the parent; addresses, private services and what `--connect-to` sends
+    /// elsewhere are dialled, so that they are judged by us.
+    fn parent_to(&self, destination: &Destination, is_private: bool) -> Option<Arc<Parent>> {
+        let is_direct = is_private || destination.host.ip().is_some() || self.dialer.sends_elsewhere(destination);
+        self.parent.clone().filter(|_| !is_direct)
     }
 }
 

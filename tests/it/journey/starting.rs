@@ -43,7 +43,7 @@ fn a_bad_policy_shows_every_mistake_by_line_and_column_before_a_port_is_bound() 
 fn what_this_build_does_not_enforce_is_no_policy() {
     for (key, line) in [
         ("rate", "rate = \"10/min\""),
-        ("upstream_proxy", "[egress]\nupstream_proxy = \"http://corp-proxy:3128\""),
+        ("upstream_proxy", "[egress]\nupstream_proxy = \"https://corp-proxy:3128\""),
         ("delegate", "delegate = { depth = 1 }"),
         ("kubernetes", "identity = [\"kubernetes:ns/sa\"]"),
         ("vault", "[credentials.v]\nsource = \"vault\""),
