@@ -1,5 +1,6 @@
-//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`.
+//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`.
 
+mod bench;
 mod check;
 mod counts;
 mod deny;
@@ -27,6 +28,8 @@ struct Cli {
 enum Chore {
     /// Install what the tests need and run all of them; the last line is `N passed, N failed, N skipped`.
     Test(TestArguments),
+    /// Measure the sidecar beside a floor and its peers, and print medians and ratios.
+    Bench(bench::Arguments),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
     Check(Network),
     /// The licences, bans and sources of the dependencies, as deny.toml has them.
@@ -68,6 +71,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
             let workspace = Workspace::open(arguments.network.offline)?;
             suites::run(&workspace, &arguments.only, arguments.json)?
         }
+        Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,
     };
