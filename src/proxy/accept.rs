@@ -130,10 +130,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance
 }
 
 /// The next connection of any listener; the first to be asked is another one each turn, so that none starves.
-async fn accept(
-    listeners: &[(TcpListener, Entrance)],
-    turn: usize,
-) -> io::Result<(TcpStream, SocketAddr, Entrance)> {
+async fn accept(listeners: &[(TcpListener, Entrance)], turn: usize) -> io::Result<(TcpStream, SocketAddr, Entrance)> {
     poll_fn(|cx| {
         let (after, before) = listeners.split_at(turn % listeners.len().max(1));
         for (listener, entrance) in before.iter().chain(after) {

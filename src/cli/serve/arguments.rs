@@ -160,9 +160,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Arguments {
     /// Flags that do not fit together.
     pub fn check(&self) -> Result<(), Failure> {
-        if let Some((flag, address)) = self.beyond_loopback().filter(|_| !self.allow_remote) {
+        if let Some(what) = self.beyond_loopback().filter(|_| !self.allow_remote) {
             return Err(Failure::address(format!(
-                "{flag} {address} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
+                "{what} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
             )));
         }
         if self.tproxy && self.transparent.is_empty() {
@@ -174,11 +174,12 @@ impl Arguments {
         Ok(())
     }
 
-    /// The first listener for agents that others than this machine can reach, with its flag.
-    pub fn beyond_loopback(&self) -> Option<(&'static str, SocketAddr)> {
-        let transparent = self.transparent.iter().map(|address| ("--transparent", *address));
-        let mut listeners = std::iter::once(("--listen", self.listen)).chain(transparent);
-        listeners.find(|(_, address)| !address.ip().to_canonical().is_loopback())
+    /// What others than this machine can reach, if anything. TPROXY assigns connections from anywhere, also to loopback.
+    pub fn beyond_loopback(&self) -> Option<String> {
+        let is_remote = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+        let listen = Some(&self.listen).filter(is_remote).map(|address| format!("--listen {address}"));
+        let transparent = || self.transparent.iter().find(is_remote).map(|address| format!("--transparent {address}"));
+        listen.or_else(transparent).or_else(|| self.tproxy.then(|| "what --tproxy takes".to_owned()))
     }
 
     /// What the transparent listeners take.

@@ -185,10 +185,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
     let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
     match arguments.beyond_loopback() {
-        Some((flag, _)) if is_open => Err(Failure::address(format!(
-            "an agent with identity = [\"any\"] is only allowed while {flag} is on loopback; name who may present its nonces",
+        Some(what) if is_open => Err(Failure::address(format!(
+            "an agent with identity = [\"any\"] is only allowed on loopback, and {what} is beyond it; name who may present its nonces",
         ))),
-        _ => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 
