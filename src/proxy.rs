@@ -19,6 +19,7 @@ pub mod refuse;
 pub mod refused;
 pub mod relay;
 pub mod scrub;
+mod transparent;
 mod unread;
 pub mod watch;
 
@@ -39,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::model::Denial;
 use crate::net::Dialer;
 use crate::policy::Policy;
+use accept::Entrance;
 use body::Meter;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
@@ -164,9 +166,9 @@ impl Proxy {
         })
     }
 
-    /// Accepts connections until `shutdown`, then drains within the limit: tunnels included.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
-        accept::run(self, listener, shutdown).await;
+    /// Accepts connections on all listeners until `shutdown`, then drains within the limit: tunnels included.
+    pub async fn run(self: Arc<Self>, listeners: Vec<(TcpListener, Entrance)>, shutdown: CancellationToken) {
+        accept::run(self, listeners, shutdown).await;
     }
 
     /// One request and its answer.

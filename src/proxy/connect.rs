@@ -22,7 +22,7 @@ pub struct Session {
     pub destination: Destination,
     /// Over TLS or in clear text, as the request says.
     pub scheme: Scheme,
-    /// Inside a tunnel, or in absolute form on the proxy's own port.
+    /// Inside a tunnel, in absolute form on the proxy's own port, or redirected to us in clear text.
     pub form: Form,
 }
 
@@ -35,6 +35,8 @@ pub enum Form {
     TunnelWithoutName,
     /// On the proxy's port: `GET https://host/path`.
     Absolute,
+    /// On a connection in clear text that was redirected to us: `GET /path`, with `Host`.
+    Origin,
 }
 
 /// A `CONNECT` that was accepted.
@@ -105,7 +107,7 @@ fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<
 }
 
 /// What becomes of a tunnel.
-enum Way {
+pub(super) enum Way {
     /// It is opened and every request in it judged.
     Read(Arc<rustls::ServerConfig>),
     /// It is relayed as it is.
@@ -128,7 +130,13 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     if !is_listed && destination.port != 443 {
         return Err(Denial::HostNotListed);
     }
-    let may_pass = proxy.policy.unlisted() == Unlisted::Tunnel && !proxy.policy.lists_host(&destination.host);
+    passage(proxy, destination)
+}
+
+/// Read, unless the policy lets unlisted hosts through and nobody lists this one.
+pub(super) fn passage(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
+    let is_open = destination.port == 443 && proxy.policy.unlisted() == Unlisted::Tunnel;
+    let may_pass = is_open && !proxy.policy.lists_host(&destination.host);
     if may_pass {
         return Ok(Way::Unread);
     }
@@ -136,7 +144,7 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
 }
 
 /// Refuses before there is an exchange: the sentence goes into the reason phrase, since no client shows a body here.
-fn refused(
+pub(super) fn refused(
     proxy: &Proxy,
     connection: &Connection,
     destination: Option<&Destination>,

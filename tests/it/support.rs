@@ -4,6 +4,7 @@ pub mod agent;
 pub mod authority;
 pub mod builder;
 pub mod leak;
+pub mod namespace;
 pub mod orchestrator;
 pub mod policies;
 pub mod sidecar;
@@ -14,6 +15,7 @@ pub mod wire;
 
 pub use agent::Agent;
 pub use builder::Builder;
+pub use namespace::Namespace;
 pub use orchestrator::Orchestrator;
 pub use sidecar::TestSidecar;
 pub use stage::Stage;

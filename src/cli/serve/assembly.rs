@@ -1,7 +1,7 @@
 //! The parts, put together; started in an order in which nothing is promised before it holds, stopped in reverse.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::model::IdentityRule;
+use crate::net::intercept::{self, Interception};
 use crate::net::{self, Dialer};
 use crate::policy::Policy;
+use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
 use crate::telemetry;
@@ -38,6 +40,8 @@ pub type Secrets = HashMap<String, Zeroizing<String>>;
 pub struct Sidecar {
     /// Where agents connect.
     pub proxy: SocketAddr,
+    /// Where redirected connections arrive.
+    pub transparent: Vec<SocketAddr>,
     /// Where probes connect.
     pub admin: SocketAddr,
     /// Where orchestrators connect.
@@ -56,9 +60,10 @@ struct Shutdown {
     sweeper: JoinHandle<()>,
 }
 
-/// The three listeners, bound before anything is started.
+/// The listeners, bound before anything is started.
 struct Listeners {
     proxy: TcpListener,
+    transparent: Vec<(TcpListener, Entrance)>,
     admin: TcpListener,
     control: UnixListener,
 }
@@ -114,17 +119,21 @@ impl Sidecar {
             is_stopping: is_stopping.clone(),
             proxy_url: format!("http://{}", bound.proxy),
         });
-        let (proxy, admin) = (bound.proxy, bound.admin);
+        let Bound { proxy, transparent, admin } = bound;
         let control = arguments.control.clone();
-        Ok(Self { proxy, admin, control, audit, leases, is_stopping, shutdown })
+        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown })
     }
 
     /// Says where everything is, on standard error and in the ready file.
     pub fn announce(&self, ready_file: Option<&Path>) -> Result<(), Failure> {
         tracing::info!(proxy = %self.proxy, admin = %self.admin, control = %self.control.display(), "ready");
+        for address in &self.transparent {
+            tracing::info!(%address, "redirected connections are taken here");
+        }
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
+            "transparent": texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
             "pid": std::process::id(),
@@ -159,7 +168,7 @@ impl Sidecar {
 }
 
 /// Puts a file in place whole, by a draft beside it that is nobody else's.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".draft-{}", std::process::id()));
     // In a container the process id is always the same: a start that was killed can have left one behind.
@@ -175,12 +184,12 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
     let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
-    if is_open && !arguments.listen.ip().is_loopback() {
-        return Err(Failure::address(
-            "an agent with identity = [\"any\"] is only allowed while --listen is on loopback; name who may present its nonces",
-        ));
+    match arguments.beyond_loopback() {
+        Some(what) if is_open => Err(Failure::address(format!(
+            "an agent with identity = [\"any\"] is only allowed on loopback, and {what} is beyond it; name who may present its nonces",
+        ))),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
@@ -201,31 +210,55 @@ fn unusable(error: AuthorityError) -> Failure {
 /// Addresses that were bound; none of them may be dialled.
 struct Bound {
     proxy: SocketAddr,
+    transparent: Vec<SocketAddr>,
     admin: SocketAddr,
 }
 
 impl Bound {
     fn of(listeners: &Listeners) -> Result<Self, Failure> {
         let address = |listener: &TcpListener| listener.local_addr().map_err(Failure::address);
-        Ok(Self { proxy: address(&listeners.proxy)?, admin: address(&listeners.admin)? })
+        let transparent = listeners.transparent.iter().map(|(listener, _)| address(listener));
+        Ok(Self {
+            proxy: address(&listeners.proxy)?,
+            transparent: transparent.collect::<Result<_, _>>()?,
+            admin: address(&listeners.admin)?,
+        })
     }
 
     fn own(&self) -> Vec<SocketAddr> {
-        vec![self.proxy, self.admin]
+        [&[self.proxy, self.admin], &self.transparent[..]].concat()
     }
 }
 
 async fn bind(arguments: &Arguments) -> Result<Listeners, Failure> {
     let proxy = bind_tcp(arguments.listen, "--listen").await?;
+    let transparent = arguments.transparent.iter().map(|address| bind_transparent(*address, arguments.interception()));
+    let transparent = transparent.collect::<Result<_, _>>()?;
     let admin = bind_tcp(arguments.admin, "--admin").await?;
     let control = control::bind(&arguments.control, arguments.control_group).map_err(Failure::address)?;
-    Ok(Listeners { proxy, admin, control })
+    Ok(Listeners { proxy, transparent, admin, control })
 }
 
 async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::address(format!("cannot listen on {flag} {address}: {error} (is it in use? port 0 takes a free one)"))
     })
+}
+
+fn bind_transparent(address: SocketAddr, interception: Interception) -> Result<(TcpListener, Entrance), Failure> {
+    let listener = intercept::listen(address, interception).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied if interception == Interception::Tproxy => "--tproxy needs CAP_NET_ADMIN",
+            io::ErrorKind::Unsupported => "only Linux redirects connections",
+            _ => "is it in use? port 0 takes a free one",
+        };
+        Failure::address(format!("cannot listen on --transparent {address}: {error} ({hint})"))
+    })?;
+    Ok((listener, Entrance::Transparent(interception)))
+}
+
+fn texts(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound: &Bound) -> Result<Audit, Failure> {
@@ -239,6 +272,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),
         "proxy": bound.proxy.to_string(),
+        "transparent": texts(&bound.transparent),
         "admin": bound.admin.to_string(),
         "control": arguments.control,
         "connect_to": overrides,
@@ -304,7 +338,9 @@ fn start_planes(planes: Planes) -> Shutdown {
     };
     let scrape = scrape(&planes, health.clone());
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
-    let proxy = tokio::spawn(planes.proxy.run(planes.listeners.proxy, stop_proxy.clone()));
+    let mut listeners = planes.listeners.transparent;
+    listeners.push((planes.listeners.proxy, Entrance::Proxy));
+    let proxy = tokio::spawn(planes.proxy.run(listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let parts = control::Parts {
         policy: planes.policy,

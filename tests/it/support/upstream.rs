@@ -89,8 +89,24 @@ impl FakeUpstream {
 
     /// With a TLS configuration of its own.
     pub async fn start_tls(authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
+        Self::start_tls_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), authority, config)
+    }
+
+    /// Both protocols, on a listener that may be in another network namespace.
+    pub fn start_on(listener: TcpListener, names: &[&str]) -> Self {
+        let authority = TestAuthority::new();
+        let config = authority.server(names, &[b"h2", b"http/1.1"]);
+        Self::start_tls_on(listener, authority, config)
+    }
+
+    /// HTTP/1.1 in clear text, on a listener that may be in another network namespace.
+    pub fn plain_on(listener: TcpListener) -> Self {
+        Self::accept_on(listener, TestAuthority::new(), |stream, number, seen| serve(stream, false, number, seen))
+    }
+
+    fn start_tls_on(listener: TcpListener, authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Self::accept(authority, move |stream, number, seen| {
+        Self::accept_on(listener, authority, move |stream, number, seen| {
             let acceptor = acceptor.clone();
             async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
@@ -99,7 +115,6 @@ impl FakeUpstream {
                 }
             }
         })
-        .await
     }
 
     /// HTTP/1.1 in clear text.
@@ -157,7 +172,14 @@ impl FakeUpstream {
         S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::accept_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), authority, serve)
+    }
+
+    fn accept_on<F, S>(listener: TcpListener, authority: Arc<TestAuthority>, serve: S) -> Self
+    where
+        S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicU64::new(0));
