@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::extract::check_trailers;
+use super::inbound::Inbound;
 use super::inject::Tie;
+use super::want::{ASK_TIME_MAX, Want, Wanted};
 use crate::model::Denial;
 use crate::model::denial::Misplaced;
 
@@ -36,6 +37,9 @@ pub enum UploadFault {
     /// Nothing moved for too long.
     #[error("nothing moved for too long")]
     Idle,
+    /// The upstream had refused the request, and its answer is over.
+    #[error("the upstream wanted no more of it")]
+    Unwanted,
 }
 
 impl UploadFault {
@@ -47,6 +51,8 @@ impl UploadFault {
             Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
+            // Comes after an answer, when nobody is told anything any more.
+            Self::Unwanted => Denial::Internal,
         }
     }
 }
@@ -118,7 +124,10 @@ impl CutAlarm {
 
 /// The agent's body on its way upstream.
 pub struct Upload {
-    body: Incoming,
+    /// `None` once the upstream wants no more of it.
+    body: Option<Inbound>,
+    want: Want,
+    patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
     idle: IdleAlarm,
@@ -126,8 +135,16 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
-        Self { body, fault: Arc::default(), meter, idle: IdleAlarm::new(idle), cut: CutAlarm::new(tie) }
+    pub(super) fn new(body: Inbound, want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+        Self {
+            body: Some(body),
+            want,
+            patience: IdleAlarm::new(ASK_TIME_MAX),
+            fault: Arc::default(),
+            meter,
+            idle: IdleAlarm::new(idle),
+            cut: CutAlarm::new(tie),
+        }
     }
 
     /// What ended it early, once something has.
@@ -139,10 +156,20 @@ impl Upload {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        if !self.poll_wanted(cx)? {
+            return Poll::Pending;
+        }
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
-                let Some(frame) = frame else { return Poll::Ready(None) };
+                if self.is_end_stream() {
+                    self.want.sent();
+                }
+                let Some(frame) = frame else {
+                    self.want.sent();
+                    return Poll::Ready(None);
+                };
                 let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
                     self.meter.add(data.map_or(0, Bytes::len));
@@ -152,6 +179,26 @@ impl Upload {
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Cut))),
             Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Upload {
+    /// Whether there is anything to send now; a body that is not wanted any more is let go.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
+        match self.want.poll(cx) {
+            Wanted::Yes | Wanted::Sent => Ok(true),
+            Wanted::NotYet if self.patience.poll(cx).is_ready() => {
+                self.want.ask();
+                Ok(true)
+            }
+            Wanted::NotYet if self.cut.poll(cx).is_ready() => Err(UploadFault::Cut),
+            Wanted::NotYet => Ok(false),
+            Wanted::NoMore => {
+                self.body = None;
+                Ok(false)
+            }
+            Wanted::Over => Err(UploadFault::Unwanted),
         }
     }
 }
@@ -179,10 +226,10 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_some_and(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
     }
 }

@@ -126,6 +126,16 @@ pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
     Ok(())
 }
 
+/// `Expect` may say `100-continue`, once (RFC 9110, 10.1.1); what else it could say, nobody defines.
+pub fn check_expectation(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut values = headers.get_all(header::EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        (Some(_), _) => Err(Denial::ExpectationFailed),
+    }
+}
+
 /// True for `Upgrade: websocket` with `Connection: upgrade` (RFC 6455, 4.1).
 pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let names = |name: HeaderName, wanted: &str| {

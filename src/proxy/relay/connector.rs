@@ -88,7 +88,7 @@ impl Connector {
                 Leg::Tls(Box::new(TokioIo::new(verified)))
             }
         };
-        Ok(Socket { leg, address })
+        Ok(Socket { leg, address, is_deaf: false })
     }
 }
 
@@ -111,6 +111,36 @@ impl tower_service::Service<Uri> for Connector {
 pub struct Socket {
     leg: Leg,
     address: SocketAddr,
+    /// The upstream takes no more. It may have answered before it closed, and the library, told of a failed write, would
+    /// not look: so that the rest is thrown away, and reading tells the end.
+    is_deaf: bool,
+}
+
+impl Socket {
+    /// What came of writing `length` bytes.
+    fn written(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error)) if is_hung_up(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+
+    fn flushed(&mut self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match flushed {
+            Poll::Ready(Err(error)) if is_hung_up(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 enum Leg {
@@ -139,17 +169,25 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.leg {
+        if self.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
+        };
+        self.written(written, buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.leg {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
+        };
+        self.flushed(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,9 +209,14 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.leg {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let written = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.written(written, length)
     }
 }
