@@ -13,7 +13,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::extract::check_trailers;
-use super::inbound::Inbound;
 use super::inject::Tie;
 use super::want::{ASK_TIME_MAX, Want, Wanted};
 use crate::model::Denial;
@@ -124,8 +123,6 @@ impl CutAlarm {
 
 /// The agent's body on its way upstream.
 pub struct Upload {
-    /// `None` once the upstream wants no more of it.
-    body: Option<Inbound>,
     want: Want,
     patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
@@ -135,9 +132,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: Inbound, want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+    pub(super) fn new(want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
         Self {
-            body: Some(body),
             want,
             patience: IdleAlarm::new(ASK_TIME_MAX),
             fault: Arc::default(),
@@ -159,17 +155,10 @@ impl Upload {
         if !self.poll_wanted(cx)? {
             return Poll::Pending;
         }
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        match Pin::new(body).poll_frame(cx) {
+        match self.want.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
-                if self.is_end_stream() {
-                    self.want.sent();
-                }
-                let Some(frame) = frame else {
-                    self.want.sent();
-                    return Poll::Ready(None);
-                };
+                let Some(frame) = frame else { return Poll::Ready(None) };
                 let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
                     self.meter.add(data.map_or(0, Bytes::len));
@@ -184,7 +173,7 @@ impl Upload {
 }
 
 impl Upload {
-    /// Whether there is anything to send now; a body that is not wanted any more is let go.
+    /// Whether anything is to be sent now.
     fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
         match self.want.poll(cx) {
             Wanted::Yes | Wanted::Sent => Ok(true),
@@ -193,11 +182,7 @@ impl Upload {
                 Ok(true)
             }
             Wanted::NotYet if self.cut.poll(cx).is_ready() => Err(UploadFault::Cut),
-            Wanted::NotYet => Ok(false),
-            Wanted::NoMore => {
-                self.body = None;
-                Ok(false)
-            }
+            Wanted::NotYet | Wanted::NoMore => Ok(false),
             Wanted::Over => Err(UploadFault::Unwanted),
         }
     }
@@ -226,10 +211,10 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_some_and(HttpBody::is_end_stream)
+        self.want.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint)
+        self.want.size_hint()
     }
 }

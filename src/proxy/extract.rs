@@ -77,7 +77,7 @@ pub fn extract(
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
     let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
     let websocket = fields::asks_for_websocket(&head.headers);
-    head.headers = fields::strip(std::mem::take(&mut head.headers), head.version)?;
+    head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
         return Ok(Presented { head, body, target: whole, lifted: None, strays, services, websocket });

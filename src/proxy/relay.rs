@@ -59,12 +59,13 @@ pub(super) async fn relay(
     let is_head = head.method == Method::HEAD;
     let repeat = Repeat::of(&head.method);
     let waits = head.headers.contains_key(header::EXPECT) && !body.is_end_stream();
-    let want = Want::new(match body.is_end_stream() {
+    let wanted = match body.is_end_stream() {
         true => Wanted::Sent,
         false if waits => Wanted::NotYet,
         false => Wanted::Yes,
-    });
-    let upload = Upload::new(body, want.clone(), meter.clone(), limits.idle_timeout, tie.clone());
+    };
+    let want = Want::new(wanted, body);
+    let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone());
     let upload_fault = upload.fault();
     let client = upstream.client(&errand)?;
     let service = errand.service;

@@ -150,10 +150,11 @@ pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// Takes out what ends here, in a new map, so that the order of the rest is kept.
-pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> {
+pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
     check_connection_options(&headers)?;
-    let wants_trailers = version == Version::HTTP_2
-        && headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    // Said anew for the next leg: trailers go through.
+    let wants_trailers =
+        headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let mut kept = HeaderMap::with_capacity(headers.capacity());
     let mut last = None;
     for (name, value) in headers {

@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
+use crate::proxy::body::IdleAlarm;
 
 /// How each service's upstreams are verified: its own configuration, or the common one.
 pub struct TlsProfiles {
@@ -65,6 +66,8 @@ pub struct Connector {
     pub(super) reach: Reach,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) timeout: Duration,
+    /// How long an upstream may take nothing of what is written to it.
+    pub(super) idle_timeout: Duration,
 }
 
 impl Connector {
@@ -74,6 +77,7 @@ impl Connector {
     }
 
     async fn dial_and_verify(self) -> Result<Socket, ConnectFault> {
+        let stall = Stall::new(self.idle_timeout);
         let (stream, address) = self.dialer.dial(&self.destination, self.reach).await?;
         let leg = match self.scheme {
             Scheme::Http => Leg::Clear(TokioIo::new(stream)),
@@ -88,7 +92,7 @@ impl Connector {
                 Leg::Tls(Box::new(TokioIo::new(verified)))
             }
         };
-        Ok(Socket { leg, address, is_deaf: false })
+        Ok(Socket { leg, address, is_deaf: false, stall })
     }
 }
 
@@ -114,12 +118,18 @@ pub struct Socket {
     /// The upstream takes no more. It may have answered before it closed, and the library, told of a failed write, would
     /// not look: so that the rest is thrown away, and reading tells the end.
     is_deaf: bool,
+    stall: Stall,
 }
 
 impl Socket {
     /// What came of writing `length` bytes.
-    fn written(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
-        match written {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self.stall.watch(cx, written) {
             Poll::Ready(Err(error)) if is_hung_up(&error) => {
                 self.is_deaf = true;
                 Poll::Ready(Ok(length))
@@ -128,13 +138,33 @@ impl Socket {
         }
     }
 
-    fn flushed(&mut self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        match flushed {
+    fn flushed(&mut self, cx: &mut Context<'_>, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match self.stall.watch(cx, flushed) {
             Poll::Ready(Err(error)) if is_hung_up(&error) => {
                 self.is_deaf = true;
                 Poll::Ready(Ok(()))
             }
             other => other,
+        }
+    }
+}
+
+/// Writes that wait for too long: while the library waits for a socket, it does not look at the body, whose own limit of
+/// idleness is then of no use.
+struct Stall(IdleAlarm);
+
+impl Stall {
+    fn new(limit: Duration) -> Self {
+        Self(IdleAlarm::new(limit))
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match outcome {
+            Poll::Pending => self.0.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready @ Poll::Ready(_) => {
+                self.0.moved();
+                ready
+            }
         }
     }
 }
@@ -176,7 +206,7 @@ impl Write for Socket {
             Leg::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         };
-        self.written(written, buf.len())
+        self.written(cx, written, buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,7 +217,7 @@ impl Write for Socket {
             Leg::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         };
-        self.flushed(flushed)
+        self.flushed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -217,6 +247,6 @@ impl Write for Socket {
             Leg::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         };
-        self.written(written, length)
+        self.written(cx, written, length)
     }
 }
