@@ -74,18 +74,38 @@ pub enum Misplaced {
     Host,
 }
 
+/// How an upstream failed after a request had gone out, so that nobody knows whether it was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unclear {
+    /// It broke off before it had answered.
+    Broke,
+    /// It did not answer in time.
+    Late,
+}
+
 /// A refusal with its reason. Every variant is one `code` of the documented table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are the documented codes; see `Denial::code` and `Denial::sentence`")]
 pub enum Denial {
     NonceMissing,
     NonceUnknown,
-    NonceExpired { at: Timestamp },
-    NonceRevoked { at: Timestamp },
-    NonceSpent { at: Timestamp },
+    NonceExpired {
+        at: Timestamp,
+    },
+    NonceRevoked {
+        at: Timestamp,
+    },
+    NonceSpent {
+        at: Timestamp,
+    },
     AgentMismatch,
-    OutOfScope { allowed: Vec<String>, required_scope: Option<ScopeName> },
-    ConditionFailed { because: Option<String> },
+    OutOfScope {
+        allowed: Vec<String>,
+        required_scope: Option<ScopeName>,
+    },
+    ConditionFailed {
+        because: Option<String>,
+    },
     ForeignCredential,
     CredentialExposed,
     NonceMisplaced(Misplaced),
@@ -96,15 +116,23 @@ pub enum Denial {
     SlotOccupied,
     RequestTimeout,
     RequestTooLarge(TooLarge),
+    ExpectationFailed,
     CleartextForbidden,
     AgentUnidentified,
     DestinationMismatch,
     BudgetSpent,
-    RateLimited { retry_after: Duration },
-    CredentialUnavailable { retry_after: Option<Duration> },
+    RateLimited {
+        retry_after: Duration,
+    },
+    CredentialUnavailable {
+        retry_after: Option<Duration>,
+    },
     UpstreamUnreachable,
     UpstreamTls,
     UpstreamTimeout,
+    /// As [`Denial::UpstreamUnreachable`] or [`Denial::UpstreamTimeout`], whose codes it has, for a request that must
+    /// not be repeated blindly (RFC 9110, 9.2.2).
+    UpstreamUnclear(Unclear),
     AnswerUnscrubbable,
     AuditUnavailable,
     Overloaded,
@@ -135,15 +163,16 @@ impl Denial {
             Self::SlotOccupied => "slot_occupied",
             Self::RequestTimeout => "request_timeout",
             Self::RequestTooLarge(_) => "request_too_large",
+            Self::ExpectationFailed => "expectation_failed",
             Self::CleartextForbidden => "cleartext_forbidden",
             Self::AgentUnidentified => "agent_unidentified",
             Self::DestinationMismatch => "destination_mismatch",
             Self::BudgetSpent => "budget_spent",
             Self::RateLimited { .. } => "rate_limited",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
-            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamUnreachable | Self::UpstreamUnclear(Unclear::Broke) => "upstream_unreachable",
             Self::UpstreamTls => "upstream_tls",
-            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamTimeout | Self::UpstreamUnclear(Unclear::Late) => "upstream_timeout",
             Self::AnswerUnscrubbable => "answer_unscrubbable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::Overloaded => "overloaded",
@@ -174,14 +203,18 @@ impl Denial {
             | Self::BudgetSpent => 403,
             Self::RequestAmbiguous(_) | Self::RequestMalformed | Self::SlotOccupied => 400,
             Self::RequestTimeout => 408,
+            Self::ExpectationFailed => 417,
             Self::RequestTooLarge(TooLarge::Body) => 413,
             Self::RequestTooLarge(TooLarge::Target) => 414,
             Self::RequestTooLarge(TooLarge::Head) => 431,
             Self::DestinationMismatch => 421,
             Self::RateLimited { .. } => 429,
             Self::CredentialUnavailable { .. } | Self::AuditUnavailable | Self::Overloaded | Self::ShuttingDown => 503,
-            Self::UpstreamUnreachable | Self::UpstreamTls | Self::AnswerUnscrubbable => 502,
-            Self::UpstreamTimeout => 504,
+            Self::UpstreamUnreachable
+            | Self::UpstreamUnclear(Unclear::Broke)
+            | Self::UpstreamTls
+            | Self::AnswerUnscrubbable => 502,
+            Self::UpstreamTimeout | Self::UpstreamUnclear(Unclear::Late) => 504,
             Self::Internal => 500,
         }
     }
@@ -190,9 +223,11 @@ impl Denial {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamTimeout | Self::AnswerUnscrubbable => {
-                Fault::Upstream
-            }
+            Self::UpstreamUnreachable
+            | Self::UpstreamTls
+            | Self::UpstreamTimeout
+            | Self::UpstreamUnclear(_)
+            | Self::AnswerUnscrubbable => Fault::Upstream,
             Self::CredentialUnavailable { .. }
             | Self::AuditUnavailable
             | Self::Overloaded

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response, Version};
-use hyper::body::Incoming;
 
 use super::Proxy;
 use super::body::Meter;
 use super::connect::Session;
 use super::download::{Body, Download, Flow, Source};
 use super::extract::wants_problem_json;
+use super::inbound::Inbound;
 use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
 use super::refused::Refused;
 use super::relay::{Answer, returned};
+use super::want::Answering;
 use crate::audit::{Ending, Exchange, ExchangeFacts};
+use crate::model::denial::Unclear;
 use crate::model::{Denial, ServiceName};
 use crate::policy::Dialect;
 
@@ -32,6 +34,7 @@ pub struct Cleaned {
     service: ServiceName,
     address: Option<SocketAddr>,
     tie: Option<Arc<Tie>>,
+    answering: Answering,
     took: Duration,
 }
 
@@ -40,7 +43,7 @@ pub struct Cleaned {
 /// # Errors
 /// [`Denial::AnswerUnscrubbable`]: it is withheld.
 pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
-    let Answer { response, is_bodyless, service, address, tie, took } = answer;
+    let Answer { response, is_bodyless, service, address, tie, answering, took } = answer;
     let response = match &search.needles {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
@@ -49,7 +52,7 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
     let mut response = if is_bodyless { response.map(|_| Source::Nothing) } else { response };
     let headers = std::mem::take(response.headers_mut());
     *response.headers_mut() = returned(headers);
-    Ok(Cleaned { response, service, address, tie, took })
+    Ok(Cleaned { response, service, address, tie, answering, took })
 }
 
 /// What refusals and records say of a request, taken before it is taken apart.
@@ -65,7 +68,7 @@ pub struct Scene {
 impl Scene {
     /// Looks at a request.
     #[must_use]
-    pub fn of(session: &Session, request: &Request<Incoming>) -> Self {
+    pub fn of(session: &Session, request: &Request<Inbound>) -> Self {
         Self {
             method: clip(request.method().as_str(), METHOD_BYTES_MAX),
             path: clip(request.uri().path(), PATH_BYTES_MAX),
@@ -133,7 +136,7 @@ impl Proxy {
         busy: Busy,
         cleaned: Cleaned,
     ) -> Response<Body> {
-        let Cleaned { response, service, address, tie, took } = cleaned;
+        let Cleaned { response, service, address, tie, answering, took } = cleaned;
         let (mut head, source) = response.into_parts();
         head.version = Version::HTTP_11;
         exchange.dialled(address, None);
@@ -142,7 +145,7 @@ impl Proxy {
         self.metrics.upstream(&service, "ok");
         self.metrics.overhead(begun.elapsed().saturating_sub(took));
         let idle_timeout = self.limits.idle_timeout;
-        let flow = Flow::new(source, exchange, meter, idle_timeout, tie, busy);
+        let flow = Flow::new(source, exchange, meter, idle_timeout, tie, (busy, answering));
         Response::from_parts(head, Body::Answer(Download::new(flow, idle_timeout, &self.watch)))
     }
 
@@ -172,9 +175,9 @@ impl Proxy {
     fn count(&self, denial: &Denial, service: Option<&ServiceName>) {
         self.metrics.exchange(service, denial.code());
         let outcome = match denial {
-            Denial::UpstreamUnreachable => "unreachable",
+            Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "unreachable",
             Denial::UpstreamTls => "tls",
-            Denial::UpstreamTimeout => "timeout",
+            Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "timeout",
             _ => return,
         };
         if let Some(service) = service {

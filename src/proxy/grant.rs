@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::connect::Session;
 use super::extract::{Presented, Stray};
+use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, Membership, Reservation};
+use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
 use crate::model::denial::Misplaced;
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, Scheme};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
@@ -27,12 +28,10 @@ pub(super) enum Licence {
     Credential {
         /// Which.
         name: CredentialName,
-        /// The lease it is done under.
-        lease: Arc<Lease>,
-        /// The exchange's place in the lease.
-        membership: Membership,
-        /// The use that it takes.
-        reservation: Reservation,
+        /// The lease it is done under, and the exchange's place in it.
+        tie: Arc<Tie>,
+        /// The use that it takes; `None` in a spare, since a request takes one however often it is sent.
+        reservation: Option<Reservation>,
     },
 }
 
@@ -43,6 +42,19 @@ impl Permit {
             Licence::Anonymous => None,
             Licence::Credential { name, .. } => Some(name),
         }
+    }
+
+    /// The same permit for sending the same request once more; `None` where the request has a body, which is gone once
+    /// it was sent.
+    pub(super) fn spare(&self) -> Option<Self> {
+        let licence = match &self.licence {
+            Licence::Anonymous => Licence::Anonymous,
+            Licence::Credential { name, tie, .. } => {
+                Licence::Credential { name: name.clone(), tie: tie.clone(), reservation: None }
+            }
+        };
+        let presented = self.presented.without_body()?;
+        Some(Self { presented, service: self.service.clone(), licence, facts: self.facts.clone() })
     }
 
     /// What a refusal further on may say.
@@ -226,7 +238,8 @@ impl Scene<'_> {
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
                 let membership = lease.join().ok_or_else(|| dead(lease))?;
                 let name = scope.credential.clone();
-                return Ok(Licence::Credential { name, lease: lease.clone(), membership, reservation });
+                let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
             }
         }
         Err(Denial::NonceSpent { at: lease.deadline().wall })

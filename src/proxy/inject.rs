@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use zeroize::Zeroizing;
 
 use super::connect::Session;
 use super::extract::Lifted;
 use super::grant::{Licence, Permit, dead};
+use super::inbound::Inbound;
 use super::scrub::{Needles, narrow_accept_encoding};
 use crate::audit::Recorded;
 use crate::credential::Versioned;
@@ -26,7 +26,7 @@ use crate::policy::{Service, Slot};
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
 pub struct Armed {
     pub(super) head: request::Parts,
-    pub(super) body: Incoming,
+    pub(super) body: Inbound,
     pub(super) errand: Errand,
     /// The use that this request takes; `None` when it carries no credential.
     pub(super) reservation: Option<Reservation>,
@@ -96,16 +96,16 @@ pub fn inject(
     let mut needles = None;
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
-        (Licence::Credential { lease, membership, reservation, .. }, Some(versioned), Some(lifted)) => {
+        (Licence::Credential { tie, reservation, .. }, Some(versioned), Some(lifted)) => {
             filled = fill(&mut head.headers, &lifted, versioned)?;
             if service.scrub {
                 make_searchable(&mut head.headers);
                 needles = Some(searches.of(versioned));
             }
-            if membership.is_cut() || lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
-                return Err(dead(&lease));
+            if tie.membership.is_cut() || tie.lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
+                return Err(dead(&tie.lease));
             }
-            (Some(reservation), Some(Arc::new(Tie { lease, membership })))
+            (reservation, Some(tie))
         }
         (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
     };

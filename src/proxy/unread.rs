@@ -1,13 +1,12 @@
 //! Tunnels to hosts that no service lists, where the policy lets them through: relayed unread, never with a credential.
 
-use std::time::Duration;
-
 use hyper::upgrade::OnUpgrade;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Proxy;
 use super::connect::Tunnel;
 use super::decrypt::{Prefixed, reclaim};
+use super::idle::{Moved, relay};
 use crate::audit::{Ending, ExchangeFacts};
 use crate::model::{Denial, Host, Scheme};
 use crate::net::{DialError, Reach};
@@ -57,23 +56,11 @@ pub(super) async fn pass(proxy: &Proxy, tunnel: Tunnel, mut client: Prefixed) {
     }
     proxy.metrics.exchange(None, "ok");
     exchange.answered(200);
-    match relay(&mut client, &mut upstream, proxy.limits.idle_timeout).await {
-        Some((sent, received)) => {
-            exchange.count_request(sent);
-            exchange.count_response(received);
-            exchange.end(Ending::Complete);
-        }
-        None => exchange.end(Ending::Cut),
-    }
-}
-
-async fn relay<A, B>(client: &mut A, upstream: &mut B, idle: Duration) -> Option<(u64, u64)>
-where
-    A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let mut client = super::idle::Idle::new(client, idle);
-    copy_bidirectional(&mut client, upstream).await.ok()
+    let moved = Moved::default();
+    let relayed = relay(&mut client, &mut upstream, proxy.limits.idle_timeout, &moved).await;
+    exchange.count_request(moved.sent.into_inner());
+    exchange.count_response(moved.received.into_inner());
+    exchange.end(if relayed.is_ok() { Ending::Complete } else { Ending::Cut });
 }
 
 /// Reads a whole ClientHello, with the name in it if there is one; `None` for anything else, and for one that is too long.

@@ -10,6 +10,7 @@ pub mod policies;
 pub mod sidecar;
 pub mod stage;
 pub mod stranger;
+pub mod streams;
 pub mod upstream;
 pub mod wire;
 

@@ -18,7 +18,7 @@ const BASIC_USER_BYTES_MAX: usize = 39;
 const BASIC_PASSWORD_BYTES_MAX: usize = 16;
 
 /// A nonce that was lifted out of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lifted {
     /// The hash of what was presented.
     pub hash: NonceHash,

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::denial::{Ambiguity, Misplaced, TooLarge};
+use crate::model::denial::{Ambiguity, Misplaced, TooLarge, Unclear};
 use crate::model::{NonceId, ScopeName};
 
 const DIALECTS: [(&str, Dialect); 6] = [
@@ -58,6 +58,7 @@ fn every_denial() -> Vec<Denial> {
         Denial::RequestMalformed,
         Denial::SlotOccupied,
         Denial::RequestTimeout,
+        Denial::ExpectationFailed,
         Denial::CleartextForbidden,
         Denial::AgentUnidentified,
         Denial::DestinationMismatch,
@@ -68,6 +69,8 @@ fn every_denial() -> Vec<Denial> {
         Denial::UpstreamUnreachable,
         Denial::UpstreamTls,
         Denial::UpstreamTimeout,
+        Denial::UpstreamUnclear(Unclear::Broke),
+        Denial::UpstreamUnclear(Unclear::Late),
         Denial::AnswerUnscrubbable,
         Denial::AuditUnavailable,
         Denial::Overloaded,

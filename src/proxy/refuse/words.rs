@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Context;
 use super::text::clean;
-use crate::model::denial::{Misplaced, TooLarge};
+use crate::model::denial::{Misplaced, TooLarge, Unclear};
 use crate::model::{Ambiguity, Denial, NonceId};
 
 /// Longest `detail`, in characters.
@@ -41,7 +41,11 @@ pub(super) fn say(denial: &Denial, context: &Context) -> Words {
     let allowed = allowed(denial);
     let fact = clean(&fact(denial, &request), FACT_CHARS_MAX);
     let next_steps: Vec<String> = next_steps(denial).into_iter().map(|step| clean(&step, 300)).collect();
-    let again = if denial.is_retryable() { "It may succeed later." } else { "Retrying it unchanged will not help." };
+    let again = match denial {
+        Denial::UpstreamUnclear(_) => "Repeating it could do it twice.",
+        _ if denial.is_retryable() => "It may succeed later.",
+        _ => "Retrying it unchanged will not help.",
+    };
     let first = next_steps.first().map_or("", String::as_str);
     Words {
         title: title(denial),
@@ -99,15 +103,16 @@ fn title(denial: &Denial) -> &'static str {
         Denial::SlotOccupied => "Credential slot occupied",
         Denial::RequestTimeout => "Request timed out",
         Denial::RequestTooLarge(_) => "Request too large",
+        Denial::ExpectationFailed => "Unknown expectation",
         Denial::CleartextForbidden => "Clear text forbidden",
         Denial::AgentUnidentified => "Caller not identified",
         Denial::DestinationMismatch => "Destinations disagree",
         Denial::BudgetSpent => "Allowance used up",
         Denial::RateLimited { .. } => "Too many requests",
         Denial::CredentialUnavailable { .. } => "Credential unavailable",
-        Denial::UpstreamUnreachable => "Upstream unreachable",
+        Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "Upstream unreachable",
         Denial::UpstreamTls => "Upstream TLS failed",
-        Denial::UpstreamTimeout => "Upstream timed out",
+        Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "Upstream timed out",
         Denial::AnswerUnscrubbable => "Answer withheld",
         Denial::AuditUnavailable => "Audit unavailable",
         Denial::Overloaded => "Overloaded",
@@ -151,6 +156,7 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::RequestTooLarge(TooLarge::Target) => "the request target is longer than allowed".into(),
         Denial::RequestTooLarge(TooLarge::Head) => "the request's header block is larger than allowed".into(),
         Denial::RequestTooLarge(TooLarge::Body) => "the request's body is larger than allowed".into(),
+        Denial::ExpectationFailed => "this request expects something other than 100-continue".into(),
         Denial::CleartextForbidden => format!("a credential for {host} would travel over plain http").into(),
         Denial::AgentUnidentified => {
             "the caller could not be identified, and only identified callers are served".into()
@@ -166,6 +172,12 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         }
         Denial::UpstreamTls => format!("the TLS certificate or handshake of {host} was not acceptable").into(),
         Denial::UpstreamTimeout => format!("{host} did not answer in time").into(),
+        Denial::UpstreamUnclear(Unclear::Broke) => {
+            format!("{host} broke off before it had answered; the request may have been carried out").into()
+        }
+        Denial::UpstreamUnclear(Unclear::Late) => {
+            format!("{host} did not answer in time; the request may have been carried out").into()
+        }
         Denial::AnswerUnscrubbable => {
             format!("{host} answered, in a form that cannot be searched for credentials; the answer is withheld").into()
         }
@@ -252,6 +264,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::SlotOccupied => &["let the nonce be the whole value of the API key"],
         Denial::RequestTimeout => &["send it again, without pauses"],
         Denial::RequestTooLarge(_) => &["send a smaller request"],
+        Denial::ExpectationFailed => &["send it without that Expect field"],
         Denial::CleartextForbidden => &["use https"],
         Denial::AgentUnidentified => &["start the agent under the identity that the policy names", OPERATOR],
         Denial::DestinationMismatch => &["open a connection of its own to each host"],
@@ -259,6 +272,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::RateLimited { .. } => &["wait as long as Retry-After says, then send it again"],
         Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable => &[LATER, OPERATOR],
         Denial::UpstreamUnreachable | Denial::UpstreamTimeout | Denial::Overloaded | Denial::ShuttingDown => &[LATER],
+        Denial::UpstreamUnclear(_) => &["look whether it was carried out before you repeat it"],
         Denial::UpstreamTls => &[OPERATOR],
         Denial::AnswerUnscrubbable => &[
             "the request was carried out or may have been: look before you repeat it",

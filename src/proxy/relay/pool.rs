@@ -62,6 +62,7 @@ impl Upstream {
             reach: if service.private { Reach::Private } else { Reach::Public },
             tls: self.tls.of(&errand.service),
             timeout: self.limits.connect_timeout,
+            idle_timeout: self.limits.idle_timeout,
         };
         let pool = build(&self.limits, connector);
         Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())

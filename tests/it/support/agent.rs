@@ -180,6 +180,14 @@ impl Agent {
         Tunnel::H2(sender)
     }
 
+    /// HTTP/2 in a tunnel, frame by frame.
+    pub async fn frames(&self, host: &str) -> h2::client::SendRequest<Bytes> {
+        let stream = self.tls_tunnel(host, host, &[b"h2"]).await.expect("TLS");
+        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender.ready().await.expect("an open connection")
+    }
+
     /// One request in a tunnel of its own, HTTP/1.1.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Reply {
         let host = request.uri().host().expect("a host").to_owned();

@@ -167,6 +167,29 @@ impl FakeUpstream {
         .await
     }
 
+    /// A server each of whose connections is played by hand.
+    pub async fn played<F>(
+        names: &[&str],
+        alpn: &[u8],
+        play: impl Fn(TlsStream<TcpStream>, u64) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let authority = TestAuthority::new();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[alpn])));
+        let play = Arc::new(std::sync::Mutex::new(play));
+        Self::accept(authority, move |stream, number, _| {
+            let (acceptor, play) = (acceptor.clone(), play.clone());
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let playing = play.lock().expect("not poisoned")(stream, number);
+                playing.await;
+            }
+        })
+        .await
+    }
+
     async fn accept<F, S>(authority: Arc<TestAuthority>, serve: S) -> Self
     where
         S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
@@ -216,7 +239,8 @@ impl FakeUpstream {
     }
 }
 
-async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
+/// Reads up to the end of an HTTP/1.1 head.
+pub async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
