@@ -93,7 +93,7 @@ async fn a_yes_that_is_no_answer_to_the_question_is_refused() {
         let accept = crate::support::websocket::ACCEPT;
         let yes = format!("HTTP/1.1 101 Yes\r\n{fields}Sec-WebSocket-Accept: {accept}\r\n\r\nraw bytes");
         let stage = over(FakeUpstream::raw(&["api.test"], move |_| yes.clone().into_bytes()).await).await;
-        let question = question("/", &nonce(&stage).await, "");
+        let question = question("/x", &nonce(&stage).await, "");
         let answer = stage.sidecar.agent().raw_inside("api.test", question.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 502 ") && !answer.contains("raw bytes"), "{answer}");
     }
@@ -102,7 +102,7 @@ async fn a_yes_that_is_no_answer_to_the_question_is_refused() {
 #[tokio::test]
 async fn an_upstream_that_speaks_http2_alone_is_not_asked() {
     let stage = over(FakeUpstream::start_with(&["api.test"], &[b"h2"]).await).await;
-    let (answer, _) = ask(&stage.sidecar.agent(), "/", &nonce(&stage).await, "").await;
+    let (answer, _) = ask(&stage.sidecar.agent(), "/x", &nonce(&stage).await, "").await;
     assert!(answer.starts_with("HTTP/1.1 502 upstream_tls"), "{answer}");
     assert!(stage.upstream.seen().is_empty());
 }
