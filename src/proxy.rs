@@ -24,6 +24,7 @@ mod transparent;
 mod unread;
 mod want;
 pub mod watch;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -13,6 +13,7 @@ use http_body::Body as _;
 use super::Limits;
 use super::connect::{Form, Session};
 use super::inbound::Inbound;
+use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
@@ -36,21 +37,21 @@ pub struct Presented {
     pub strays: Vec<Stray>,
     /// The services that list the destination.
     pub services: Vec<Arc<Service>>,
-    /// The request asks for an upgrade to WebSocket.
-    pub websocket: bool,
+    /// What it asks if it wants to switch to WebSocket.
+    pub websocket: Option<Handshake>,
 }
 
 impl Presented {
-    /// The same request, if it has no body.
+    /// The same request, if it has no body and wants no switch of protocols.
     pub fn without_body(&self) -> Option<Self> {
-        self.body.is_end_stream().then(|| Self {
+        (self.body.is_end_stream() && self.websocket.is_none()).then(|| Self {
             head: self.head.clone(),
             body: Inbound::none(),
             target: self.target.clone(),
             lifted: self.lifted.clone(),
             strays: self.strays.clone(),
             services: self.services.clone(),
-            websocket: self.websocket,
+            websocket: None,
         })
     }
 }
@@ -66,7 +67,10 @@ pub fn extract(
     request: Request<Inbound>,
 ) -> Result<Presented, Denial> {
     let (mut head, body) = request.into_parts();
-    check_method(&head.method)?;
+    let websocket = Handshake::take(session, &mut head)?;
+    if websocket.is_none() {
+        check_method(&head.method)?;
+    }
     check_authority(session, &head)?;
     fields::check_framing(&head)?;
     fields::check_expectation(&head.headers)?;
@@ -76,7 +80,6 @@ pub fn extract(
     }
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
     let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
-    let websocket = fields::asks_for_websocket(&head.headers);
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);

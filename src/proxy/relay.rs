@@ -5,6 +5,7 @@ mod failure;
 mod parent;
 mod pool;
 mod returned;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::body::{Meter, Upload};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
 use super::want::{Answering, Want, Wanted};
+use super::websocket::Switch;
 use crate::lease::Reservation;
 use crate::model::ServiceName;
 use crate::model::denial::Unclear;
@@ -45,6 +47,8 @@ pub struct Answer {
     pub(super) answering: Answering,
     /// How long upstream took to its head, connecting included.
     pub(super) took: Duration,
+    /// What became of a question to switch protocols.
+    pub(super) switch: Switch,
 }
 
 /// Sends a request and waits for the head of its answer; a revoked lease ends the wait.
@@ -57,7 +61,11 @@ pub(super) async fn relay(
     armed: Armed,
     meter: &Meter,
 ) -> Result<Answer, Setback> {
-    let Armed { head, body, errand, reservation, tie } = armed;
+    let Armed { head, body, errand, reservation, tie, websocket } = armed;
+    if let Some(handshake) = websocket {
+        let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
+        return Ok(asking.ask(upstream, limits).await?);
+    }
     let is_head = head.method == Method::HEAD;
     let repeat = Repeat::of(&head.method);
     let waits = head.headers.contains_key(header::EXPECT) && !body.is_end_stream();
@@ -106,13 +114,14 @@ pub(super) async fn relay(
     };
     let address = response.extensions_mut().remove::<DialledAddress>().map(|dialled| dialled.0);
     if response.status().is_informational() {
-        // We never ask to switch protocols; what follows such a head is no HTTP.
+        // Nobody has asked to switch protocols; what follows such a head is no HTTP.
         return Err(repeat.after(Unclear::Broke).into());
     }
     want.answered(response.status());
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let answering = Answering(want);
-    Ok(Answer { response, is_bodyless, service, address, tie, answering, took: begun.elapsed() })
+    let took = begun.elapsed();
+    Ok(Answer { response, is_bodyless, service, address, tie, answering, took, switch: Switch::NotAsked })
 }
 
 /// A use is spent unless it is shown that no byte was sent: a client that hangs up at the right moment gains nothing.

@@ -12,6 +12,7 @@ pub mod stage;
 pub mod stranger;
 pub mod streams;
 pub mod upstream;
+pub mod websocket;
 pub mod wire;
 
 pub use agent::Agent;

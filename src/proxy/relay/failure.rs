@@ -97,7 +97,7 @@ impl Sent {
     }
 }
 
-fn blame(fault: &ConnectFault) -> Denial {
+pub(super) fn blame(fault: &ConnectFault) -> Denial {
     match fault {
         ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
         ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,

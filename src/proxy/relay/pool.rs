@@ -53,8 +53,14 @@ impl Upstream {
             // Connections under way live on with their exchanges.
             self.pools.clear();
         }
+        let pool = build(&self.limits, self.connector(errand)?);
+        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+    }
+
+    /// The way to where an errand goes.
+    pub(super) fn connector(&self, errand: &Errand) -> Result<Connector, Denial> {
         let service = self.policy.service(&errand.service).ok_or(Denial::Internal)?;
-        let connector = Connector {
+        Ok(Connector {
             dialer: self.dialer.clone(),
             parent: self.parent_to(&errand.destination, service.private),
             destination: errand.destination.clone(),
@@ -63,9 +69,7 @@ impl Upstream {
             tls: self.tls.of(&errand.service),
             timeout: self.limits.connect_timeout,
             idle_timeout: self.limits.idle_timeout,
-        };
-        let pool = build(&self.limits, connector);
-        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+        })
     }
 }
 
