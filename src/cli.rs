@@ -11,6 +11,7 @@ mod nonce;
 mod policy;
 mod print;
 mod serve;
+mod shims;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -82,7 +82,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Init { place, ca_publish, json } => init(&place.ca_dir, ca_publish.as_deref(), *json),
         Command::Show { place, json } => show(&read(&place.ca_dir)?, &place.ca_dir, *json),
         Command::Bundle { place, truststore: Some(path), .. } => truststore(&read(&place.ca_dir)?, path),
-        Command::Bundle { place, output, json, truststore: None } => bundle(&read(&place.ca_dir)?, output.as_deref(), *json),
+        Command::Bundle { place, output, json, truststore: None } => {
+            bundle(&read(&place.ca_dir)?, output.as_deref(), *json)
+        }
     }
 }
 
