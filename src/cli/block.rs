@@ -41,8 +41,8 @@ const BUNDLE: &[&str] = &[
 ];
 /// Variables that add to a client's roots.
 const ADDED: &[&str] = &["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-/// Node reads the proxy variables only with this (22.21 and later).
-const NODE_SWITCH: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
+/// Node (22.21 and later) and Perl's LWP read the proxy variables only with these.
+const SWITCHES: &[(&str, &str)] = &[("NODE_USE_ENV_PROXY", "1"), ("PERL_LWP_ENV_PROXY", "1")];
 
 /// Options of the JVM; it reads no other variable.
 const JAVA: &str = "JAVA_TOOL_OPTIONS";
@@ -80,7 +80,7 @@ impl Block {
         for (names, value) in [(PROXY, url), (NO_PROXY, direct), (BUNDLE, bundle), (ADDED, own)] {
             variables.extend(names.iter().map(|name| (*name, value.clone())));
         }
-        variables.push((NODE_SWITCH.0, NODE_SWITCH.1.to_owned()));
+        variables.extend(SWITCHES.iter().map(|(name, value)| (*name, (*value).to_owned())));
         variables.push((JAVA, java::options(&self.proxy, &self.published(PUBLISHED_TRUSTSTORE_FILE)?, &self.no_proxy)));
         if let Some(shims) = &self.shims {
             variables.extend(of_shims(shims)?);
