@@ -129,6 +129,7 @@ pub(super) const CLIENTS: &[Client] = &[
             &[
                 "-m",
                 "pip",
+                "-vv",
                 "download",
                 "--no-deps",
                 "--no-cache-dir",
@@ -180,7 +181,7 @@ pub(super) const CLIENTS: &[Client] = &[
         name: "kubectl",
         program: "kubectl",
         version: &["version", "--client"],
-        arguments: &["--kubeconfig=/dev/null", "--server", URL, "get", "--raw", "/version"],
+        arguments: &["--kubeconfig=/dev/null", "--token=probe", "--server", URL, "get", "--raw", "/version"],
         variables: &[],
         to_proxy: BOTH_CASES,
         to_trust: "set SSL_CERT_FILE to ca-bundle.pem, unless the kubeconfig names a certificate-authority",

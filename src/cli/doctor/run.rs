@@ -89,7 +89,8 @@ pub(super) fn version(said: &str) -> Option<String> {
 /// tunnel; a complaint about a certificate from one that was begun; an unknown name from a client that asked for it
 /// itself, since the name is reserved and exists nowhere.
 pub(super) fn judged(ran: &Ran) -> (Option<bool>, Option<bool>) {
-    const ANSWERS: &[&str] = &["status=", "HTTP/1.1 ", "HTTP error", "403", "404", "Forbidden", "502", "PONG"];
+    const ANSWERS: &[&str] =
+        &["status=", "HTTP/1.1 ", "host_not_listed", "error: 403", "Forbidden", "403 Client Error", "PONG"];
     const CERTIFICATES: &[&str] =
         &["certificate", "CERT_", "PKIX", "self-signed", "self signed", "unknown authority", "UnknownIssuer"];
     const NAMES: &[&str] = &[
@@ -106,9 +107,10 @@ pub(super) fn judged(ran: &Ran) -> (Option<bool>, Option<bool>) {
     ];
     let says = |words: &[&str]| words.iter().any(|word| ran.said.contains(word));
     match () {
+        // First, since some clients speak of certificates when all is well.
+        () if ran.code == Some(0) || says(ANSWERS) => (Some(true), Some(true)),
         () if says(CERTIFICATES) => (Some(true), Some(false)),
         () if says(NAMES) => (Some(false), None),
-        () if ran.code == Some(0) || says(ANSWERS) => (Some(true), Some(true)),
         () => (None, None),
     }
 }
@@ -137,6 +139,7 @@ mod tests {
         let of = |code, said: &str| judged(&Ran { code: Some(code), said: said.to_owned() });
         assert_eq!(of(0, "status=403"), (Some(true), Some(true)));
         assert_eq!(of(22, "error: 403 Forbidden"), (Some(true), Some(true)));
+        assert_eq!(of(8, "Loaded CA certificate 'x'\n  HTTP/1.1 403 host_not_listed: x"), (Some(true), Some(true)));
         assert_eq!(of(60, "SSL certificate problem: unable to get local issuer"), (Some(true), Some(false)));
         assert_eq!(of(6, "Could not resolve host: curl.doctor.invalid"), (Some(false), None));
         assert_eq!(judged(&Ran::default()), (None, None));
