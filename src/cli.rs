@@ -4,6 +4,7 @@ mod audit;
 mod block;
 mod ca;
 mod demo;
+mod doctor;
 mod env;
 mod failure;
 mod health;
@@ -11,6 +12,7 @@ mod nonce;
 mod policy;
 mod print;
 mod serve;
+mod shims;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ enum Command {
     Nonce(nonce::Arguments),
     /// Print the proxy and CA variables that clients need.
     Env(env::Arguments),
+    /// Probe the clients installed here: do they find the proxy, and trust the CA?
+    Doctor(doctor::Arguments),
     /// Make, show and bundle the local CA.
     Ca(ca::Arguments),
     /// Check, show and explain a policy file, without a sidecar.
@@ -76,6 +80,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Nonce(arguments) => nonce::run(arguments),
         Command::Env(arguments) => env::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),

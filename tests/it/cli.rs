@@ -1,5 +1,6 @@
 //! The command line from outside: what each command prints where, and with which code it ends.
 
+mod clients;
 mod files;
 mod nonces;
 mod running;
