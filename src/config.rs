@@ -44,7 +44,7 @@ use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::credential::{self, SourceSpec};
 use crate::model::CredentialName;
-use crate::policy::{Parts, Policy, Service, Unlisted};
+use crate::policy::{Parts, Policy, ProxyAuth, Service, Unlisted};
 
 /// Longest policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
@@ -149,6 +149,7 @@ fn read_file(path: &Path, file: &Arc<str>) -> Result<Vec<u8>, Mistakes> {
 struct Draft {
     version: Option<()>,
     unlisted: Option<Unlisted>,
+    proxy_auth: Option<ProxyAuth>,
     nonces: Option<Nonces>,
     credentials: Vec<ReadCredential>,
     services: Vec<ReadService>,
@@ -175,13 +176,14 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     root.check_keys(&KEYS);
     let version = root.require("version", "version = 1").and_then(|node| read_version(&node));
     let unlisted = limits::read_egress(root);
+    let proxy_auth = limits::read_proxy_auth(root);
     let nonces = limits::read_nonces(root);
     let credentials = credentials::read(root, exec);
     let services = service::read(root, presets, &credentials);
     let agents = people::read_agents(root, &services);
     let minters = people::read_minters(root, &agents);
     warn_of_unused(root, &credentials, &services);
-    Draft { version, unlisted, nonces, credentials, services, agents, minters }
+    Draft { version, unlisted, proxy_auth, nonces, credentials, services, agents, minters }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -248,10 +250,10 @@ fn unexplained() -> Finding {
 
 fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     read.version?;
-    let (unlisted, nonces) = (read.unlisted?, read.nonces?);
+    let (unlisted, proxy_auth, nonces) = (read.unlisted?, read.proxy_auth?, read.nonces?);
     let mut shown = Effective {
         version: VERSION,
-        egress: EffectiveEgress::new(unlisted),
+        egress: EffectiveEgress::new(unlisted, proxy_auth),
         nonces: EffectiveNonces::new(&nonces),
         credentials: BTreeMap::new(),
         services: BTreeMap::new(),
@@ -277,6 +279,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     let policy = Policy::new(Parts {
         digest: digest.into(),
         unlisted,
+        proxy_auth,
         on_misplaced: nonces.on_misplaced,
         default_ttl: nonces.default_ttl,
         ceilings: nonces.ceilings,

@@ -48,6 +48,15 @@ pub enum Unlisted {
     Tunnel,
 }
 
+/// What a client has to send as the proxy's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyAuth {
+    /// Nothing; a nonce there is taken.
+    None,
+    /// A live nonce of an agent that the caller is.
+    Required,
+}
+
 /// What happens to a nonce seen on a host that is not its service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMisplaced {
@@ -108,6 +117,8 @@ pub struct Parts {
     pub digest: Arc<str>,
     /// What unlisted hosts get.
     pub unlisted: Unlisted,
+    /// What has to come as the proxy's credentials.
+    pub proxy_auth: ProxyAuth,
     /// What happens to misplaced nonces.
     pub on_misplaced: OnMisplaced,
     /// TTL where a mint names none.
@@ -126,6 +137,7 @@ pub struct Parts {
 pub struct Policy {
     digest: Arc<str>,
     unlisted: Unlisted,
+    proxy_auth: ProxyAuth,
     on_misplaced: OnMisplaced,
     default_ttl: Duration,
     ceilings: [Ceiling; 3],
@@ -149,6 +161,7 @@ impl Policy {
         Self {
             digest: parts.digest,
             unlisted: parts.unlisted,
+            proxy_auth: parts.proxy_auth,
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
@@ -172,6 +185,12 @@ impl Policy {
     #[must_use]
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
+    }
+
+    /// What has to come as the proxy's credentials.
+    #[must_use]
+    pub fn proxy_auth(&self) -> ProxyAuth {
+        self.proxy_auth
     }
 
     /// What happens to misplaced nonces.

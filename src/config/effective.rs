@@ -12,7 +12,7 @@ use super::people::permission_word;
 use super::rules::Side;
 use super::service;
 use crate::credential::SourceSpec;
-use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Unlisted};
+use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted};
 
 /// The whole policy; `Display` is TOML, `Serialize` is for JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -36,15 +36,20 @@ impl fmt::Display for Effective {
 pub(super) struct EffectiveEgress {
     unlisted: &'static str,
     private_networks: &'static str,
+    proxy_auth: &'static str,
 }
 
 impl EffectiveEgress {
-    pub(super) fn new(unlisted: Unlisted) -> Self {
+    pub(super) fn new(unlisted: Unlisted, proxy_auth: ProxyAuth) -> Self {
         let unlisted = match unlisted {
             Unlisted::Deny => "deny",
             Unlisted::Tunnel => "tunnel",
         };
-        Self { unlisted, private_networks: "deny" }
+        let proxy_auth = match proxy_auth {
+            ProxyAuth::None => "none",
+            ProxyAuth::Required => "required",
+        };
+        Self { unlisted, private_networks: "deny", proxy_auth }
     }
 }
 
@@ -141,6 +146,8 @@ pub(super) struct EffectiveService {
     credential: String,
     slots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    attach: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     placeholder: Option<String>,
     private: bool,
     cleartext: bool,
@@ -166,6 +173,7 @@ impl EffectiveService {
             hosts: service.hosts.iter().map(ToString::to_string).collect(),
             credential: service.credential.to_string(),
             slots: service.slots.iter().map(ToString::to_string).collect(),
+            attach: service.attach.as_ref().map(ToString::to_string),
             placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),
             private: service.private,
             cleartext: service.cleartext,

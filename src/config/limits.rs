@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mistake::Code;
 use super::section::{Keys, Node, Section};
-use crate::policy::{Ceiling, OnMisplaced, Unlisted};
+use crate::policy::{Ceiling, OnMisplaced, ProxyAuth, Unlisted};
 
 /// TTL where neither the mint nor the policy names one.
 pub const TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
@@ -13,7 +13,7 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(5 * 60);
 pub const CEILINGS_DEFAULT: [Ceiling; 3] = [ceiling(30, 24 * 60), ceiling(15, 4 * 60), ceiling(5, 30)];
 
 const RISKS: [&str; 3] = ["low", "medium", "high"];
-const EGRESS: Keys = Keys { known: &["unlisted", "private_networks"], later: &["upstream_proxy", "proxy_auth"] };
+const EGRESS: Keys = Keys { known: &["unlisted", "private_networks", "proxy_auth"], later: &["upstream_proxy"] };
 const NONCES: Keys = Keys { known: &["ttl", "on_misplaced", "ceilings"], later: &[] };
 const CEILINGS: Keys = Keys { known: &RISKS, later: &[] };
 const CEILING: Keys = Keys { known: &["ttl", "lifetime"], later: &[] };
@@ -36,6 +36,15 @@ pub(super) fn read_egress(root: &Section<'_>) -> Option<Unlisted> {
         node.warn("hosts that no service lists are relayed unread");
     }
     Some(unlisted)
+}
+
+/// Reads `egress.proxy_auth`.
+pub(super) fn read_proxy_auth(root: &Section<'_>) -> Option<ProxyAuth> {
+    let Some(node) = root.get("egress") else { return Some(ProxyAuth::None) };
+    // That it is no table is said by `read_egress`.
+    let section = node.is_table().then(|| node.section()).flatten()?;
+    let Some(node) = section.get("proxy_auth") else { return Some(ProxyAuth::None) };
+    node.word(&[("none", ProxyAuth::None), ("required", ProxyAuth::Required)])
 }
 
 fn read_private_networks(node: &Node<'_>) {

@@ -53,6 +53,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         hosts: hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect(),
         credential: CredentialName::parse("key").unwrap(),
         slots: vec![Slot::Bearer],
+        attach: None,
         placeholder: placeholder.map(|text| Placeholder::parse(text).unwrap()),
         private: false,
         cleartext: false,
@@ -100,6 +101,7 @@ pub(super) fn policy() -> Policy {
     Policy::new(Parts {
         digest: "d1ge57".into(),
         unlisted: Unlisted::Deny,
+        proxy_auth: crate::policy::ProxyAuth::None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: seconds(300),
         ceilings: [ceiling(1800, 86400), ceiling(900, 14400), ceiling(300, 1800)],

@@ -42,6 +42,7 @@ pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, 
         destination: tunnel.destination.clone(),
         scheme: Scheme::Https,
         form,
+        voucher: tunnel.voucher,
     };
     serve(proxy, session, stream).await;
 }

@@ -8,6 +8,8 @@ mod large;
 mod leases;
 mod limits;
 mod process;
+mod proxied;
+mod proxy_auth;
 mod relaying;
 mod services;
 mod starting;

@@ -22,6 +22,7 @@ fn service(name: &str, hosts: &[&str]) -> Service {
         hosts: hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect(),
         credential: crate::model::CredentialName::parse("key").unwrap(),
         slots: Vec::new(),
+        attach: None,
         placeholder: None,
         private: false,
         cleartext: false,
@@ -57,6 +58,7 @@ fn policy() -> Policy {
     Policy::new(Parts {
         digest: "00".into(),
         unlisted: Unlisted::Deny,
+        proxy_auth: crate::policy::ProxyAuth::None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: MINUTE * 10,
         ceilings: [ceiling(30, 1440), ceiling(15, 240), ceiling(5, 30)],
