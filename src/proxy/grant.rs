@@ -1,8 +1,8 @@
 //! Lease and policy decide: a permit, or a denial.
 
-use std::sync::Arc;
-
 mod attach;
+
+use std::sync::Arc;
 
 use super::accept::Connection;
 use super::connect::Session;
