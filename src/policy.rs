@@ -49,6 +49,15 @@ pub enum Unlisted {
     Tunnel,
 }
 
+/// What a client has to send as the proxy's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyAuth {
+    /// Nothing; a nonce there is taken.
+    None,
+    /// A live nonce of an agent that the caller is.
+    Required,
+}
+
 /// What happens to a nonce seen on a host that is not its service's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMisplaced {
@@ -120,6 +129,8 @@ pub struct Parts {
     pub unlisted: Unlisted,
     /// The proxy through which listed names are reached, if there is one.
     pub parent_proxy: Option<ParentProxy>,
+    /// What has to come as the proxy's credentials.
+    pub proxy_auth: ProxyAuth,
     /// What happens to misplaced nonces.
     pub on_misplaced: OnMisplaced,
     /// TTL where a mint names none.
@@ -139,6 +150,7 @@ pub struct Policy {
     digest: Arc<str>,
     unlisted: Unlisted,
     parent_proxy: Option<ParentProxy>,
+    proxy_auth: ProxyAuth,
     on_misplaced: OnMisplaced,
     default_ttl: Duration,
     ceilings: [Ceiling; 3],
@@ -163,6 +175,7 @@ impl Policy {
             digest: parts.digest,
             unlisted: parts.unlisted,
             parent_proxy: parts.parent_proxy,
+            proxy_auth: parts.proxy_auth,
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
@@ -192,6 +205,12 @@ impl Policy {
     #[must_use]
     pub fn parent_proxy(&self) -> Option<&ParentProxy> {
         self.parent_proxy.as_ref()
+    }
+
+    /// What has to come as the proxy's credentials.
+    #[must_use]
+    pub fn proxy_auth(&self) -> ProxyAuth {
+        self.proxy_auth
     }
 
     /// What happens to misplaced nonces.

@@ -11,6 +11,7 @@ pub mod decrypt;
 mod deliver;
 pub mod download;
 pub mod extract;
+mod gate;
 pub mod grant;
 mod idle;
 pub mod inbound;

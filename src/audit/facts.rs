@@ -58,6 +58,8 @@ pub struct DecisionFacts {
     pub on_behalf_of: Option<String>,
     /// Who presented it, as was proven.
     pub presented_by: Option<Identity>,
+    /// `proxy` where the nonce came as the proxy's credentials; nothing where it filled a slot.
+    pub presented_in: Option<&'static str>,
     /// The service.
     pub service: Option<ServiceName>,
     /// The scope that allowed it.

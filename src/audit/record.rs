@@ -163,6 +163,7 @@ impl Decision {
         self.facts.write(fields);
         if self.facts.nonce_id.is_some() {
             write_identity(fields, "presented_by", self.facts.presented_by.as_ref());
+            fields.put_some("presented_in", self.facts.presented_in);
         }
     }
 }

@@ -63,6 +63,19 @@ pub enum TooLarge {
     Body,
 }
 
+/// Why a request counts as one without a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Missing {
+    /// There was none.
+    Nowhere,
+    /// One came as the proxy's credentials, and the service does not attach those (`attach`).
+    NotAttached,
+    /// One came as the proxy's credentials, and a web page may have made the request (`Origin`, `Sec-Fetch-Site`).
+    WebPage,
+    /// One came as the proxy's credentials, and it is not for a service at this host.
+    OtherService,
+}
+
 /// Where a nonce was that it should not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misplaced {
@@ -74,6 +87,8 @@ pub enum Misplaced {
     Query,
     /// On a host that is not one of its services'.
     Host,
+    /// In the proxy's credentials, over plain HTTP from beyond loopback.
+    Proxy,
 }
 
 /// How an upstream failed after a request had gone out, so that nobody knows whether it was carried out.
@@ -89,7 +104,7 @@ pub enum Unclear {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are the documented codes; see `Denial::code` and `Denial::sentence`")]
 pub enum Denial {
-    NonceMissing,
+    NonceMissing(Missing),
     NonceUnknown,
     NonceExpired {
         at: Timestamp,
@@ -147,7 +162,7 @@ impl Denial {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NonceMissing => "nonce_missing",
+            Self::NonceMissing(_) => "nonce_missing",
             Self::NonceUnknown => "nonce_unknown",
             Self::NonceExpired { .. } => "nonce_expired",
             Self::NonceRevoked { .. } => "nonce_revoked",
@@ -187,7 +202,7 @@ impl Denial {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::NonceMissing
+            Self::NonceMissing(_)
             | Self::NonceUnknown
             | Self::NonceExpired { .. }
             | Self::NonceRevoked { .. }

@@ -47,6 +47,7 @@ pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, c
         destination: tunnel.destination.clone(),
         scheme: Scheme::Https,
         form,
+        voucher: tunnel.voucher,
     };
     serve(proxy, session, stream).await;
 }

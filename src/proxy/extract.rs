@@ -2,6 +2,7 @@
 
 mod fields;
 mod lift;
+mod proxied;
 mod strays;
 mod trailers;
 
@@ -19,6 +20,7 @@ use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
+pub use proxied::proxy_nonce;
 pub use strays::Stray;
 pub use trailers::check_trailers;
 

@@ -106,8 +106,10 @@ async fn tls(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut client: Prefix
     seen.extend_from_slice(&client.prefix);
     let client = Prefixed { prefix: seen.into(), stream: client.stream };
     match passage(proxy, &destination) {
-        Ok(Way::Read(config)) => decrypt::open(proxy, Tunnel { connection, destination }, client, config).await,
-        Ok(Way::Unread) => unread::pass(proxy, Tunnel { connection, destination }, client).await,
+        Ok(Way::Read(config)) => {
+            decrypt::open(proxy, Tunnel { connection, destination, voucher: None }, client, config).await
+        }
+        Ok(Way::Unread) => unread::pass(proxy, Tunnel { connection, destination, voucher: None }, client).await,
         Err(denial) => note(proxy, &connection, Some(destination), denial.code()),
     }
 }
@@ -152,6 +154,7 @@ impl Front {
                     destination,
                     scheme: Scheme::Http,
                     form: Form::Origin,
+                    voucher: None,
                 });
                 self.proxy.serve(session, request, busy).await
             }

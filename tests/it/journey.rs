@@ -15,6 +15,8 @@ mod limits;
 mod mixing;
 mod parent;
 mod process;
+mod proxied;
+mod proxy_auth;
 mod relaying;
 mod services;
 mod starting;

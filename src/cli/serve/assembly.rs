@@ -27,7 +27,7 @@ use crate::metrics::{self, Metrics};
 use crate::model::IdentityRule;
 use crate::net::intercept::{self, Interception};
 use crate::net::{self, Dialer};
-use crate::policy::Policy;
+use crate::policy::{Policy, ProxyAuth};
 use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
@@ -77,6 +77,7 @@ impl Sidecar {
             tracing::warn!("{warning}");
         }
         refuse_any_beyond_loopback(arguments, &policy)?;
+        refuse_clients_that_cannot_authenticate(arguments, &policy)?;
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
@@ -180,6 +181,16 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
             // The first mistake is the one to tell of.
             let _ = std::fs::remove_file(&draft);
         })
+}
+
+/// Who is redirected knows of no proxy, and sends it no credentials.
+fn refuse_clients_that_cannot_authenticate(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
+    if policy.proxy_auth() == ProxyAuth::Required && !arguments.transparent.is_empty() {
+        return Err(Failure::usage(
+            "egress.proxy_auth = \"required\" and --transparent do not go together: redirected clients send a proxy no credentials",
+        ));
+    }
+    Ok(())
 }
 
 fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {

@@ -75,7 +75,7 @@ pub(super) fn add_challenges(headers: &mut HeaderMap, denial: &Denial, slots: &[
     if denial.status() != 401 {
         return;
     }
-    if !matches!(denial, Denial::NonceMissing | Denial::AgentUnidentified) {
+    if !matches!(denial, Denial::NonceMissing(_) | Denial::AgentUnidentified) {
         headers.append(WWW_AUTHENTICATE, INVALID);
         return;
     }
@@ -109,7 +109,7 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 /// The proxy error type (RFC 9209, 2.3) that fits best.
 fn proxy_error(denial: &Denial) -> &'static str {
     match denial {
-        Denial::NonceMissing
+        Denial::NonceMissing(_)
         | Denial::NonceUnknown
         | Denial::NonceExpired { .. }
         | Denial::NonceRevoked { .. }

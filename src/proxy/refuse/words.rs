@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Context;
 use super::text::clean;
-use crate::model::denial::{Misplaced, TooLarge, Unclear};
+use crate::model::denial::{Misplaced, Missing, TooLarge, Unclear};
 use crate::model::{Ambiguity, Denial, NonceId};
 
 /// Longest `detail`, in characters.
@@ -74,7 +74,7 @@ pub(super) fn say_without_request(denial: &Denial) -> Words {
 
 /// The lease to name: none for a nonce that is not known, so that all of those get one and the same answer.
 pub(super) fn nonce_id<'a>(denial: &Denial, context: &'a Context) -> Option<&'a NonceId> {
-    let is_unknown = matches!(denial, Denial::NonceMissing | Denial::NonceUnknown);
+    let is_unknown = matches!(denial, Denial::NonceMissing(_) | Denial::NonceUnknown);
     context.nonce_id.as_ref().filter(|_| !is_unknown)
 }
 
@@ -85,7 +85,7 @@ struct Request {
 
 fn title(denial: &Denial) -> &'static str {
     match denial {
-        Denial::NonceMissing => "No nonce",
+        Denial::NonceMissing(_) => "No nonce",
         Denial::NonceUnknown => "Unknown nonce",
         Denial::NonceExpired { .. } => "Nonce expired",
         Denial::NonceRevoked { .. } => "Nonce revoked",
@@ -125,12 +125,14 @@ fn title(denial: &Denial) -> &'static str {
 /// holds nothing that should not be repeated.
 fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> {
     match denial {
-        Denial::NonceMissing => format!("this request to {host} carries no nonce where its API key belongs").into(),
+        Denial::NonceMissing(why) => missing(*why, host),
         Denial::NonceUnknown => "this nonce is not known: mistyped, never minted, or gone for long".into(),
         Denial::NonceExpired { at } => format!("this nonce expired at {at:.0}").into(),
         Denial::NonceRevoked { at } => format!("this nonce was revoked at {at:.0}").into(),
         Denial::NonceSpent { at } => format!("the last use of this nonce was spent at {at:.0}").into(),
-        Denial::AgentMismatch => "this nonce is bound to another agent than the one that presents it".into(),
+        Denial::AgentMismatch => {
+            "this nonce is bound to another agent, or another task, than the one that presents it".into()
+        }
         Denial::OutOfScope { allowed, .. } => format!("{line} is not allowed; {}", summary(allowed)).into(),
         Denial::ConditionFailed { because: Some(because) } => {
             format!("{line} is allowed only on a condition that does not hold: {because}").into()
@@ -201,12 +203,28 @@ fn summary(allowed: &[String]) -> String {
     text
 }
 
+fn missing(why: Missing, host: &str) -> Cow<'static, str> {
+    match why {
+        Missing::Nowhere => format!("this request to {host} carries no nonce where its API key belongs").into(),
+        Missing::NotAttached => {
+            format!("no nonce is where the API key of {host} belongs; the one of the proxy only says who asks").into()
+        }
+        Missing::WebPage => {
+            "the proxy's nonce is not used for what a web page may have sent (Origin, Sec-Fetch-Site)".into()
+        }
+        Missing::OtherService => {
+            format!("the proxy's nonce is not for a service at {host}, and there is no other").into()
+        }
+    }
+}
+
 fn misplaced(place: Misplaced, host: &str) -> Cow<'static, str> {
     match place {
         Misplaced::Header => "a nonce stands in a header field other than the one for its API key".into(),
         Misplaced::Path => "a nonce stands in the path".into(),
         Misplaced::Query => "a nonce stands in a query parameter other than the one for its API key".into(),
         Misplaced::Host => format!("this nonce was presented at {host}, which is not a host of its service").into(),
+        Misplaced::Proxy => "a nonce came as the proxy's credentials, over plain http from beyond loopback".into(),
     }
 }
 
@@ -242,7 +260,10 @@ const LATER: &str = "try again after a pause";
 /// What to do next, the best first, without full stops.
 fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
     let fixed: &[&'static str] = match denial {
-        Denial::NonceMissing => &["send the nonce (an_...) as the API key of this service", MINT],
+        Denial::NonceMissing(Missing::OtherService) => &[MINT],
+        Denial::NonceMissing(Missing::Nowhere | Missing::NotAttached | Missing::WebPage) => {
+            &["send the nonce (an_...) as the API key of this service", MINT]
+        }
         Denial::NonceUnknown => &["check that the whole nonce (an_...) is sent as it was given", MINT],
         Denial::NonceExpired { .. } | Denial::NonceSpent { .. } => &[MINT],
         Denial::NonceRevoked { .. } => &["stop using it, and ask your orchestrator whether the task goes on", MINT],
