@@ -10,6 +10,7 @@ mod ask;
 mod caller;
 mod calls;
 pub mod client;
+mod events;
 #[cfg(test)]
 mod fixture;
 mod front;
@@ -121,7 +122,7 @@ pub fn bind(path: &std::path::Path, group: Option<u32>) -> Result<tokio::net::Un
 /// still this listener's.
 pub async fn serve(listener: tokio::net::UnixListener, parts: Parts, shutdown: CancellationToken) {
     let _cleanup = socket::Cleanup::of(&listener);
-    let control = Control::new(parts, crate::identity::socket_peer);
+    let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
     serve::run(listener, Arc::new(control), front::LIMITS, shutdown).await;
 }
 
@@ -136,7 +137,7 @@ pub async fn serve_supervised(
     parts: Parts,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let control = Control::new(parts, crate::identity::socket_peer);
+    let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
     supervised::serve(channel, Arc::new(control), shutdown).await
 }
 

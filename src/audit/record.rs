@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exchange::Ending;
 use super::facts::{DecisionFacts, Event, ExchangeFacts};
-use crate::model::{Identity, Now};
+use crate::model::{AgentName, Identity, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
 const START_FACTS_BYTES_MAX: usize = 256 * 1024;
@@ -121,6 +121,23 @@ impl Body {
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::Connection { .. } => "connection",
             },
+        }
+    }
+
+    /// The agent and the task that it belongs to, where it does.
+    pub(super) fn whose(&self) -> (Option<&AgentName>, Option<&TaskName>) {
+        match self {
+            Self::Decision { decision, .. } => (decision.facts.agent.as_ref(), decision.facts.task.as_ref()),
+            Self::End(end) => end
+                .decision
+                .as_ref()
+                .map_or((None, None), |decision| (decision.facts.agent.as_ref(), decision.facts.task.as_ref())),
+            Self::Event(event) => match &**event {
+                Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
+                Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
+                Event::ControlRefused { .. } | Event::Connection { .. } => (None, None),
+            },
+            Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
         }
     }
 

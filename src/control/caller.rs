@@ -14,7 +14,7 @@ const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent th
                                 and read the sidecar's files. Run the agent as another user.";
 
 /// A caller who may act as at least one minter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) minters: Vec<MinterRule>,
@@ -73,6 +73,11 @@ impl Caller {
     /// True where the caller has this permission over this agent.
     pub(super) fn has(&self, permission: Permission, agent: &AgentName) -> bool {
         self.having(permission).any(|minter| covers(minter, agent))
+    }
+
+    /// True where the caller has this permission over all agents there are and will be.
+    pub(super) fn has_over_all(&self, permission: Permission) -> bool {
+        self.having(permission).any(|minter| minter.agents.is_none())
     }
 
     /// True where the caller has any permission over this agent.

@@ -10,14 +10,16 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::caller::Caller;
 use super::calls;
+use super::events;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
 use super::json::{Json, Malformed};
 use super::mint;
-use super::query::ListAsked;
+use super::query::{EventsAsked, ListAsked};
 use super::refusal::{Forbidden, Refusal};
 use super::renew;
 use super::route::Call;
@@ -52,14 +54,16 @@ pub(super) struct Control {
     peer: fn(&UnixStream) -> Option<Identity>,
     own_uid: u32,
     has_warned: AtomicBool,
+    /// Ends the streams of events.
+    pub(super) stopping: CancellationToken,
 }
 
 impl Control {
-    /// `peer` proves who is on the other end of a connection.
-    pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>) -> Self {
+    /// `peer` proves who is on the other end of a connection; `stopping` ends what would go on otherwise.
+    pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>, stopping: CancellationToken) -> Self {
         let keys = Keys::new().inspect_err(|error| tracing::error!(%error, "no Idempotency-Key can be taken")).ok();
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false) }
+        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping }
     }
 
     /// A lease by its accessor, if it lives.
@@ -107,7 +111,8 @@ impl Control {
             return Err(Refusal::CallNotSupported);
         }
         let list = if call == Call::List { Some(ListAsked::parse(head.uri.query())?) } else { None };
-        if list.is_none() && head.uri.query().is_some() {
+        let events = if call == Call::Events { Some(EventsAsked::parse(head.uri.query())?) } else { None };
+        if list.is_none() && events.is_none() && head.uri.query().is_some() {
             return Err(Refusal::InvalidRequest(vec![Mistake::in_parameter("", "this call takes no query")]));
         }
         let json = if head.method != Method::POST || may_be_empty(call) && body.is_end_stream() {
@@ -125,6 +130,7 @@ impl Control {
             Call::Services => Ok(calls::services(self, caller)),
             Call::WhoAmI => Ok(calls::whoami(self, caller)),
             Call::Ready => Ok(calls::ready(self)),
+            Call::Events => events::events(self, caller, events.ok_or(Refusal::Internal)?),
             Call::CaPem => Ok(calls::ca_pem(self)),
             Call::OpenApi => Ok(calls::openapi_json()),
             Call::Later => Err(Refusal::CallNotSupported),

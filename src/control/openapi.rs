@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{calls, mint, renew};
+use super::{calls, events, mint, renew};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +22,7 @@ use super::{calls, mint, renew};
         calls::services,
         calls::whoami,
         calls::ready,
+        events::events,
         calls::ca_pem,
         calls::openapi_json,
     ),

@@ -44,6 +44,8 @@ pub(super) enum Refusal {
     NotRenewable(EndCause),
     /// As many leases as there may be.
     Overloaded,
+    /// As many follow the audit as may.
+    TooManyFollowers,
     /// No randomness to be had.
     NoRandomness,
     /// The audit cannot be written.
@@ -110,7 +112,9 @@ impl Refusal {
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
             Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
-            Self::Overloaded | Self::NoRandomness => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
+                ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::AuditUnavailable => ("audit_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -150,6 +154,7 @@ impl Refusal {
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
+            Self::TooManyFollowers => "As many follow the audit as may at once, which are 16.",
             Self::NoRandomness => "The system gives no randomness just now; try again.",
             Self::AuditUnavailable => {
                 "This cannot be put on record, so it was not done; try again when the audit works."

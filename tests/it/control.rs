@@ -1,8 +1,10 @@
 //! The control API, over its socket.
 
 mod callers;
+mod events;
 mod idempotency;
 mod renewal;
+mod supervised;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
@@ -162,7 +164,6 @@ async fn what_it_cannot_enforce_it_refuses() {
         ("POST", "/v1/leaks"),
         ("POST", "/v1/explain"),
         ("POST", "/v1/risk"),
-        ("GET", "/v1/events"),
     ] {
         let (status, problem) = orchestrator.call(method, path, Some(json!({}))).await;
         assert_eq!((status.as_u16(), &problem["code"]), (501, &"not_supported".into()), "{path}");
