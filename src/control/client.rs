@@ -137,7 +137,8 @@ impl Client {
     }
 
     /// A client of the sidecar at the other end of a socket pair (`valetkey serve --supervised`), over HTTP/2. Clones
-    /// share the channel; when the last one and the last [`Events`] are dropped it is closed, which ends that sidecar.
+    /// share the channel; when the last one and the last [`Events`] are dropped it is closed as soon as the
+    /// runtime turns, which ends that sidecar.
     /// Nobody else may hold this end: a child that inherits it could mint. Needs a tokio runtime.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, ClientError};
 use super::fixture::{AGENT_UID, AUDITOR_UID, LEASES_MAX, ORCHESTRATOR_UID, Plane, refund};
-use super::{events, front};
 use super::serve::{self, Limits};
 use super::types::{ListQuery, NewNonce, PlainNonce, ScopeList, TtlAsked};
+use super::{events, front};
 use crate::lease::{EndCause, Found};
 use crate::model::{NonceHash, NonceId};
 
@@ -430,7 +430,10 @@ async fn a_body_is_json_of_bounded_size_or_refused() {
 async fn follow(plane: &Plane, uid: u32, target: &str) -> events::AnswerBody {
     let request = Request::get(target).header("host", "localhost").body(Full::<bytes::Bytes>::default()).unwrap();
     let answer = plane.control.handle(Some(&crate::model::Identity::Uid(uid)), request).await;
-    assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["content-type"]),
+        (200, &"text/event-stream".parse().unwrap())
+    );
     answer.into_body()
 }
 

@@ -97,6 +97,12 @@ impl Lease {
         Deadline { boot: issued.plus(period.boot).boot, wall: issued.plus(period.wall).wall }
     }
 
+    fn since_issue(&self, until: Deadline) -> Period {
+        let issued = self.issued.now();
+        let wall = Duration::try_from(until.wall.duration_since(issued.wall)).unwrap_or(Duration::ZERO);
+        Period { boot: until.boot.saturating_sub(issued.boot), wall }
+    }
+
     fn life(&self) -> Deadline {
         self.issued.now().plus(self.terms.common.lifetime)
     }
@@ -109,7 +115,9 @@ impl Lease {
         let boot = wanted.boot.min(life.boot).max(present.boot);
         let wall = wanted.wall.min(life.wall).max(present.wall);
         let is_capped = wanted.boot > life.boot || wanted.wall > life.wall;
-        Renewal { until: Deadline { boot, wall }, is_capped }
+        // To the microsecond, as it will be kept: what is recorded beforehand is what holds afterwards.
+        let until = self.deadline_of(self.since_issue(Deadline { boot, wall }).kept());
+        Renewal { until, is_capped }
     }
 
     /// When its life ends for good.
@@ -187,10 +195,8 @@ impl Lease {
     /// Lets it live until then, within its life and never shorter than it would anyhow; false if it is over. One
     /// caller at a time: under the schedule's lock.
     pub(super) fn extend(&self, until: Deadline, now: &Now) -> bool {
-        let (lifetime, issued) = (self.terms.common.lifetime, self.issued.now());
-        let boot = until.boot.saturating_sub(issued.boot).min(lifetime);
-        let wall = Duration::try_from(until.wall.duration_since(issued.wall)).unwrap_or(Duration::ZERO);
-        let later = Period { boot, wall: wall.min(lifetime) };
+        let (lifetime, later) = (self.terms.common.lifetime, self.since_issue(until));
+        let later = Period { boot: later.boot.min(lifetime), wall: later.wall.min(lifetime) };
         self.state.extend(later, |period| self.deadline_of(period).is_over(now))
     }
 

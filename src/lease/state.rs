@@ -22,6 +22,14 @@ pub(super) struct Period {
     pub(super) wall: Duration,
 }
 
+impl Period {
+    /// As the state keeps it, to the microsecond.
+    pub(super) fn kept(self) -> Self {
+        let kept = |time| Duration::from_micros(microseconds(time));
+        Self { boot: kept(self.boot), wall: kept(self.wall) }
+    }
+}
+
 /// Alive until the period ends, or over for good.
 ///
 /// Whoever ends a lease or renews it swaps the word from a living state that was looked at: of a renewal and an expiry

@@ -55,7 +55,7 @@ async fn they_are_server_sent_events_and_end_with_the_sidecar() {
     let head = String::from_utf8_lossy(&seen).to_lowercase();
     assert!(head.contains("content-type: text/event-stream") && head.contains("cache-control: no-store"), "{head}");
     let id = stage.sidecar.orchestrator().mint("worker", "api", "read").await.id;
-    while !String::from_utf8_lossy(&seen).contains(&id) {
+    while !String::from_utf8_lossy(&seen).split(&id).nth(1).is_some_and(|rest| rest.contains("\n\n")) {
         assert_ne!(stream.read_buf(&mut seen).await.expect("readable"), 0, "closed early");
     }
     let text = String::from_utf8_lossy(&seen).into_owned();

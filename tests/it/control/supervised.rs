@@ -23,7 +23,7 @@ impl Private {
         let place = |name: &str| directory.path().join(name);
         let policy = policies::ONE_API.replace("{dir}", directory.path().to_str().expect("a path"));
         std::fs::write(place("policy.toml"), policy).expect("a file");
-        std::fs::write(place("api.pem"), TestAuthority::new().pem).expect("a file");
+        std::fs::write(place("api.pem"), &TestAuthority::new().pem).expect("a file");
         let log = std::fs::File::create(place("stderr.log")).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_valetkey"))
             .args(["serve", "--supervised", "--ca-in-memory", "--policy", "policy.toml", "--audit", audit])
@@ -50,14 +50,15 @@ impl Private {
         std::fs::read_to_string(self.directory.path().join(name)).expect("a file")
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    /// Waits without blocking: the client's end is closed by the runtime.
+    async fn wait(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
             assert!(begun.elapsed() < Duration::from_secs(30), "it did not end: {}", self.text("stderr.log"));
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
@@ -102,7 +103,7 @@ async fn whoever_holds_the_channel_mints_renews_and_follows_and_ends_it_by_closi
     let refused = client.renew(&minted.id, None).await;
     assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.code == "not_renewable"));
     drop((client, events));
-    assert_eq!(private.wait().code(), Some(0), "{}", private.text("stderr.log"));
+    assert_eq!(private.wait().await.code(), Some(0), "{}", private.text("stderr.log"));
     assert!(private.text("audit.jsonl").contains("\"reason\":\"supervisor gone\""));
 }
 
@@ -123,7 +124,7 @@ async fn without_a_socket_pair_it_does_not_start() {
         (OwnedFd::from(pair).into(), "-", "--audit FILE"),
     ] {
         let mut private = Private::start(output, audit);
-        assert_eq!(private.wait().code(), Some(2), "{said}");
+        assert_eq!(private.wait().await.code(), Some(2), "{said}");
         assert!(private.text("stderr.log").contains(said), "{said}: {}", private.text("stderr.log"));
     }
 }
@@ -136,6 +137,6 @@ async fn it_ends_with_a_signal_too_and_the_channel_says_so() {
     let pid = private.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
     while let Ok(Some(_)) = events.next().await {}
-    assert_eq!(private.wait().code(), Some(0), "{}", private.text("stderr.log"));
+    assert_eq!(private.wait().await.code(), Some(0), "{}", private.text("stderr.log"));
     assert!(client.whoami().await.is_err());
 }
