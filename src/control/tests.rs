@@ -322,7 +322,7 @@ async fn one_sees_what_one_may_have_minted() {
 
     let who = plane.call(ORCHESTRATOR_UID, Method::GET, "/v1/whoami", None).await.json();
     assert_eq!(who["identity"], format!("uid:{ORCHESTRATOR_UID}"));
-    let minter = json!({"name": "orchestrator", "agents": ["billing"], "may": ["mint", "read", "revoke"]});
+    let minter = json!({"name": "orchestrator", "agents": ["billing"], "may": ["mint", "read", "revoke", "events"]});
     assert_eq!((&who["minters"], who.get("warning")), (&json!([minter]), None));
     let own = plane.call(own_uid(), Method::GET, "/v1/whoami", None).await.json();
     assert_eq!((&own["minters"][0]["name"], &own["minters"][0]["agents"]), (&json!("self"), &json!(["*"])));
@@ -451,7 +451,7 @@ async fn event(body: &mut events::AnswerBody) -> String {
 fn ended(agent: &str, task: &str) -> crate::audit::Event {
     crate::audit::Event::LeaseEnded {
         nonce_id: crate::model::NonceId::from_parts(1, 1),
-        agent: fixture::agent(agent),
+        agent: crate::model::AgentName::parse(agent).unwrap(),
         task: crate::model::TaskName::parse(task).unwrap(),
         cause: "expired",
         by: None,
