@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::CredentialHealth;
 use super::front::Control;
@@ -91,7 +92,7 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
 pub(super) fn policy() -> Policy {
     let seconds = std::time::Duration::from_secs;
     let ceiling = |ttl, lifetime| Ceiling { ttl: seconds(ttl), lifetime: seconds(lifetime) };
-    let all = [Permission::Mint, Permission::Read, Permission::Revoke];
+    let all = [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events];
     let stripe = vec![
         scope("read:customers", Risk::Low, &["GET /v1/customers", "GET /v1/customers/cus_{id}"]),
         scope("write:refunds", Risk::High, &["POST /v1/refunds"]),
@@ -188,9 +189,13 @@ impl Plane {
             clock: clock.clone(),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             proxy_url: "http://127.0.0.1:8080".into(),
+            addresses: super::Addresses {
+                proxy: "127.0.0.1:8080".parse().unwrap(),
+                admin: "127.0.0.1:9090".parse().unwrap(),
+            },
             credentials: Arc::new(move || vec![health.clone()]),
         };
-        let control = Arc::new(Control::new(parts, crate::identity::socket_peer));
+        let control = Arc::new(Control::new(parts, crate::identity::socket_peer, CancellationToken::default()));
         Self { control, store, clock, audit, audit_path, home }
     }
 
