@@ -122,6 +122,10 @@ impl Client {
         todo!()
     }
 
+    /// x
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        todo!()
+    }
     /// A later expiry of the same nonce, within its ceilings; `ttl` in seconds, the policy's own where `None`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod files;
 mod nonces;
+mod run;
 mod running;
 mod usage;
 
