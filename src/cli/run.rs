@@ -94,9 +94,9 @@ pub struct Arguments {
     #[arg(long, value_name = "HOST:PORT:ADDR:PORT")]
     connect_to: Vec<String>,
 
-    /// What of the private sidecar's log is shown: error, warn, info, debug.
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log_level: String,
+    /// What of the private sidecar's log is shown: error, warn, info, debug; if absent, warnings that the run causes.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
 
     /// Say nothing beside the command, unless it cannot be started.
     #[arg(long, short)]

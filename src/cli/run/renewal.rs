@@ -72,7 +72,11 @@ pub(super) async fn keep(client: Client, held: Held, voice: Voice) {
     loop {
         if period.is_last() {
             let left = print::span(period.expires_in.as_secs());
-            voice.warn(format_args!("the nonce in {} ends for good at {} (in {left})", held.names, period.ends_at));
+            voice.warn(format_args!(
+                "the nonce in {} ends for good at {} (in {left})",
+                held.names,
+                whole(period.ends_at)
+            ));
             return;
         }
         sleep(period.half()).await;
@@ -99,7 +103,8 @@ async fn renewed(client: &Client, held: &Held, period: &Period, voice: Voice) ->
         if is_final(&error) || Instant::now() + wait >= deadline {
             voice.warn(format_args!(
                 "the nonce in {} is not renewed any more: {said}; it ends at {}",
-                held.names, period.expires_at
+                held.names,
+                whole(period.expires_at)
             ));
             return None;
         }
@@ -109,6 +114,11 @@ async fn renewed(client: &Client, held: &Held, period: &Period, voice: Voice) ->
         sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
     }
+}
+
+/// Without fractions of a second, which nobody reads.
+fn whole(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// True if trying again is of no use.

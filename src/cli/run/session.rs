@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -24,10 +25,10 @@ use crate::model::Destination;
 
 /// The policy of a private sidecar when nobody names one.
 const POLICY: &str = "policy.toml";
+/// Not what a sidecar says at each start of its policy, which `valetkey policy check` shows, and of this machine's limits.
+const LOG_LEVEL: &str = "warn,valetkey::cli::serve=error";
 /// How long the end of all nonces may take.
 const REVOKE_MAX: Duration = Duration::from_secs(5);
-/// How long the last refusals are waited for.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(2);
 
 /// What is known before any sidecar is asked.
 #[derive(Default)]
@@ -76,7 +77,8 @@ pub(super) struct Session {
     held: Vec<Held>,
     proxy: Option<String>,
     renewals: Vec<JoinHandle<()>>,
-    told: Option<JoinHandle<Told>>,
+    /// Whoever tells refusals, and how it learns that the command is over.
+    told: Option<(JoinHandle<Told>, oneshot::Sender<()>)>,
     voice: Voice,
 }
 
@@ -191,11 +193,9 @@ impl Session {
         };
         match self.client.events(agent, task).await {
             Ok(events) => {
-                let mut told = Told::new(&self.held, self.voice);
-                self.told = Some(tokio::spawn(async move {
-                    told.follow(events).await;
-                    told
-                }));
+                let (end, over) = oneshot::channel();
+                let told = Told::new(&self.held, self.voice);
+                self.told = Some((tokio::spawn(told.follow(events, over)), end));
             }
             Err(error) => {
                 self.voice.warn(format_args!("refusals are not told: {}", print::visible(&error.to_string())));
@@ -219,10 +219,11 @@ impl Session {
         if timeout(REVOKE_MAX, revoke(&self.client, &self.held, self.voice)).await.is_err() {
             self.voice.warn("not all nonces of this run could be revoked in time");
         }
-        if let Some(mut told) = self.told.take() {
-            match timeout(LAST_WORDS_MAX, &mut told).await {
-                Ok(Ok(told)) => told.sum_up(self.audit.as_deref()),
-                Ok(Err(_)) | Err(_) => told.abort(),
+        if let Some((told, end)) = self.told.take() {
+            drop(end);
+            // A bug there is no reason to leave anything behind.
+            if let Ok(told) = told.await {
+                told.sum_up(self.audit.as_deref());
             }
         }
         if let Some(sidecar) = self.sidecar.take() {
@@ -250,14 +251,17 @@ impl Known {
 
 /// The agent that was named, or the only one.
 fn whose(named: Option<&str>, agents: &[String]) -> Result<String, Failure> {
+    let mut shown: Vec<String> = agents.iter().map(|name| print::visible(name)).collect();
+    shown.sort_unstable();
+    let shown = if shown.is_empty() { "none is known here".to_owned() } else { shown.join(", ") };
     match (named, agents) {
-        (Some(named), _) => Ok(named.to_owned()),
+        (Some(named), agents) if agents.iter().any(|agent| agent == named) => Ok(named.to_owned()),
+        (Some(named), _) => Err(Failure::usage(format!(
+            "--agent {}: there is no such agent; there are: {shown}",
+            print::visible(named)
+        ))),
         (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(Failure::usage("--agent NAME: say whose nonces these are; none is known here")),
-        (None, several) => {
-            let several: Vec<String> = several.iter().map(|name| print::visible(name)).collect();
-            Err(Failure::usage(format!("--agent NAME: say whose nonces these are: {}", several.join(", "))))
-        }
+        (None, _) => Err(Failure::usage(format!("--agent NAME: say whose nonces these are: {shown}"))),
     }
 }
 
@@ -281,7 +285,7 @@ async fn private(
         policy: arguments.policy.as_deref().unwrap_or(Path::new(POLICY)),
         audit: &audit,
         public: place.public(),
-        log_level: &arguments.log_level,
+        log_level: arguments.log_level.as_deref().unwrap_or(LOG_LEVEL),
         flags,
     };
     let (sidecar, client) = Sidecar::start(&settings, arguments.voice()).await?;

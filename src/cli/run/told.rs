@@ -1,14 +1,19 @@
 //! Refusals as they happen, from the audit's records: what, where, why, and what would have been allowed.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use super::renewal::Held;
 use super::voice::Voice;
 use crate::cli::print;
 use crate::control::client::Events;
 
+/// How long the last records are waited for.
+const LAST_MAX: Duration = Duration::from_secs(2);
 /// Different refusals that are told; more are only counted.
 const LINES_MAX: usize = 100;
 /// Rules that are named as allowed at most.
@@ -23,22 +28,34 @@ pub(super) struct Told {
     lines: HashMap<String, u64>,
     allowed: u64,
     refused: u64,
+    /// Records that came too fast to be read.
+    missed: u64,
 }
 
 impl Told {
     pub(super) fn new(held: &[Held], voice: Voice) -> Self {
         let live = held.iter().map(|held| held.id.clone()).collect();
-        Self { held: held.to_vec(), live, voice, lines: HashMap::new(), allowed: 0, refused: 0 }
+        Self { held: held.to_vec(), live, voice, lines: HashMap::new(), allowed: 0, refused: 0, missed: 0 }
     }
 
-    /// Tells of each refusal, until the ends of all the run's nonces are on record or the sidecar is gone.
-    pub(super) async fn follow(&mut self, mut events: Events) {
-        while let Ok(Some(record)) = events.next().await {
-            self.take(&record);
-            if self.live.is_empty() {
-                return;
+    /// Tells of each refusal, until the ends of all the run's nonces are on record or the sidecar is gone, and not much
+    /// longer than until `over`.
+    pub(super) async fn follow(mut self, mut events: Events, over: oneshot::Receiver<()>) -> Self {
+        let mut over = std::pin::pin!(over);
+        let mut deadline = None;
+        // Nonces can end before the command does, and then there is all the more to tell.
+        while deadline.is_none() || !self.live.is_empty() {
+            tokio::select! {
+                record = events.next() => match record {
+                    Ok(Some(record)) => self.take(&record),
+                    Ok(None) | Err(_) => break,
+                },
+                // That the sender is gone says the same.
+                _ = over.as_mut(), if deadline.is_none() => deadline = Some(Instant::now() + LAST_MAX),
+                () = until(deadline) => break,
             }
         }
+        self
     }
 
     fn take(&mut self, record: &Value) {
@@ -55,6 +72,7 @@ impl Told {
             ("lease_end", ..) => {
                 self.live.remove(text("nonce.id"));
             }
+            ("gap", ..) => self.missed += record["records"].as_u64().unwrap_or(0),
             // All else is no refusal.
             _ => {}
         }
@@ -114,13 +132,21 @@ impl Told {
         for (line, count) in repeated {
             self.voice.note(format_args!("{count} times: {line}"));
         }
+        let missed = if self.missed == 0 { String::new() } else { format!(" ({} records were missed)", self.missed) };
         let place = audit.filter(|_| self.refused > 0).map(|path| format!("; the audit is {}", path.display()));
         self.voice.note(format_args!(
-            "{} allowed, {} refused{}",
+            "{} allowed, {} refused{missed}{}",
             self.allowed,
             self.refused,
             place.unwrap_or_default()
         ));
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -176,6 +202,8 @@ mod tests {
         }
         assert_eq!((told.allowed, told.refused), (1, 2));
         assert!(!told.live.is_empty());
+        told.take(&json!({"type": "gap", "records": 3}));
+        assert_eq!(told.missed, 3);
         told.take(&json!({"type": "lease_end", "nonce.id": "nc_1"}));
         assert!(told.live.is_empty());
     }

@@ -3,6 +3,7 @@
 mod attached;
 mod ending;
 mod mistakes;
+mod telling;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -134,8 +135,7 @@ async fn the_command_gets_a_nonce_and_the_api_gets_the_key() {
     assert!(lines[0].starts_with("an_") && lines[1] == "200", "{}", done.out);
     assert_eq!(bench.upstream.only().header("authorization"), Some(&*format!("Bearer {}", bench.secret)));
     assert!(!format!("{:?}", bench.upstream.seen()).contains(lines[0]), "the nonce reached the API");
-    let done = done.says("KEY opens api:read").says("not given to the command: API_KEY").says("1 allowed, 0 refused");
-    assert!(!done.err.contains("warning"), "{}", done.err);
+    done.says("KEY opens api:read").says("not given to the command: API_KEY");
 }
 
 #[tokio::test]
@@ -160,24 +160,6 @@ async fn the_command_gets_no_real_key_and_no_identity() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_with_what_would_have_been_allowed() {
-    let bench = Bench::new().await;
-    let other = "curl -s -o /dev/null https://other.test/ || true";
-    let done = bench.sh(&[], &format!("{READS}; {WRITES}; {WRITES}; {other}")).await.ends(0);
-    assert_eq!(done.out, "200\n403\n403\n");
-    let done = done.says("valetkey: refused POST api.test/y: out_of_scope: allowed GET /{*path}\n");
-    assert_eq!(done.err.matches("refused POST").count(), 1, "the same one is counted: {}", done.err);
-    done.says("2 times: POST api.test/y")
-        .says("refused GET other.test/: host_not_listed")
-        .says("1 allowed, 3 refused; the audit is audit.jsonl");
-    assert_eq!(bench.upstream.seen().len(), 1);
-    bench.desk.run(&["audit", "verify", "audit.jsonl"]).ends(0).shows("is whole");
-    std::fs::remove_file(bench.desk.path("audit.jsonl")).expect("a file");
-    let quiet = bench.sh(&["--quiet"], WRITES).await.ends(0);
-    assert_eq!(quiet.err, "");
-}
-
-#[tokio::test]
 async fn grants_with_one_name_are_one_nonce_and_services_have_their_shapes() {
     let shaped = policies::one_api_with("placeholder = \"sk_test_{nonce}\"");
     let bench = Bench::of(&shaped).await;
@@ -193,7 +175,7 @@ async fn a_nonce_lives_as_long_as_the_command() {
     let bench = Bench::of(&policies::ONE_API.replace("version = 1", "version = 1\n[nonces]\nttl = \"2s\"")).await;
     let done = bench.sh(&[], &format!("sleep 4.5; {READS}")).await.ends(0);
     assert_eq!(done.out, "200\n", "{}", done.err);
-    assert!(!done.err.contains("warning"), "{}", done.err);
+    assert!(!done.err.contains("ends for good"), "{}", done.err);
 }
 
 #[tokio::test]
@@ -202,7 +184,7 @@ async fn the_end_of_a_nonces_life_is_announced() {
     let bench = Bench::of(&policies::ONE_API.replace("version = 1", ceilings)).await;
     let done = bench.sh(&[], &format!("sleep 4.5; {READS}")).await.ends(0);
     assert_eq!(done.out, "401\n");
-    done.says("the nonce in KEY ends for good at").says("nonce_expired");
+    done.says("the nonce in KEY ends for good at");
 }
 
 /// The real key stays out of reach of a command that runs as the same user: our environment cannot be read.
@@ -217,7 +199,6 @@ async fn the_environment_of_the_run_is_closed_to_its_command() {
         command.uid(65_534).gid(65_534);
     }
     let done = bench.done(command).await;
-    assert_ne!(done.code, Some(0));
     assert_eq!(done.err.matches("ermission denied").count(), 2, "the run and its sidecar: {}", done.err);
 }
 

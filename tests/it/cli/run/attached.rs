@@ -2,15 +2,16 @@
 
 use serde_json::json;
 
-use super::{READS, WRITES};
+use super::READS;
 use crate::cli::{Desk, Done};
-use crate::support::{Stage, policies};
+use crate::support::Stage;
 
-async fn attached(stage: &Stage, desk: &Desk, flags: &[&str], script: &str) -> Done {
+pub(super) async fn attached(stage: &Stage, desk: &Desk, flags: &[&str], script: &str) -> Done {
     let control = stage.sidecar.control().to_str().expect("a path").to_owned();
     let known = ["run", "--attach", &control, "--grant", "api:read=KEY", "--task", "task-9"];
     let mut command = desk.command(&[&known[..], flags, &["--", "sh", "-c", script]].concat());
     command.env("XDG_RUNTIME_DIR", desk.path(""));
+    // The upstream serves meanwhile.
     tokio::task::spawn_blocking(move || Done::of(&command.output().expect("the binary starts"))).await.expect("an end")
 }
 
@@ -28,14 +29,6 @@ async fn a_nonce_of_a_running_sidecar_is_dead_when_the_command_is_over() {
     let ended = stage.sidecar.audited(|record| record["type"] == "lease_end").await;
     assert_eq!((&ended["cause"], &ended["task"]), (&"revoked".into(), &"task-9".into()));
     assert_eq!(std::fs::read_dir(desk.path("")).expect("a directory").count(), 0, "the run's directory is gone");
-}
-
-#[tokio::test]
-async fn refusals_of_a_running_sidecar_are_told_and_those_of_others_are_not() {
-    let stage = Stage::of(policies::ONE_API, crate::support::FakeUpstream::start(&["api.test"]).await, |it| it).await;
-    let desk = Desk::new();
-    let done = attached(&stage, &desk, &[], WRITES).await.ends(0);
-    done.says("refused POST api.test/y: out_of_scope").says("0 allowed, 1 refused");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn what_cannot_be_granted_is_told_with_what_can() {
     fail(&flags("api:read=HTTPS_PROXY"), 2).await.says("HTTPS_PROXY");
     fail(&flags("nowhere:read=KEY"), 7).await.says("unknown_service").says("there are: api");
     fail(&flags("api:admin=KEY"), 7).await.says("scope_not_grantable").says("it may have: ");
-    fail(&[&GRANT[..], &["--agent", "nobody"]].concat(), 7).await.says("nobody");
+    fail(&[&GRANT[..], &["--agent", "nobody"]].concat(), 2).await.says("there are: worker");
     fail(&[&GRANT[..], &["--keep-env", "API_KEY"]].concat(), 2).await.says("--keep-env API_KEY");
     fail(&[&GRANT[..], &["--ttl", "soon"]].concat(), 7).await.says("--ttl");
     fail(&[], 2).await.says("--grant");
