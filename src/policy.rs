@@ -8,7 +8,7 @@
 //! | `directory` | which services list a destination |
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
-//! | `mint` | what a minter gets for what it asks |
+//! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
 mod decide;
 mod directory;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use decide::{Allowing, RequestFacts, Verdict};
 pub use host::HostPattern;
-pub use mint::{MintPlan, MintRefusal, MintRequest};
+pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, Scope, Service};
 pub use slot::{Placeholder, Slot};
@@ -36,7 +36,7 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk, ScopeName, ServiceName,
+    AgentName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk, ScopeName, ServiceName,
 };
 
 /// What a host that no service lists gets.
@@ -99,6 +99,8 @@ pub enum Permission {
     Read,
     /// End them.
     Revoke,
+    /// Follow the audit's records.
+    Events,
 }
 
 /// A policy's content, each part parsed and every name checked by `config`.
@@ -287,6 +289,13 @@ impl Policy {
     /// [`MintRefusal`].
     pub fn plan(&self, request: &MintRequest) -> Result<MintPlan, MintRefusal> {
         mint::plan(self, request)
+    }
+
+    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of
+    /// the riskiest scope. The lease itself knows what is left of its life.
+    #[must_use]
+    pub fn plan_renewal(&self, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+        mint::plan_renewal(self, grants, asked)
     }
 
     fn ceiling(&self, risk: Risk) -> &Ceiling {

@@ -3,14 +3,17 @@
 //! - `limits`: no core files, enough open files
 //! - `environment`: secrets leave the environment before any thread exists
 //! - `signals`: drain, end, reopen
+//! - `channel`: the socket pair that a supervisor gave us
 //!
 //! The order at start, before the first thread: [`harden`], then [`take_environment`] (which starts
 //! the program over once, and with it `harden`), then the runtime.
 
+mod channel;
 mod environment;
 mod limits;
 mod signals;
 
+pub use self::channel::{ChannelError, take_channel};
 pub use self::environment::{HANDED_BYTES_MAX, REEXEC_VARIABLE, take_environment};
 pub use self::limits::{OPEN_FILES_MAX, OPEN_FILES_MIN};
 pub use self::signals::{Asked, Signals};

@@ -109,6 +109,21 @@ pub enum Event {
         /// Labels, as the minter said; 16 at most.
         labels: BTreeMap<String, String>,
     },
+    /// A lease is given a later expiry.
+    Renewed {
+        /// Which.
+        nonce_id: NonceId,
+        /// Whose.
+        agent: AgentName,
+        /// For what.
+        task: TaskName,
+        /// As whom it was asked.
+        minter: MinterName,
+        /// How the minter was proven.
+        renewed_by: Identity,
+        /// When it expires then.
+        expires_at: jiff::Timestamp,
+    },
     /// A mint (or another control call) was refused.
     ControlRefused {
         /// Which call, `mint`.
@@ -161,7 +176,7 @@ impl Event {
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
             }
-            Self::ControlRefused { .. } | Self::Connection { .. } => self,
+            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::Connection { .. } => self,
         }
     }
 }

@@ -116,6 +116,7 @@ impl Body {
             Self::End(_) => "end",
             Self::Event(event) => match **event {
                 Event::Mint { .. } => "mint",
+                Event::Renewed { .. } => "renew",
                 Event::ControlRefused { .. } => "control_refused",
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::Connection { .. } => "connection",
@@ -255,6 +256,14 @@ impl Event {
                 fields.put_some("reason", reason.as_ref());
                 fields.put_some("labels", (!labels.is_empty()).then_some(labels));
             }
+            Self::Renewed { nonce_id, agent, task, minter, renewed_by, expires_at } => {
+                fields.show("nonce.id", nonce_id);
+                fields.put("agent", agent.as_str());
+                fields.put("task", task.as_str());
+                fields.put("renewed_by", minter.as_str());
+                write_identity(fields, "renewed_by", Some(renewed_by));
+                fields.show("expires_at", expires_at);
+            }
             Self::ControlRefused { call, caller, code } => {
                 fields.put("call", call);
                 write_identity(fields, "caller", caller.as_ref());
@@ -283,6 +292,8 @@ fn write_identity(fields: &mut Fields<'_>, whose: &str, identity: Option<&Identi
     let proof = match identity {
         // The kernel says who owns the other end of the socket.
         Some(Identity::Uid(_)) => "kernel",
+        // It came over the one socket that was handed to us at the start.
+        Some(Identity::Supervisor) => "channel",
         None => "none",
     };
     fields.put(&format!("{whose}.proof"), proof);

@@ -185,6 +185,10 @@ impl Plane {
             clock: clock.clone(),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             proxy_url: "http://127.0.0.1:8080".into(),
+            addresses: super::Addresses {
+                proxy: "127.0.0.1:8080".parse().unwrap(),
+                admin: "127.0.0.1:9090".parse().unwrap(),
+            },
             credentials: Arc::new(move || vec![health.clone()]),
         };
         let control = Arc::new(Control::new(parts, crate::identity::socket_peer));

@@ -2,6 +2,7 @@
 
 mod callers;
 mod idempotency;
+mod renewal;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
@@ -155,7 +156,6 @@ async fn what_it_cannot_enforce_it_refuses() {
     let stage = Stage::new().await;
     let orchestrator = stage.sidecar.orchestrator();
     for (method, path) in [
-        ("POST", "/v1/nonces/nc_x/renew"),
         ("POST", "/v1/nonces/nc_x/delegate"),
         ("POST", "/v1/tasks/t/complete"),
         ("POST", "/v1/revocations"),

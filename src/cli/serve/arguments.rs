@@ -34,6 +34,10 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_CONTROL_GROUP", value_name = "GID")]
     pub control_group: Option<u32>,
 
+    /// Serve the control API over standard output, one end of a socket pair, and nowhere else; end when it is closed.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+
     /// The read-only listener for probes and metrics; port 0 takes a free one.
     #[arg(long, env = "VALETKEY_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
     pub admin: SocketAddr,
@@ -153,6 +157,11 @@ impl Arguments {
                 "--listen {} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
                 self.listen
             )));
+        }
+        if self.supervised && self.audit.as_os_str() == "-" {
+            return Err(Failure::usage(
+                "--supervised takes standard output for the control API: name a file with --audit FILE",
+            ));
         }
         Ok(())
     }

@@ -40,12 +40,14 @@ pub struct Sidecar {
     pub proxy: SocketAddr,
     /// Where probes connect.
     pub admin: SocketAddr,
-    /// Where orchestrators connect.
-    pub control: std::path::PathBuf,
+    /// Where orchestrators connect; `None` where there is a supervisor's channel instead.
+    pub control: Option<std::path::PathBuf>,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
     shutdown: Shutdown,
+    /// Cancelled when the supervisor has closed its channel; never where there is none.
+    left_alone: CancellationToken,
 }
 
 /// What is stopped, in this order.
@@ -60,12 +62,23 @@ struct Shutdown {
 struct Listeners {
     proxy: TcpListener,
     admin: TcpListener,
-    control: UnixListener,
+    control: ControlSocket,
+}
+
+/// Where the control API is served.
+enum ControlSocket {
+    Path(UnixListener),
+    Channel(std::os::unix::net::UnixStream),
 }
 
 impl Sidecar {
-    /// Starts everything; when it returns, requests are served.
-    pub async fn start(arguments: &Arguments, loaded: Loaded, secrets: Secrets) -> Result<Self, Failure> {
+    /// Starts everything; when it returns, requests are served. With a channel the control API is served there alone.
+    pub async fn start(
+        arguments: &Arguments,
+        loaded: Loaded,
+        secrets: Secrets,
+        channel: Option<std::os::unix::net::UnixStream>,
+    ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
         let Loaded { policy, credentials, warnings, .. } = loaded;
         for warning in &warnings {
@@ -75,7 +88,7 @@ impl Sidecar {
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
-        let listeners = bind(arguments).await?;
+        let listeners = bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
@@ -101,6 +114,7 @@ impl Sidecar {
         });
         report_ends(&leases, &audit, &metrics);
         let is_stopping = Arc::new(AtomicBool::new(false));
+        let left_alone = CancellationToken::new();
         let shutdown = start_planes(Planes {
             proxy,
             listeners,
@@ -112,16 +126,18 @@ impl Sidecar {
             metrics,
             clock,
             is_stopping: is_stopping.clone(),
-            proxy_url: format!("http://{}", bound.proxy),
+            addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
+            left_alone: left_alone.clone(),
         });
         let (proxy, admin) = (bound.proxy, bound.admin);
-        let control = arguments.control.clone();
-        Ok(Self { proxy, admin, control, audit, leases, is_stopping, shutdown })
+        let control = (!arguments.supervised).then(|| arguments.control.clone());
+        Ok(Self { proxy, admin, control, audit, leases, is_stopping, shutdown, left_alone })
     }
 
     /// Says where everything is, on standard error and in the ready file.
     pub fn announce(&self, ready_file: Option<&Path>) -> Result<(), Failure> {
-        tracing::info!(proxy = %self.proxy, admin = %self.admin, control = %self.control.display(), "ready");
+        let control = self.control.as_ref().map(|path| path.display());
+        tracing::info!(proxy = %self.proxy, admin = %self.admin, control = control.map(tracing::field::display), "ready");
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
@@ -136,6 +152,11 @@ impl Sidecar {
     /// Opens the audit's file anew.
     pub fn reopen_audit(&self) {
         self.audit.reopen();
+    }
+
+    /// Completes when the supervisor has closed its channel, if there is one.
+    pub async fn left_alone(&self) {
+        self.left_alone.cancelled().await;
     }
 
     /// Drains, revokes, flushes.
@@ -215,10 +236,16 @@ impl Bound {
     }
 }
 
-async fn bind(arguments: &Arguments) -> Result<Listeners, Failure> {
+async fn bind(arguments: &Arguments, channel: Option<std::os::unix::net::UnixStream>) -> Result<Listeners, Failure> {
     let proxy = bind_tcp(arguments.listen, "--listen").await?;
     let admin = bind_tcp(arguments.admin, "--admin").await?;
-    let control = control::bind(&arguments.control, arguments.control_group).map_err(Failure::address)?;
+    let control = match channel {
+        Some(channel) => ControlSocket::Channel(channel),
+        None => {
+            let bound = control::bind(&arguments.control, arguments.control_group);
+            ControlSocket::Path(bound.map_err(Failure::address)?)
+        }
+    };
     Ok(Listeners { proxy, admin, control })
 }
 
@@ -240,7 +267,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "policy_digest": &**policy.digest(),
         "proxy": bound.proxy.to_string(),
         "admin": bound.admin.to_string(),
-        "control": arguments.control,
+        "control": (!arguments.supervised).then_some(&arguments.control),
         "connect_to": overrides,
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
@@ -292,7 +319,8 @@ struct Planes {
     metrics: Arc<Metrics>,
     clock: SharedClock,
     is_stopping: Arc<AtomicBool>,
-    proxy_url: String,
+    addresses: control::Addresses,
+    left_alone: CancellationToken,
 }
 
 fn start_planes(planes: Planes) -> Shutdown {
@@ -313,14 +341,33 @@ fn start_planes(planes: Planes) -> Shutdown {
         metrics: planes.metrics.clone(),
         clock: planes.clock,
         ca_pem: planes.authority.certificate_pem().to_owned(),
-        proxy_url: planes.proxy_url,
+        proxy_url: format!("http://{}", planes.addresses.proxy),
+        addresses: planes.addresses,
         credentials: health,
     };
-    let control = tokio::spawn(control::serve(planes.listeners.control, parts, stop_planes.clone()));
+    let control = start_control(planes.listeners.control, parts, stop_planes.clone(), planes.left_alone);
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
     Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
+}
+
+fn start_control(
+    socket: ControlSocket,
+    parts: control::Parts,
+    stop: CancellationToken,
+    left_alone: CancellationToken,
+) -> JoinHandle<()> {
+    match socket {
+        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, parts, stop)),
+        ControlSocket::Channel(channel) => tokio::spawn(async move {
+            if let Err(error) = control::serve_supervised(channel, parts, stop).await {
+                tracing::error!(%error, "the supervisor's channel cannot be served");
+            }
+            // In whatever way it ended: without it nobody can reach us.
+            left_alone.cancel();
+        }),
+    }
 }
 
 /// What the metrics ask for at each scrape.
