@@ -28,6 +28,7 @@ use rustls::pki_types::CertificateDer;
 use crate::clock::SharedClock;
 use crate::model::Host;
 
+pub use bundle::publish_certificate;
 use certificate::Facts;
 use leaves::{Leaves, Mint};
 

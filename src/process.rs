@@ -54,6 +54,15 @@ pub fn harden() -> Vec<String> {
     [close_memory(), limits::refuse_core_files(), limits::raise_open_files()].into_iter().flatten().collect()
 }
 
+/// Closes this process to onlookers as [`harden`] does, and changes nothing that the commands it starts inherit: for
+/// one that holds secrets and starts others on a user's behalf. A process that is not dumpable writes no core file.
+///
+/// Returns what could not be had, as a sentence for the user.
+#[must_use]
+pub fn conceal() -> Option<String> {
+    close_memory()
+}
+
 #[cfg(target_os = "linux")]
 fn close_memory() -> Option<String> {
     use rustix::process::{DumpableBehavior, dumpable_behavior, set_dumpable_behavior};

@@ -6,6 +6,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::certificate::{Facts, SUBJECT_PREFIX};
 use super::files::Directory;
@@ -63,6 +64,24 @@ fn is_foreign(der: &CertificateDer<'_>) -> bool {
     Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
 }
 
+/// Publishes, as [`super::Authority::publish`] does, for the CA of a sidecar elsewhere, whose certificate this is as PEM.
+///
+/// # Errors
+/// [`AuthorityError::Malformed`] and [`AuthorityError::NotAnAuthority`] for anything but one certificate of a CA; as
+/// [`super::Authority::publish`] besides.
+pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityError> {
+    let path = || directory.join(PUBLISHED_FILE);
+    let mut found = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let (Some(Ok(own)), None) = (found.next(), found.next()) else {
+        return Err(AuthorityError::Malformed { path: path() });
+    };
+    match Facts::read(&own) {
+        None => Err(AuthorityError::Malformed { path: path() }),
+        Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path: path() }),
+        Some(_) => publish(directory, &roots(system_certificates()), &own),
+    }
+}
+
 /// Puts the public files into a directory that others may read.
 pub(super) fn publish(
     path: &Path,
@@ -84,7 +103,6 @@ mod tests {
     use super::*;
     use crate::authority::{Authority, Home};
     use crate::clock::ManualClock;
-    use rustls::pki_types::pem::PemObject;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

@@ -77,7 +77,7 @@ fn proxy(text: &str) -> Result<Destination, String> {
 }
 
 /// An entry of `NO_PROXY`: a host, a suffix or a range.
-fn direct(text: &str) -> Result<String, String> {
+pub(super) fn direct(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_:*/[]".contains(&b);
     if !text.is_empty() && text.bytes().all(allowed) {
         return Ok(text.to_owned());

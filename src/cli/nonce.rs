@@ -4,7 +4,7 @@
 //! the machine could read it: all but `create` work with ids.
 
 mod ask;
-mod failed;
+pub(super) mod failed;
 mod render;
 
 use std::path::PathBuf;
