@@ -38,9 +38,12 @@ class Sidecar:
         self._process: subprocess.Popen[bytes] | None = None
         self.proxy = ""
 
-    def start(self, credentials: Mapping[str, str], hosts: Sequence[str], upstream_port: int) -> None:
-        """Starts it before the upstream and waits until it is ready."""
-        connect_to = [part for host in hosts for part in ("--connect-to", f"{host}:443:127.0.0.1:{upstream_port}")]
+    def start(
+        self, credentials: Mapping[str, str], hosts: Sequence[str], upstream_port: int, others: Mapping[str, int] | None = None
+    ) -> None:
+        """Starts it before the upstream and waits until it is ready. `others` are hosts that are at ports of their own."""
+        ports = {**dict.fromkeys(hosts, upstream_port), **(others or {})}
+        connect_to = [part for host, port in ports.items() for part in ("--connect-to", f"{host}:443:127.0.0.1:{port}")]
         command = [str(self.binary), "serve", *self._flags(), *connect_to]
         with (self.directory / "stderr.log").open("wb") as log, (self.directory / "stdout.log").open("wb") as output:
             self._process = subprocess.Popen(

@@ -1,0 +1,121 @@
+"""What clients are run before: upstreams of our own, a sidecar, a proxy that swaps nothing, and a trap."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blind_proxy import BlindProxy, Trap
+from fake_upstream import FakeUpstream
+from grpc_upstream import GrpcUpstream
+from sidecar import Sidecar
+
+HERE = Path(__file__).parent
+KEYTOOL_SECONDS_MAX = 60
+TRUSTSTORE_PASSWORD = "changeit"
+PREFIXES = {
+    "STRIPE_KEY": "rk_live_",
+    "GITHUB_KEY": "ghp_",
+    "SLACK_KEY": "xoxb-",
+    "OPENAI_KEY": "sk-proj-",
+    "ANTHROPIC_KEY": "sk-ant-",
+    "PACKAGES_KEY": "pypi-",
+    "GRPC_KEY": "grpc-",
+    "SOCKETS_KEY": "sockets-",
+}
+HOSTS = {
+    "api.stripe.com": "STRIPE_KEY",
+    "api.github.com": "GITHUB_KEY",
+    "github.com": "GITHUB_KEY",
+    "slack.com": "SLACK_KEY",
+    "api.openai.com": "OPENAI_KEY",
+    "api.anthropic.com": "ANTHROPIC_KEY",
+    "pypi.example.com": "PACKAGES_KEY",
+    "npm.example.com": "PACKAGES_KEY",
+    "grpc.example.com": "GRPC_KEY",
+    "sockets.example.com": "SOCKETS_KEY",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Clients are run on it one after the other, so that what arrives is known to be theirs."""
+
+    directory: Path
+    keys: Mapping[str, str]
+    upstream: FakeUpstream
+    sidecar: Sidecar
+    blind: BlindProxy
+    trap: Trap
+    environment: Mapping[str, str]
+    """What sends a client through the sidecar."""
+    blind_environment: Mapping[str, str]
+    """What sends it through the proxy that swaps nothing."""
+
+
+def policy(binary: Path, directory: Path) -> tuple[Path, str | None]:
+    """The policy that this build takes; and why it has no WebSockets, if it has none."""
+    whole = directory / "whole.toml"
+    whole.write_text((HERE / "policy.toml").read_text() + (HERE / "sockets.toml").read_text())
+    tried = directory / "tried.toml"
+    tried.write_text(whole.read_text().replace("{dir}", str(directory)))
+    done = subprocess.run([str(binary), "policy", "check", str(tried)], capture_output=True, timeout=30, check=False)
+    if b"not_supported" in done.stdout + done.stderr:
+        return HERE / "policy.toml", "this build has no rules with WEBSOCKET"
+    return whole, None
+
+
+@contextmanager
+def stage(binary: Path, policy_file: Path) -> Iterator[Stage]:
+    """Starts everything, with keys that exist nowhere else."""
+    credentials = {name: prefix + secrets.token_hex(20) for name, prefix in PREFIXES.items()}
+    keys = {host: credentials[name] for host, name in HOSTS.items()}
+    with tempfile.TemporaryDirectory(prefix="valetkey-clients-") as place, ExitStack() as ends:
+        directory = Path(place)
+        upstream = FakeUpstream(keys, directory)
+        ends.callback(upstream.close)
+        grpc = GrpcUpstream(keys["grpc.example.com"], upstream.authority, upstream.inbox)
+        ends.callback(grpc.close)
+        sidecar = Sidecar(binary, policy_file, directory / "sidecar")
+        (sidecar.directory / "upstream.pem").write_bytes(upstream.ca_file.read_bytes())
+        ends.callback(sidecar.stop)
+        others = {"grpc.example.com": grpc.port}
+        sidecar.start(credentials, list(keys), upstream.port, others)
+        blind = BlindProxy({**dict.fromkeys(keys, upstream.port), **others})
+        ends.callback(blind.close)
+        trap = Trap()
+        ends.callback(trap.close)
+        through, past = _environments(sidecar, blind, upstream.ca_file)
+        yield Stage(directory, keys, upstream, sidecar, blind, trap, through, past)
+
+
+def _environments(sidecar: Sidecar, blind: BlindProxy, upstream_ca: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The block that `valetkey env` gives, and the same for the other proxy."""
+    block = sidecar.environment()
+    published = str(sidecar.directory / "public")
+    past = {}
+    for name, value in block.items():
+        is_file = value.startswith(published) and value.endswith(".pem")
+        past[name] = str(upstream_ca) if is_file else value.replace(sidecar.proxy, blind.address)
+    if shutil.which("keytool"):
+        own = _java_options(sidecar.proxy, Path(published) / "ca.pem", sidecar.directory)
+        block = {"JAVA_TOOL_OPTIONS": own, **block}
+        past["JAVA_TOOL_OPTIONS"] = _java_options(blind.address, upstream_ca, upstream_ca.parent)
+    return block, past
+
+
+def _java_options(proxy: str, ca: Path, directory: Path) -> str:
+    """A JVM reads no PEM: the CA is put into a truststore."""
+    store = directory / "own-truststore.p12"
+    command = ["keytool", "-importcert", "-noprompt", "-alias", "ca", "-storetype", "PKCS12", "-file", str(ca)]
+    command += ["-keystore", str(store), "-storepass", TRUSTSTORE_PASSWORD]
+    subprocess.run(command, capture_output=True, timeout=KEYTOOL_SECONDS_MAX, check=True)
+    host, port = proxy.removeprefix("http://").split(":")
+    trust = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD}"
+    return f"-Dhttps.proxyHost={host} -Dhttps.proxyPort={port} {trust}"
