@@ -60,7 +60,11 @@ def unauthorised(host: str) -> tuple[str, bytes]:
         case "slack.com":
             return _json({"ok": False, "error": "invalid_auth"})
         case "api.openai.com":
-            error = {"message": f"Incorrect API key provided: {text}", "type": "invalid_request_error", "code": "invalid_api_key"}
+            error = {
+                "message": f"Incorrect API key provided: {text}",
+                "type": "invalid_request_error",
+                "code": "invalid_api_key",
+            }
             return _json({"error": error})
         case "api.anthropic.com":
             return _json({"type": "error", "error": {"type": "authentication_error", "message": text}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # What a refusal says. The body's sentence where the client shows bodies, the reason phrase where it shows no more.
 SENTENCE = "valetkey out_of_scope:"
@@ -66,6 +66,9 @@ class Case:
     node: tuple[int, int] = (0, 0)
     """The Node that this needs at least, where that is more than the client needs."""
 
+    has_shims: bool = False
+    """Whether it is run with the shims, without which it would ignore the variables."""
+
     @property
     def name(self) -> str:
         """What it is called in the results."""
@@ -75,6 +78,11 @@ class Case:
 def allowed(client: Client, what: str, where: Where, *command: str, is_streamed: bool = False) -> Case:
     """The answer arrives, with the masked echo of the key."""
     return Case(client, what, where, command, f"hello from {where.host}", is_streamed=is_streamed)
+
+
+def shimmed(client: Client, where: Where, *command: str) -> Case:
+    """Allowed, by the shims and with no word in the code."""
+    return replace(allowed(client, "as it comes, with the shims", where, *command), has_shims=True)
 
 
 def refused(client: Client, where: Where, *command: str, shows: str = SENTENCE) -> Case:

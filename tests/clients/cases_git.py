@@ -37,7 +37,9 @@ def cases() -> list[Case]:
 
 
 def _refused_push() -> tuple[str, ...]:
-    made = "git init --quiet demo && cd demo && git -c user.name=T -c user.email=t@example.com commit --quiet --allow-empty -m W"
+    made = (
+        "git init --quiet demo && cd demo && git -c user.name=T -c user.email=t@example.com commit --quiet --allow-empty -m W"
+    )
     return ("sh", "-c", made + ' && git push --quiet "$1" HEAD:refs/heads/other', "sh", _URL)
 
 

@@ -14,7 +14,8 @@ NPM_CLIENT = Client(
     "npm", ("npm", "--version"), "`HTTPS_PROXY`", "`npm_config_cafile`", "the key as `_authToken` of the registry", program="npm",
 )  # fmt: skip
 
-_PIP = (sys.executable, "-m", "pip", "--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "0", "install")
+_QUIET = ("--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "0")
+_PIP = (sys.executable, "-m", "pip", *_QUIET, "install")
 _INDEX = ("--index-url", "https://__token__:{key}@pypi.example.com/simple/", "--target", "{work}/site")
 _NPM = ("npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--fetch-retries", "0", "--loglevel", "http")
 _NPMRC = "registry=https://npm.example.com/\n//npm.example.com/:_authToken={key}\n"

@@ -6,8 +6,22 @@ import sys
 from pathlib import Path
 
 from case import (
-    ANTHROPIC, CUSTOMERS, GRPC, MESSAGES, OPENAI, REASON, REPOSITORY, SENTENCE, SOCKETS,
-    Case, Client, Where, allowed, ignores, refused,
+    ANTHROPIC,
+    CUSTOMERS,
+    GRPC,
+    MESSAGES,
+    OPENAI,
+    REASON,
+    REPOSITORY,
+    SENTENCE,
+    SOCKETS,
+    Case,
+    Client,
+    Where,
+    allowed,
+    ignores,
+    refused,
+    shimmed,
 )  # fmt: skip
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -24,13 +38,18 @@ def cases() -> list[Case]:
 def _http() -> list[Case]:
     urllib = Client("Python urllib", (sys.executable, "--version"), _VARIABLE, _OPENSSL)
     aiohttp = _client("aiohttp", "`HTTPS_PROXY`, with `trust_env=True` in code alone", _OPENSSL, "`trust_env=True` in code")
-    urllib3 = _client("urllib3", "none: `ProxyManager` in code", "none: `ca_certs` in code", "`ProxyManager` and `ca_certs` in code")
+    urllib3 = _client(
+        "urllib3", "none: `ProxyManager` in code", "none: `ca_certs` in code", "`ProxyManager` and `ca_certs` in code"
+    )
     around = "https://{trap}/"
     return [
         *_both(_client("requests", ca=_REQUESTS), REPOSITORY, "requests", REASON),
         *_both(_client("httpx"), MESSAGES, "httpx", REASON, "http2"),
         *_both(aiohttp, REPOSITORY, "aiohttp", REASON),
-        ignores(aiohttp, "without trust_env", REPOSITORY, _run("aiohttp", "around", around), _run("aiohttp", "through", around)),
+        ignores(
+            aiohttp, "without trust_env", REPOSITORY, _run("aiohttp", "around", around), _run("aiohttp", "through", around)
+        ),
+        shimmed(aiohttp, REPOSITORY, *_run("aiohttp", "plain")),
         *_both(urllib3, REPOSITORY, "urllib3", SENTENCE),
         ignores(urllib3, "PoolManager", REPOSITORY, _run("urllib3", "around", around), _run("urllib3", "through", around)),
         *_both(urllib, REPOSITORY, "urllib", REASON),
@@ -43,6 +62,7 @@ def _apis() -> list[Case]:
         *_both(_client("openai"), OPENAI, "openai", SENTENCE, "asynchronous", "streamed", "responses, streamed"),
         *_both(_client("anthropic"), ANTHROPIC, "anthropic", SENTENCE, "x-api-key", "asynchronous", "streamed"),
         *_both(stripe, CUSTOMERS, "stripe", SENTENCE),
+        shimmed(stripe, CUSTOMERS, *_run("stripe", "plain")),
         *_both(_client("slack_sdk"), MESSAGES, "slack_sdk", SENTENCE),
         *_both(_client("PyGithub", ca=_REQUESTS), REPOSITORY, "pygithub", SENTENCE),
     ]

@@ -14,7 +14,15 @@ from rows import Seen
 
 HERE = Path(__file__).parent
 COMMITTED = HERE.parents[1] / "docs" / "CLIENTS.md"
-COLUMNS = ("client", "version", "finds the proxy by", "finds the CA by", "needs besides", "shows of a refusal", "offers, and speaks")
+COLUMNS = (
+    "client",
+    "version",
+    "finds the proxy by",
+    "finds the CA by",
+    "needs besides",
+    "shows of a refusal",
+    "offers, and speaks",
+)
 # What depends on the machine: versions of its own tools, and what was seen.
 MEASURED = ("version", "offers, and speaks")
 VERSION_SECONDS_MAX = 30
@@ -29,12 +37,14 @@ def write(file: Path, seen: Mapping[str, Seen]) -> None:
     file.write_text(text.replace("{table}", "\n".join(table)).replace("{ignoring}", "\n".join(ignoring)))
 
 
-def drift() -> list[str]:
-    """How the committed document differs from the suite, measured columns aside."""
-    try:
-        lines = COMMITTED.read_text().splitlines()
-    except OSError as error:
-        return [str(error)]
+def committed() -> str:
+    """The document as it is."""
+    return COMMITTED.read_text() if COMMITTED.exists() else ""
+
+
+def drift(text: str) -> list[str]:
+    """How this document differs from the suite, measured columns aside."""
+    lines = text.splitlines()
     found = {}
     for line in lines:
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]

@@ -25,7 +25,6 @@ from received import Gate, Inbox, Received
 BODY_BYTES_MAX = 1 << 20
 SMALL_CHUNKS_BYTES = 8192
 IDLE_SECONDS = 60
-FIRST_EVENT_SECONDS_MAX = 30
 
 
 class FakeUpstream:
@@ -140,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._chunk(first)
         # The client has to show the first event before there is a second; otherwise the answer breaks off.
-        if self.owner.gate.wait(FIRST_EVENT_SECONDS_MAX):
+        if self.owner.gate.wait():
             self._chunks(rest)
         else:
             self.close_connection = True

@@ -66,7 +66,8 @@ class Inbox:
 class Gate:
     """Holds the second event of a stream back until the client has shown the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_max: float = 30) -> None:
+        self._seconds_max = seconds_max
         self._open = threading.Event()
         self.was_passed = False
 
@@ -74,7 +75,7 @@ class Gate:
         """Lets the second event go."""
         self._open.set()
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self) -> bool:
         """True once it is open; false if that did not happen in time."""
-        self.was_passed = self._open.wait(seconds)
+        self.was_passed = self._open.wait(self._seconds_max)
         return self.was_passed

@@ -18,9 +18,10 @@ from case import Case
 from judge import Run, complaints, excerpt
 from received import Gate
 from sidecar import Nonce
-from stage import Stage
+from stage import Block, Stage
 
 CLIENT_SECONDS_MAX = 90
+FIRST_EVENT_SECONDS_MAX = 30
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ class Possible:
     node_version: tuple[int, int]
     without_node: str
     without_websockets: str | None
+    has_shims: bool
 
     def why_not(self, case: Case) -> str | None:
         """Why this client cannot be run; none if it can."""
         client = case.client
         if client.is_websocket and self.without_websockets and not case.around:
             return self.without_websockets
+        if case.has_shims and not self.has_shims:
+            return "this build has no shims"
         if client.node and self.node is None:
             return self.without_node
         least = max(client.node or (0, 0), case.node)
@@ -94,7 +98,7 @@ def run_case(on: Stage, case: Case, possible: Possible, tally: Tally) -> None:
     tally.nonces.append(nonce.nonce)
     audit = on.sidecar.directory / "audit.jsonl"
     begin = audit.stat().st_size
-    run = run_client(on, case, nonce.placeholder, on.environment, possible.node)
+    run = run_client(on, case, nonce.placeholder, on.through, possible.node)
     found = complaints(case, run, nonce, on.keys)
     tally.settle(case.name, [*found, f"printed: {excerpt(run.output)}"] if found else [])
     http = spoken(audit, begin)
@@ -108,10 +112,10 @@ def control(on: Stage, case: Case, nonce: Nonce, node: Path | None, tally: Tally
     """The same client where the row has to fail."""
     on.blind.offers.clear()
     if case.around:
-        run = run_client(on, case, nonce.placeholder, on.environment, node, case.around)
+        run = run_client(on, case, nonce.placeholder, on.through, node, case.around)
         wanted = "it did not go around the proxy"
     else:
-        run = run_client(on, case, nonce.placeholder, on.blind_environment, node)
+        run = run_client(on, case, nonce.placeholder, on.past, node)
         wanted = "received the nonce"
     tally.settle(f"control: {case.name}", expect(complaints(case, run, nonce, on.keys), wanted, run.output))
 
@@ -124,9 +128,16 @@ def expect(found: list[str], wanted: str, output: bytes = b"") -> list[str]:
 
 
 def run_client(
-    on: Stage, case: Case, placeholder: str, environment: Mapping[str, str], node: Path | None, instead: tuple[str, ...] = ()
+    on: Stage,
+    case: Case,
+    placeholder: str,
+    block: Block,
+    node: Path | None,
+    instead: tuple[str, ...] = (),
+    patience: float = FIRST_EVENT_SECONDS_MAX,
 ) -> Run:
-    """Runs one client with the variables that it needs and none of ours."""
+    """Runs one client with the variables that it needs and none of ours. `patience`: how long a stream waits at most for
+    its first event to be shown, in seconds."""
     work = Path(tempfile.mkdtemp(dir=on.directory))
     fill = {"{key}": placeholder, "{work}": str(work), "{node}": str(node), "{trap}": on.trap.address}
     for name, text in case.files.items():
@@ -135,8 +146,9 @@ def run_client(
     command = [_filled(part, fill) for part in instead or case.command]
     on.upstream.take()
     on.trap.take()
-    gate = on.upstream.gate = Gate()
-    code, output = _watch(command, work, {**own, **environment, **case.environment}, gate)
+    gate = on.upstream.gate = Gate(patience)
+    variables = block.with_shims if case.has_shims else block.plain
+    code, output = _watch(command, work, {**own, **variables, **case.environment}, gate)
     return Run(code, output, on.upstream.take(), gate.was_passed, on.trap.take())
 
 

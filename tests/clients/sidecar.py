@@ -57,11 +57,14 @@ class Sidecar:
         answer = self._call("POST", "/v1/nonces", {"agent": agent, "task": "clients", "grants": grants})
         return Nonce(answer["nonce"], answer.get("placeholders", {}).get(service, answer["nonce"]))
 
-    def environment(self) -> dict[str, str]:
-        """The variables that clients need, as `valetkey env` gives them."""
-        published = self.directory / "public"
-        command = [str(self.binary), "env", "--json", "--proxy", self.proxy, "--ca-publish", str(published)]
-        done = subprocess.run(command, capture_output=True, timeout=END_SECONDS_MAX, check=True)
+    def environment(self, proxy: str = "", published: Path | None = None, shims: Path | None = None) -> dict[str, str]:
+        """The variables that clients need, as `valetkey env` gives them; of this sidecar where no other proxy is named."""
+        command = [str(self.binary), "env", "--json", "--proxy", proxy or self.proxy]
+        command += ["--ca-publish", str(published or self.directory / "public")]
+        command += ["--shims", str(shims)] if shims else []
+        done = subprocess.run(
+            command, env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=END_SECONDS_MAX, check=True
+        )
         return {str(name): str(value) for name, value in json.loads(done.stdout).items()}
 
     def audit_is_sound(self, audit: Path | None = None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import BinaryIO
+from io import BufferedIOBase
 
 _ACCEPT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TEXT, _CLOSE = 1, 8
@@ -17,7 +17,7 @@ def accept(key: str) -> str:
     return base64.b64encode(hashlib.sha1((key + _ACCEPT).encode()).digest()).decode()
 
 
-def echo(reader: BinaryIO, writer: BinaryIO, answer: Callable[[str], str]) -> None:
+def echo(reader: BufferedIOBase, writer: BufferedIOBase, answer: Callable[[str], str]) -> None:
     """Answers messages until the other side closes."""
     for _ in range(MESSAGES_MAX):
         opcode, payload = _receive(reader)
@@ -28,7 +28,7 @@ def echo(reader: BinaryIO, writer: BinaryIO, answer: Callable[[str], str]) -> No
         writer.flush()
 
 
-def _receive(reader: BinaryIO) -> tuple[int, bytes]:
+def _receive(reader: BufferedIOBase) -> tuple[int, bytes]:
     head = reader.read(2)
     if len(head) < 2:
         return _CLOSE, b""

@@ -44,6 +44,15 @@ HOSTS = {
 
 
 @dataclass(frozen=True)
+class Block:
+    """The variables that send a client through one proxy."""
+
+    plain: Mapping[str, str]
+    with_shims: Mapping[str, str]
+    """The same, and what helps clients that read no such variable; as `plain` where the build has no shims."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """Clients are run on it one after the other, so that what arrives is known to be theirs."""
 
@@ -53,10 +62,16 @@ class Stage:
     sidecar: Sidecar
     blind: BlindProxy
     trap: Trap
-    environment: Mapping[str, str]
+    through: Block
     """What sends a client through the sidecar."""
-    blind_environment: Mapping[str, str]
+    past: Block
     """What sends it through the proxy that swaps nothing."""
+
+
+def has_shims(binary: Path) -> bool:
+    """Whether this build makes shims."""
+    done = subprocess.run([str(binary), "env", "--help"], capture_output=True, timeout=30, check=False)
+    return b"--shims" in done.stdout
 
 
 def policy(binary: Path, directory: Path) -> tuple[Path, str | None]:
@@ -91,31 +106,30 @@ def stage(binary: Path, policy_file: Path) -> Iterator[Stage]:
         ends.callback(blind.close)
         trap = Trap()
         ends.callback(trap.close)
-        through, past = _environments(sidecar, blind, upstream.ca_file)
+        other = directory / "other"
+        other.mkdir()
+        for name in ("ca.pem", "ca-bundle.pem"):
+            shutil.copy(upstream.ca_file, other / name)
+        through = _block(sidecar, sidecar.proxy, sidecar.directory / "public", directory / "shims")
+        past = _block(sidecar, blind.address, other, directory / "other-shims")
         yield Stage(directory, keys, upstream, sidecar, blind, trap, through, past)
 
 
-def _environments(sidecar: Sidecar, blind: BlindProxy, upstream_ca: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The block that `valetkey env` gives, and the same for the other proxy."""
-    block = sidecar.environment()
-    published = str(sidecar.directory / "public")
-    past = {}
-    for name, value in block.items():
-        is_file = value.startswith(published) and value.endswith(".pem")
-        past[name] = str(upstream_ca) if is_file else value.replace(sidecar.proxy, blind.address)
-    if shutil.which("keytool"):
-        own = _java_options(sidecar.proxy, Path(published) / "ca.pem", sidecar.directory)
-        block = {"JAVA_TOOL_OPTIONS": own, **block}
-        past["JAVA_TOOL_OPTIONS"] = _java_options(blind.address, upstream_ca, upstream_ca.parent)
-    return block, past
+def _block(sidecar: Sidecar, proxy: str, published: Path, shims: Path) -> Block:
+    """What `valetkey env` gives for this proxy, and for a JVM what it does not give."""
+    java = _java_options(proxy, published) if shutil.which("keytool") else {}
+    plain = {**java, **sidecar.environment(proxy, published)}
+    with_shims = sidecar.environment(proxy, published, shims) if has_shims(sidecar.binary) else {}
+    return Block(plain, {**plain, **with_shims})
 
 
-def _java_options(proxy: str, ca: Path, directory: Path) -> str:
-    """A JVM reads no PEM: the CA is put into a truststore."""
-    store = directory / "own-truststore.p12"
-    command = ["keytool", "-importcert", "-noprompt", "-alias", "ca", "-storetype", "PKCS12", "-file", str(ca)]
-    command += ["-keystore", str(store), "-storepass", TRUSTSTORE_PASSWORD]
-    subprocess.run(command, capture_output=True, timeout=KEYTOOL_SECONDS_MAX, check=True)
+def _java_options(proxy: str, published: Path) -> dict[str, str]:
+    """A JVM reads no PEM: the CA is put into a truststore, where the sidecar has not written one."""
+    store = published / "truststore.p12"
+    if not store.exists():
+        command = ["keytool", "-importcert", "-noprompt", "-alias", "ca", "-storetype", "PKCS12"]
+        command += ["-file", str(published / "ca.pem"), "-keystore", str(store), "-storepass", TRUSTSTORE_PASSWORD]
+        subprocess.run(command, capture_output=True, timeout=KEYTOOL_SECONDS_MAX, check=True)
     host, port = proxy.removeprefix("http://").split(":")
     trust = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD}"
-    return f"-Dhttps.proxyHost={host} -Dhttps.proxyPort={port} {trust}"
+    return {"JAVA_TOOL_OPTIONS": f"-Dhttps.proxyHost={host} -Dhttps.proxyPort={port} {trust}"}
