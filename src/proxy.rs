@@ -21,6 +21,7 @@ pub mod relay;
 pub mod scrub;
 mod unread;
 pub mod watch;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

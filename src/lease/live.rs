@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Kept;
 use super::uses::Uses;
 use super::{EndCause, Reservation, Spent, Store, Terms};
@@ -163,6 +165,11 @@ impl Lease {
         true
     }
 
+    /// What is left of this period, by both clocks; nothing once the whole store is gone.
+    fn time_left(&self) -> Duration {
+        self.store.upgrade().map_or(Duration::ZERO, |store| self.deadline().remaining(&store.now()))
+    }
+
     /// Its last use is gone.
     pub(super) fn end_as_spent(&self) {
         if let Some(store) = self.store.upgrade() {
@@ -210,5 +217,20 @@ impl Membership {
     /// Completes when the lease is revoked or misplaced (not when it merely expires or is spent).
     pub async fn cut(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Completes when the lease is revoked or misplaced, or when its time is over, be it spent or not: for what has no
+    /// end of its own. A clock that was set is noticed within half a minute.
+    pub async fn over(&self) {
+        loop {
+            let left = self.lease.time_left();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = self.token.cancelled() => return,
+                () = tokio::time::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
+            }
+        }
     }
 }

@@ -46,6 +46,8 @@ pub enum Ambiguity {
     Query,
     /// A header that may be there once is there twice.
     RepeatedHeader,
+    /// A WebSocket handshake that is not as RFC 6455, 4.1 or RFC 8441, 5 wants it.
+    Handshake,
     /// A method that is not allowed inside a tunnel (CONNECT, TRACE, TRACK) or is no token.
     Method,
 }

@@ -175,7 +175,9 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Duration::from_secs(60))
-        .keep_alive_timeout(Duration::from_secs(20));
+        .keep_alive_timeout(Duration::from_secs(20))
+        // For WebSocket (RFC 8441); every other protocol that is asked for is refused.
+        .enable_connect_protocol();
     builder
 }
 

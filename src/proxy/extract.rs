@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::Limits;
 use super::connect::{Form, Session};
+use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
@@ -35,8 +36,8 @@ pub struct Presented {
     pub strays: Vec<Stray>,
     /// The services that list the destination.
     pub services: Vec<Arc<Service>>,
-    /// The request asks for an upgrade to WebSocket.
-    pub websocket: bool,
+    /// What it asks if it wants to switch to WebSocket.
+    pub websocket: Option<Handshake>,
 }
 
 /// Takes a request apart, strictly; nothing is repaired.
@@ -50,7 +51,10 @@ pub fn extract(
     request: Request<Incoming>,
 ) -> Result<Presented, Denial> {
     let (mut head, body) = request.into_parts();
-    check_method(&head.method)?;
+    let websocket = Handshake::take(session, &mut head)?;
+    if websocket.is_none() {
+        check_method(&head.method)?;
+    }
     check_authority(session, &head)?;
     fields::check_framing(&head)?;
     let text = head.uri.path_and_query().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?.as_str();
@@ -59,7 +63,6 @@ pub fn extract(
     }
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
     let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
-    let websocket = fields::asks_for_websocket(&head.headers);
     head.headers = fields::strip(std::mem::take(&mut head.headers), head.version)?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);

@@ -137,7 +137,9 @@ impl Scene<'_> {
     }
 
     fn anonymous(&self, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
-        let Some(service) = presented.services.iter().find(|service| service.anonymous).cloned() else {
+        // A WebSocket needs a rule, and rules are read for nonces.
+        let open = |service: &&Arc<Service>| service.anonymous && presented.websocket.is_none();
+        let Some(service) = presented.services.iter().find(open).cloned() else {
             return Err(Refused::new(Denial::NonceMissing, facts).at(&presented.services));
         };
         facts.service = Some(service.name.clone());
@@ -206,7 +208,7 @@ impl Scene<'_> {
         let scopes: Vec<_> = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
-            websocket: presented.websocket,
+            websocket: presented.websocket.is_some(),
             host: &self.session.destination.host,
             target: &presented.target,
         };

@@ -17,6 +17,7 @@ use super::connect::Session;
 use super::extract::Lifted;
 use super::grant::{Licence, Permit, dead};
 use super::scrub::{Needles, narrow_accept_encoding};
+use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
@@ -31,6 +32,8 @@ pub struct Armed {
     /// The use that this request takes; `None` when it carries no credential.
     pub(super) reservation: Option<Reservation>,
     pub(super) tie: Option<Arc<Tie>>,
+    /// What it asks if it wants to switch to WebSocket; its fields are in the head.
+    pub(super) websocket: Option<Handshake>,
 }
 
 /// Where the request goes and which connections it may share.
@@ -91,7 +94,7 @@ pub fn inject(
     credential: Option<&Versioned>,
 ) -> Result<(Armed, Search), Denial> {
     let Permit { presented, service, licence, .. } = recorded.into_inner();
-    let mut head = presented.head;
+    let (mut head, mut websocket) = (presented.head, presented.websocket);
     let mut filled = None;
     let mut needles = None;
     let (reservation, tie) = match (licence, credential, presented.lifted) {
@@ -111,12 +114,14 @@ pub fn inject(
     };
     head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
     head.version = Version::HTTP_11;
-    if matches!(head.method, Method::GET | Method::HEAD) && presented.body.size_hint().exact().is_none() {
+    if let Some(handshake) = &mut websocket {
+        handshake.ask(&mut head, needles.is_some())?;
+    } else if matches!(head.method, Method::GET | Method::HEAD) && presented.body.size_hint().exact().is_none() {
         // Without it, the client library sends these without their body. On HTTP/2 it is left out again.
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let errand = errand(session, &service, credential);
-    Ok((Armed { head, body: presented.body, errand, reservation, tie }, Search { needles }))
+    Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket }, Search { needles }))
 }
 
 fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) -> Errand {

@@ -3,6 +3,7 @@
 mod connector;
 mod pool;
 mod returned;
+mod upgrade;
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use super::Limits;
 use super::body::{Meter, Upload};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
+use super::websocket::Switch;
 use crate::lease::Reservation;
 use crate::model::{Denial, ServiceName};
 use crate::net::DialError;
@@ -37,6 +39,8 @@ pub struct Answer {
     pub(super) tie: Option<Arc<Tie>>,
     /// How long upstream took to its head, connecting included.
     pub(super) took: Duration,
+    /// What became of a question to switch protocols.
+    pub(super) switch: Switch,
 }
 
 /// Sends a request and waits for the head of its answer; a revoked lease ends the wait.
@@ -44,7 +48,11 @@ pub struct Answer {
 /// # Errors
 /// [`Denial`] that says whose fault it was.
 pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &Meter) -> Result<Answer, Denial> {
-    let Armed { head, body, errand, reservation, tie } = armed;
+    let Armed { head, body, errand, reservation, tie, websocket } = armed;
+    if let Some(handshake) = websocket {
+        let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
+        return asking.ask(upstream, limits).await;
+    }
     let is_head = head.method == Method::HEAD;
     let upload = Upload::new(body, meter.clone(), limits.idle_timeout, tie.clone());
     let upload_fault = upload.fault();
@@ -73,11 +81,11 @@ pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &M
     };
     let address = response.extensions_mut().remove::<DialledAddress>().map(|dialled| dialled.0);
     if response.status().is_informational() {
-        // We never ask to switch protocols; what follows such a head is no HTTP.
+        // Nobody has asked to switch protocols; what follows such a head is no HTTP.
         return Err(Denial::UpstreamUnreachable);
     }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(Answer { response, is_bodyless, service, address, tie, took: begun.elapsed() })
+    Ok(Answer { response, is_bodyless, service, address, tie, took: begun.elapsed(), switch: Switch::NotAsked })
 }
 
 /// A use is spent unless it is shown that no byte was sent: a client that hangs up at the right moment gains nothing.
@@ -103,14 +111,18 @@ fn blame(error: &hyper_util::client::legacy::Error) -> Denial {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(fault) = cause.downcast_ref::<ConnectFault>() {
-            return match fault {
-                ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
-                ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
-                ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) => Denial::UpstreamUnreachable,
-                ConnectFault::Tls => Denial::UpstreamTls,
-            };
+            return unconnected(fault);
         }
         source = cause.source();
     }
     Denial::UpstreamUnreachable
+}
+
+fn unconnected(fault: &ConnectFault) -> Denial {
+    match fault {
+        ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
+        ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
+        ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) => Denial::UpstreamUnreachable,
+        ConnectFault::Tls => Denial::UpstreamTls,
+    }
 }

@@ -13,4 +13,5 @@ mod services;
 mod starting;
 mod stopping;
 mod tunnelling;
+mod websocket;
 mod wire;

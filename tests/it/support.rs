@@ -10,6 +10,7 @@ pub mod sidecar;
 pub mod stage;
 pub mod stranger;
 pub mod upstream;
+pub mod websocket;
 pub mod wire;
 
 pub use agent::Agent;

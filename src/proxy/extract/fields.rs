@@ -126,19 +126,6 @@ pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
     Ok(())
 }
 
-/// True for `Upgrade: websocket` with `Connection: upgrade` (RFC 6455, 4.1).
-pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let names = |name: HeaderName, wanted: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
-    };
-    names(header::UPGRADE, "websocket") && names(header::CONNECTION, "upgrade")
-}
-
 /// Takes out what ends here, in a new map, so that the order of the rest is kept.
 pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> {
     check_connection_options(&headers)?;

@@ -92,6 +92,7 @@ fn every_denial() -> Vec<Denial> {
             Ambiguity::MethodOverride,
             Ambiguity::Query,
             Ambiguity::RepeatedHeader,
+            Ambiguity::Handshake,
             Ambiguity::Method,
         ]
         .map(Denial::RequestAmbiguous),

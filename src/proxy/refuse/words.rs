@@ -213,6 +213,7 @@ fn ambiguity(what: Ambiguity) -> &'static str {
         Ambiguity::MethodOverride => "it overrides its own method",
         Ambiguity::Query => "a query parameter that matters is repeated or not decodable",
         Ambiguity::RepeatedHeader => "a header field that may be there once is repeated",
+        Ambiguity::Handshake => "its WebSocket handshake is not as RFC 6455 wants it",
         Ambiguity::Method => "its method is not allowed in a tunnel",
     }
 }

@@ -68,7 +68,15 @@ pub struct Connector {
 }
 
 impl Connector {
-    async fn connect(self) -> Result<Socket, ConnectFault> {
+    /// The same, for what HTTP/2 cannot carry: the same trust, and HTTP/1.1 the only protocol on offer.
+    pub(super) fn http1_only(mut self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.tls = Arc::new(tls);
+        self
+    }
+
+    pub(super) async fn connect(self) -> Result<Socket, ConnectFault> {
         let timeout = self.timeout;
         tokio::time::timeout(timeout, self.dial_and_verify()).await.map_err(|_| ConnectFault::Timeout)?
     }
@@ -110,7 +118,7 @@ impl tower_service::Service<Uri> for Connector {
 /// A connected upstream.
 pub struct Socket {
     leg: Leg,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 enum Leg {

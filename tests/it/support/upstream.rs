@@ -17,11 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 pub use answers::{Body, PIECE, gzip};
 
 use super::authority::TestAuthority;
+use super::websocket::Wire;
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
@@ -127,6 +127,36 @@ impl FakeUpstream {
         Self::speaking(names, usize::MAX, answer).await
     }
 
+    /// A server over HTTP/1.1 whose connections are `speak`'s, from the end of the first request head on.
+    pub async fn speaking_freely<F>(
+        names: &[&str],
+        speak: impl Fn(String, Box<dyn Wire>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let authority = TestAuthority::new();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
+        let speak = Arc::new(speak);
+        Self::accept(authority, move |stream, number, seen| {
+            let (acceptor, speak) = (acceptor.clone(), speak.clone());
+            async move {
+                let mut first = [0];
+                let is_tls = stream.peek(&mut first).await.is_ok() && first[0] == 0x16;
+                let mut wire: Box<dyn Wire> = if is_tls {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    Box::new(stream)
+                } else {
+                    Box::new(stream)
+                };
+                let head = read_head(&mut wire).await;
+                seen.lock().expect("not poisoned").push(Seen::of_head(number, &head));
+                speak(head, wire).await;
+            }
+        })
+        .await
+    }
+
     async fn speaking(names: &[&str], heads: usize, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
@@ -194,7 +224,7 @@ impl FakeUpstream {
     }
 }
 
-async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {
