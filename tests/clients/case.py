@@ -26,7 +26,6 @@ class Client:
     """What has to be installed, where that is not sure."""
     node: tuple[int, int] | None = None
     """The Node that it needs at least, if it runs on Node."""
-    is_websocket: bool = False
     refusal: str = ""
     """How it shows a refusal, where that is more than a word of `REASON` or `SENTENCE`."""
 

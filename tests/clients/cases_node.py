@@ -75,7 +75,7 @@ def _apis() -> list[Case]:
 
 
 def _others() -> list[Case]:
-    sockets = _client("ws", "none: `https-proxy-agent` in code", "`https-proxy-agent` in code", is_websocket=True)
+    sockets = _client("ws", "none: `https-proxy-agent` in code", "`https-proxy-agent` in code")
     grpc = _client(
         "@grpc/grpc-js", "`https_proxy` or `grpc_proxy`, in lower case alone", ca="`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`"
     )
@@ -88,8 +88,8 @@ def _others() -> list[Case]:
     ]
 
 
-def _client(package: str, proxy: str, needs: str = "", ca: str = _CA, is_websocket: bool = False) -> Client:
-    return Client(f"Node {package}", ("npm", package), proxy, ca, needs, node=_NODE, is_websocket=is_websocket)
+def _client(package: str, proxy: str, needs: str = "", ca: str = _CA) -> Client:
+    return Client(f"Node {package}", ("npm", package), proxy, ca, needs, node=_NODE)
 
 
 def _both(client: Client, where: Where, program: str, *ways: str) -> list[Case]:

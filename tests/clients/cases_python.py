@@ -70,15 +70,15 @@ def _apis() -> list[Case]:
 
 def _others() -> list[Case]:
     grpc = _client("grpcio", "`https_proxy` or `grpc_proxy`, in lower case alone", "`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`")
-    websockets = _client("websockets", is_websocket=True)
+    websockets = _client("websockets")
     return [
         *_both(grpc, GRPC, "grpcio", SENTENCE, "bidirectional"),
         *_both(websockets, SOCKETS, "websockets", SENTENCE),
     ]
 
 
-def _client(package: str, proxy: str = _VARIABLE, ca: str = _OPENSSL, needs: str = "", is_websocket: bool = False) -> Client:
-    return Client(f"Python {package}", ("pip", package), proxy, ca, needs, is_websocket=is_websocket)
+def _client(package: str, proxy: str = _VARIABLE, ca: str = _OPENSSL, needs: str = "") -> Client:
+    return Client(f"Python {package}", ("pip", package), proxy, ca, needs)
 
 
 def _both(client: Client, where: Where, program: str, shows: str, *ways: str) -> list[Case]:

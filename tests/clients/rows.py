@@ -69,14 +69,11 @@ class Possible:
     node: Path | None
     node_version: tuple[int, int]
     without_node: str
-    without_websockets: str | None
     has_shims: bool
 
     def why_not(self, case: Case) -> str | None:
         """Why this client cannot be run; none if it can."""
         client = case.client
-        if client.is_websocket and self.without_websockets and not case.around:
-            return self.without_websockets
         if case.has_shims and not self.has_shims:
             return "this build has no shims"
         if client.node and self.node is None:

@@ -13,7 +13,6 @@ import queue
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -23,15 +22,15 @@ from case import Case
 from cases import cases
 from controls import run_controls
 from rows import Possible, Tally, run_case
-from stage import Stage, has_shims, policy, stage
+from stage import Stage, has_shims, stage
 
 WORKERS = 3
 
 
-def work(binary: Path, policy_file: Path, waiting: queue.SimpleQueue[Case], possible: Possible, tally: Tally) -> None:
+def work(binary: Path, waiting: queue.SimpleQueue[Case], possible: Possible, tally: Tally) -> None:
     """Runs what waits on a stage of its own, and looks at the sidecar when nothing is left."""
     try:
-        with stage(binary, policy_file) as on:
+        with stage(binary) as on:
             try:
                 while True:
                     run_case(on, waiting.get_nowait(), possible, tally)
@@ -85,19 +84,15 @@ def main() -> int:
         if given.only is None or given.only in case.name:
             waiting.put(case)
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="valetkey-clients-") as place:
-        policy_file, without_websockets = policy(given.binary, Path(place))
-        without_node = given.without_node or "no --node was given"
-        possible = Possible(given.node, node_version(), without_node, without_websockets, has_shims(given.binary))
-        workers = [
-            threading.Thread(target=work, args=(given.binary, policy_file, waiting, possible, tally)) for _ in range(WORKERS)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        with stage(given.binary, policy_file) as on:
-            run_controls(on, tally)
+    without_node = given.without_node or "no --node was given"
+    possible = Possible(given.node, node_version(), without_node, has_shims(given.binary))
+    workers = [threading.Thread(target=work, args=(given.binary, waiting, possible, tally)) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    with stage(given.binary) as on:
+        run_controls(on, tally)
     if given.write_docs:
         document.write(given.write_docs, tally.seen)
     tally.settle("docs/CLIENTS.md has these clients", document.drift(document.committed()))

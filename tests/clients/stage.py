@@ -74,20 +74,8 @@ def has_shims(binary: Path) -> bool:
     return b"--shims" in done.stdout
 
 
-def policy(binary: Path, directory: Path) -> tuple[Path, str | None]:
-    """The policy that this build takes; and why it has no WebSockets, if it has none."""
-    whole = directory / "whole.toml"
-    whole.write_text((HERE / "policy.toml").read_text() + (HERE / "sockets.toml").read_text())
-    tried = directory / "tried.toml"
-    tried.write_text(whole.read_text().replace("{dir}", str(directory)))
-    done = subprocess.run([str(binary), "policy", "check", str(tried)], capture_output=True, timeout=30, check=False)
-    if b"not_supported" in done.stdout + done.stderr:
-        return HERE / "policy.toml", "this build has no rules with WEBSOCKET"
-    return whole, None
-
-
 @contextmanager
-def stage(binary: Path, policy_file: Path) -> Iterator[Stage]:
+def stage(binary: Path) -> Iterator[Stage]:
     """Starts everything, with keys that exist nowhere else."""
     credentials = {name: prefix + secrets.token_hex(20) for name, prefix in PREFIXES.items()}
     keys = {host: credentials[name] for host, name in HOSTS.items()}
@@ -97,7 +85,7 @@ def stage(binary: Path, policy_file: Path) -> Iterator[Stage]:
         ends.callback(upstream.close)
         grpc = GrpcUpstream(keys["grpc.example.com"], upstream.authority, upstream.inbox)
         ends.callback(grpc.close)
-        sidecar = Sidecar(binary, policy_file, directory / "sidecar")
+        sidecar = Sidecar(binary, HERE / "policy.toml", directory / "sidecar")
         (sidecar.directory / "upstream.pem").write_bytes(upstream.ca_file.read_bytes())
         ends.callback(sidecar.stop)
         others = {"grpc.example.com": grpc.port}
