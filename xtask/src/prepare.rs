@@ -8,8 +8,9 @@ use anyhow::{Context, bail};
 use crate::workspace::{Workspace, succeeds, works};
 
 /// A program, how to ask whether it works, and the Debian package that has it.
-const TOOLS: [(&str, &[&str], &str); 8] = [
+const TOOLS: [(&str, &[&str], &str); 9] = [
     ("curl", &["--version"], "curl"),
+    ("wget", &["--version"], "wget"),
     ("git", &["--version"], "git"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     ("node", &["--version"], "nodejs"),
