@@ -101,7 +101,7 @@ impl Handshake {
     pub(in crate::proxy) fn ask(&mut self, head: &mut request::Parts, is_searched: bool) -> Result<(), Denial> {
         self.is_searched = is_searched;
         let keeps = |name: &HeaderName| {
-            !ASKED_ANEW.contains(name) && !(is_searched && *name == header::SEC_WEBSOCKET_EXTENSIONS)
+            !(ASKED_ANEW.contains(name) || is_searched && *name == header::SEC_WEBSOCKET_EXTENSIONS)
         };
         let mut headers = only(&head.headers, keeps);
         put_upgrade(&mut headers);
