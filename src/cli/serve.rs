@@ -2,6 +2,7 @@
 
 mod arguments;
 mod assembly;
+mod listeners;
 
 use std::time::Duration;
 

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
 use crate::authority::{Authority, AuthorityError, Home};
@@ -24,10 +24,8 @@ use crate::control;
 use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
-use crate::model::IdentityRule;
-use crate::net::intercept::{self, Interception};
 use crate::net::{self, Dialer};
-use crate::policy::{Policy, ProxyAuth};
+use crate::policy::Policy;
 use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
@@ -62,20 +60,6 @@ struct Shutdown {
     sweeper: JoinHandle<()>,
 }
 
-/// The listeners, bound before anything is started.
-struct Listeners {
-    proxy: TcpListener,
-    transparent: Vec<(TcpListener, Entrance)>,
-    admin: TcpListener,
-    control: ControlSocket,
-}
-
-/// Where the control API is served.
-enum ControlSocket {
-    Path(UnixListener),
-    Channel(std::os::unix::net::UnixStream),
-}
-
 impl Sidecar {
     /// Starts everything; when it returns, requests are served. With a channel the control API is served there alone.
     pub async fn start(
@@ -89,12 +73,11 @@ impl Sidecar {
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        refuse_any_beyond_loopback(arguments, &policy)?;
-        refuse_clients_that_cannot_authenticate(arguments, &policy)?;
+        listeners::check(arguments, &policy)?;
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
-        let listeners = bind(arguments, channel).await?;
+        let listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
@@ -150,7 +133,7 @@ impl Sidecar {
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
-            "transparent": texts(&self.transparent),
+            "transparent": listeners::texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
             "pid": std::process::id(),
@@ -204,26 +187,6 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         })
 }
 
-/// Who is redirected knows of no proxy, and sends it no credentials.
-fn refuse_clients_that_cannot_authenticate(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
-    if policy.proxy_auth() == ProxyAuth::Required && !arguments.transparent.is_empty() {
-        return Err(Failure::usage(
-            "egress.proxy_auth = \"required\" and --transparent do not go together: redirected clients send a proxy no credentials",
-        ));
-    }
-    Ok(())
-}
-
-fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
-    let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
-    match arguments.beyond_loopback() {
-        Some(what) if is_open => Err(Failure::address(format!(
-            "an agent with identity = [\"any\"] is only allowed on loopback, and {what} is beyond it; name who may present its nonces",
-        ))),
-        Some(_) | None => Ok(()),
-    }
-}
-
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
     let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
     Authority::open(&home, clock.clone()).map_err(unusable)
@@ -239,66 +202,6 @@ fn unusable(error: AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 
-/// Addresses that were bound; none of them may be dialled.
-struct Bound {
-    proxy: SocketAddr,
-    transparent: Vec<SocketAddr>,
-    admin: SocketAddr,
-}
-
-impl Bound {
-    fn of(listeners: &Listeners) -> Result<Self, Failure> {
-        let address = |listener: &TcpListener| listener.local_addr().map_err(Failure::address);
-        let transparent = listeners.transparent.iter().map(|(listener, _)| address(listener));
-        Ok(Self {
-            proxy: address(&listeners.proxy)?,
-            transparent: transparent.collect::<Result<_, _>>()?,
-            admin: address(&listeners.admin)?,
-        })
-    }
-
-    fn own(&self) -> Vec<SocketAddr> {
-        [&[self.proxy, self.admin], &self.transparent[..]].concat()
-    }
-}
-
-async fn bind(arguments: &Arguments, channel: Option<std::os::unix::net::UnixStream>) -> Result<Listeners, Failure> {
-    let proxy = bind_tcp(arguments.listen, "--listen").await?;
-    let transparent = arguments.transparent.iter().map(|address| bind_transparent(*address, arguments.interception()));
-    let transparent = transparent.collect::<Result<_, _>>()?;
-    let admin = bind_tcp(arguments.admin, "--admin").await?;
-    let control = match channel {
-        Some(channel) => ControlSocket::Channel(channel),
-        None => {
-            let bound = control::bind(&arguments.control, arguments.control_group);
-            ControlSocket::Path(bound.map_err(Failure::address)?)
-        }
-    };
-    Ok(Listeners { proxy, transparent, admin, control })
-}
-
-async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::address(format!("cannot listen on {flag} {address}: {error} (is it in use? port 0 takes a free one)"))
-    })
-}
-
-fn bind_transparent(address: SocketAddr, interception: Interception) -> Result<(TcpListener, Entrance), Failure> {
-    let listener = intercept::listen(address, interception).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied if interception == Interception::Tproxy => "--tproxy needs CAP_NET_ADMIN",
-            io::ErrorKind::Unsupported => "only Linux redirects connections",
-            _ => "is it in use? port 0 takes a free one",
-        };
-        Failure::address(format!("cannot listen on --transparent {address}: {error} ({hint})"))
-    })?;
-    Ok((listener, Entrance::Transparent(interception)))
-}
-
-fn texts(addresses: &[SocketAddr]) -> Vec<String> {
-    addresses.iter().map(ToString::to_string).collect()
-}
-
 fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound: &Bound) -> Result<Audit, Failure> {
     let sink = if arguments.audit.as_os_str() == "-" {
         audit::Sink::Stdout
@@ -310,7 +213,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),
         "proxy": bound.proxy.to_string(),
-        "transparent": texts(&bound.transparent),
+        "transparent": listeners::texts(&bound.transparent),
         "admin": bound.admin.to_string(),
         "control": (!arguments.supervised).then_some(&arguments.control),
         "connect_to": overrides,

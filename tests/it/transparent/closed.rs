@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{AGENT, ELSEWHERE, PATIENCE, SIDECAR, Scene, for_the_agent, ruleset};
+use crate::support::sidecar::eventually;
 use crate::support::{Stage, policies};
 
 /// Sends and reads until the other end is over; what it said.
@@ -51,8 +52,10 @@ async fn a_loop_is_seen_from_every_side() {
     let mut stream = scene.inner.connect(SIDECAR, "198.51.100.7:80").await.expect("redirected");
     assert_eq!(told(&mut stream, b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").await, "");
     scene.closed_as("transparent_loop").await;
-    let loops = scene.stage.sidecar.audit().iter().filter(|record| record["code"] == "transparent_loop").count();
-    assert_eq!(loops, 4);
+    let is_loop = |record: &&serde_json::Value| record["code"] == "transparent_loop";
+    let loops = || scene.stage.sidecar.audit().iter().filter(is_loop).count();
+    eventually("four records of a loop", || (loops() >= 4).then_some(())).await;
+    assert_eq!(loops(), 4);
     assert_eq!(scene.stage.upstream.connections(), 0);
 }
 
@@ -78,8 +81,10 @@ async fn what_is_neither_tls_nor_http_is_closed() {
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{code}: {said}");
         scene.closed_as(code).await;
     }
-    let closed = scene.stage.sidecar.audit().iter().filter(|record| record["code"] == "not_tls").count();
-    assert_eq!(closed, 2);
+    let is_closed = |record: &&serde_json::Value| record["code"] == "not_tls";
+    let closed = || scene.stage.sidecar.audit().iter().filter(is_closed).count();
+    eventually("both records", || (closed() >= 2).then_some(())).await;
+    assert_eq!(closed(), 2);
 }
 
 #[tokio::test]

@@ -43,3 +43,11 @@ fn tproxy_without_the_capability_says_so_at_start() {
     assert_eq!(code, Some(5), "{said}");
     assert!(said.contains("CAP_NET_ADMIN"), "{said}");
 }
+
+#[test]
+fn clients_that_know_of_no_proxy_cannot_be_asked_for_its_credentials() {
+    let policy = format!("{}\n[egress]\nproxy_auth = \"required\"\n", policies::ONE_API);
+    let (code, said) = with(&policy, &["--transparent=127.0.0.1:0"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("egress.proxy_auth"), "{said}");
+}
