@@ -13,6 +13,7 @@
 //! | `handle`, `queue` | the way to the writer |
 //! | `writer` | the thread: groups, failures, recovery |
 //! | `record`, `chain` | the text of a record; its seal |
+//! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
 //! | `verify`, `tail`, `render` | reading an audit |
 //!
@@ -39,6 +40,7 @@ mod record;
 mod render;
 mod sink;
 mod tail;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -49,6 +51,7 @@ pub use exchange::{Ending, Exchange, Recorded};
 pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts};
 pub use render::{Colour, render};
 pub use tail::{Filter, Follow, Tail, tail};
+pub use tap::{Followed, Follower, Written};
 pub use verify::{Broken, Flaw, Verified, verify};
 
 use handle::{ExchangeIds, Handle};
@@ -212,8 +215,10 @@ impl Audit {
         // A decision and its closing record need two places.
         let records_max = config.queue_records_max.clamp(2, tokio::sync::Semaphore::MAX_PERMITS);
         let queue = Queue::new(records_max);
+        let (source, tap) = tap::tap();
         let mut writer = Writer::new(writer::Parts {
             queue: queue.clone(),
+            source,
             sink,
             clock: clock.clone(),
             boot_id: hex::encode(boot),
@@ -224,7 +229,7 @@ impl Audit {
         writer.begin(facts);
         spawn(writer, queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids, is_cutting: AtomicBool::new(false) }) })
+        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }) })
     }
 
     /// Opens an exchange.
@@ -250,6 +255,13 @@ impl Audit {
     pub fn note(&self, event: Event) {
         let time = self.handle.clock.now().wall;
         self.handle.leave(None, time, Body::Event(Box::new(event.bounded())));
+    }
+
+    /// Follows the records that are written from now on; `None` when 16 do already, or when the audit is over. A follower
+    /// that is more than 1,024 records behind loses the oldest and is told how many; the writer never waits for it.
+    #[must_use]
+    pub fn follow(&self) -> Option<Follower> {
+        self.handle.tap.follow()
     }
 
     /// Opens the sink anew (after a rotation); bad news shows in [`Audit::state`], the old file is used until it works.

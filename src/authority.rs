@@ -5,6 +5,7 @@
 //! - `files`: reading and replacing files in a directory without following links
 //! - `leaves`: the bounded cache of leaves and the budget of new ones
 //! - `bundle`: `ca.pem` and `ca-bundle.pem`
+//! - `truststore`: `truststore.p12`
 
 mod bundle;
 mod certificate;
@@ -13,6 +14,7 @@ mod client_tests;
 mod files;
 mod home;
 mod leaves;
+mod truststore;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,10 +23,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rcgen::{Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 
 use crate::clock::SharedClock;
 use crate::model::Host;
 
+pub use bundle::publish_certificate;
 use certificate::Facts;
 use leaves::{Leaves, Mint};
 
@@ -36,6 +40,10 @@ pub const CERTIFICATE_FILE: &str = "ca-cert.pem";
 pub const PUBLISHED_FILE: &str = "ca.pem";
 /// The system's roots and our CA, as [`Authority::publish`] writes it: for clients that replace their roots by it.
 pub const PUBLISHED_BUNDLE_FILE: &str = "ca-bundle.pem";
+/// The same as PKCS#12, as [`Authority::publish`] writes it: for Java.
+pub const PUBLISHED_TRUSTSTORE_FILE: &str = "truststore.p12";
+/// The password of the truststore. It holds nothing secret: readers ask for one, and this is what they try first.
+pub const TRUSTSTORE_PASSWORD: &str = "changeit";
 
 /// Where the CA's key lives.
 #[derive(Debug, Clone)]
@@ -205,7 +213,7 @@ pub struct Description {
 #[derive(Debug, Clone)]
 pub struct PublicPart {
     description: Description,
-    certificate_pem: String,
+    certificate: CertificateDer<'static>,
 }
 
 impl PublicPart {
@@ -217,7 +225,7 @@ impl PublicPart {
     pub fn read(directory: &Path) -> Result<Option<Self>, AuthorityError> {
         let Some((facts, der)) = home::read_public(directory)? else { return Ok(None) };
         let description = facts.describe(&Home::Directory(directory.to_owned()));
-        Ok(Some(Self { description, certificate_pem: bundle::pem(&der) }))
+        Ok(Some(Self { description, certificate: der }))
     }
 
     /// Subject, fingerprint, times and home.
@@ -228,14 +236,22 @@ impl PublicPart {
 
     /// The certificate as PEM.
     #[must_use]
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
+    pub fn certificate_pem(&self) -> String {
+        bundle::pem(&self.certificate)
     }
 
     /// As [`Authority::ca_bundle_pem`].
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(bundle::system_certificates(), &self.certificate_pem)
+        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.certificate)
+    }
+
+    /// What is in [`PublicPart::ca_bundle_pem`], as PKCS#12 under [`TRUSTSTORE_PASSWORD`].
+    ///
+    /// # Errors
+    /// [`AuthorityError::Generation`]: no randomness.
+    pub fn truststore(&self) -> Result<Vec<u8>, AuthorityError> {
+        bundle::truststore(&bundle::roots(bundle::system_certificates()), &self.certificate)
     }
 }
 
@@ -243,6 +259,7 @@ impl PublicPart {
 pub struct Authority {
     home: Home,
     clock: SharedClock,
+    certificate: CertificateDer<'static>,
     certificate_pem: String,
     facts: Facts,
     mint: Mint,
@@ -289,6 +306,7 @@ impl Authority {
         Ok(Self {
             home: home.clone(),
             certificate_pem: bundle::pem(&der),
+            certificate: der,
             mint: Mint::new(issuer, facts.validity)?,
             leaves: Mutex::new(Leaves::new(limits, clock.now().boot)),
             facts,
@@ -340,15 +358,16 @@ impl Authority {
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` of this process are honoured; a valetkey CA found there is left out.
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(bundle::system_certificates(), &self.certificate_pem)
+        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.certificate)
     }
 
-    /// Writes `ca.pem` and `ca-bundle.pem` (system roots plus ours) into a directory by atomic rename, mode 0644.
+    /// Writes `ca.pem`, and `ca-bundle.pem` and `truststore.p12` (system roots plus ours), into a directory, each by
+    /// atomic rename with mode 0644; `ca.pem` last.
     ///
     /// # Errors
     /// [`AuthorityError::File`], and [`AuthorityError::PublishedBesideKey`] for a directory that holds the CA's key.
     pub fn publish(&self, directory: &Path) -> Result<(), AuthorityError> {
-        bundle::publish(directory, &self.certificate_pem, &self.ca_bundle_pem())
+        bundle::publish(directory, &bundle::roots(bundle::system_certificates()), &self.certificate)
     }
 }
 

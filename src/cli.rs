@@ -4,13 +4,16 @@ mod audit;
 mod block;
 mod ca;
 mod demo;
+mod doctor;
 mod env;
 mod failure;
 mod health;
 mod nonce;
 mod policy;
 mod print;
+mod run;
 mod serve;
+mod shims;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,12 +35,16 @@ struct Cli {
 enum Command {
     /// Play it all through: a sidecar, an agent and three imitated APIs, on this machine alone.
     Demo(demo::Arguments),
+    /// Run a command with nonces in place of keys, and a sidecar for as long as it runs.
+    Run(Box<run::Arguments>),
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
-    /// Mint, list, show and revoke nonces over the control socket.
+    /// Mint, list, show, renew and revoke nonces over the control socket.
     Nonce(nonce::Arguments),
     /// Print the proxy and CA variables that clients need.
     Env(env::Arguments),
+    /// Probe the clients installed here: do they find the proxy, and trust the CA?
+    Doctor(doctor::Arguments),
     /// Make, show and bundle the local CA.
     Ca(ca::Arguments),
     /// Check, show and explain a policy file, without a sidecar.
@@ -61,10 +68,10 @@ enum Command {
 /// Parses the command line, runs it, and says what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    run(std::env::args_os())
+    dispatch(std::env::args_os())
 }
 
-fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+fn dispatch(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -72,10 +79,12 @@ fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // redis and other libraries look for a process-wide provider; ours are given explicitly everywhere.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
+        Command::Run(arguments) => return run::run(&arguments).unwrap_or_else(Failure::report),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Nonce(arguments) => nonce::run(arguments),
         Command::Env(arguments) => env::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Ca(arguments) => ca::run(&arguments),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),

@@ -286,6 +286,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         digest: digest.into(),
         unlisted: egress.unlisted,
         parent_proxy: egress.parent_proxy,
+        proxy_auth: egress.proxy_auth,
         on_misplaced: nonces.on_misplaced,
         default_ttl: nonces.default_ttl,
         ceilings: nonces.ceilings,

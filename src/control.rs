@@ -1,4 +1,4 @@
-//! The control API (mint, list, read, revoke, …) on a Unix socket, and the read-only admin listener.
+//! The control API (mint, list, read, revoke, …) on a Unix socket or a supervisor's channel, and the read-only admin listener.
 //!
 //! A request goes through `serve` (limits), `front` (is this for us, who calls, which call), and then one function of
 //! `mint` or `calls`; what goes wrong becomes an answer in `refusal`. It can mint and end leases and cannot read a
@@ -10,6 +10,7 @@ mod ask;
 mod caller;
 mod calls;
 pub mod client;
+mod events;
 #[cfg(test)]
 mod fixture;
 mod front;
@@ -19,14 +20,17 @@ mod mint;
 mod openapi;
 mod query;
 mod refusal;
+mod renew;
 mod route;
 mod serve;
 mod socket;
+mod supervised;
 #[cfg(test)]
 mod tests;
 pub mod types;
 mod view;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,6 +56,15 @@ pub struct CredentialHealth {
     pub version: u64,
 }
 
+/// Where a sidecar serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// Agents connect here.
+    pub proxy: SocketAddr,
+    /// Probes connect here.
+    pub admin: SocketAddr,
+}
+
 /// What the control plane is put together from.
 pub struct Parts {
     /// The policy.
@@ -68,6 +81,8 @@ pub struct Parts {
     pub ca_pem: String,
     /// What an agent sets as `HTTPS_PROXY`.
     pub proxy_url: String,
+    /// Where this sidecar serves.
+    pub addresses: Addresses,
     /// Credential health, asked each time.
     pub credentials: Arc<dyn Fn() -> Vec<CredentialHealth> + Send + Sync>,
 }
@@ -107,8 +122,23 @@ pub fn bind(path: &std::path::Path, group: Option<u32>) -> Result<tokio::net::Un
 /// still this listener's.
 pub async fn serve(listener: tokio::net::UnixListener, parts: Parts, shutdown: CancellationToken) {
     let _cleanup = socket::Cleanup::of(&listener);
-    let control = Control::new(parts, crate::identity::socket_peer);
+    let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
     serve::run(listener, Arc::new(control), front::LIMITS, shutdown).await;
+}
+
+/// Serves the control API over one end of a socket pair, to whoever holds the other end, until `shutdown` or until that
+/// is closed. HTTP/2 with prior knowledge, so that several calls can share it. The caller is
+/// [`Identity::Supervisor`](crate::model::Identity::Supervisor).
+///
+/// # Errors
+/// The socket cannot be used without blocking.
+pub async fn serve_supervised(
+    channel: std::os::unix::net::UnixStream,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
+    supervised::serve(channel, Arc::new(control), shutdown).await
 }
 
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.

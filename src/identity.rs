@@ -1,7 +1,7 @@
 //! Who the caller is, as far as it can be proven.
 //!
 //! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
-//! ([`loopback_owner`], which `sockets` reads). Nothing that the caller says is believed.
+//! ([`loopback_owner`] and [`redirected_owner`], which `sockets` reads). Nothing that the caller says is believed.
 
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
@@ -29,6 +29,31 @@ pub fn loopback_owner(peer: SocketAddr, local: SocketAddr) -> Option<Identity> {
         let _ = (peer, local);
         None
     }
+}
+
+/// The owner of the client's end of a redirected TCP connection; `None` when it cannot be proven. `peer` is the client's
+/// end as we see it, `original` where the client wanted to go, as the kernel says.
+///
+/// The client's own socket has exactly these two addresses, if it is in this network namespace and its source was not
+/// translated as well; its address must be one of this machine's. Ask at `accept`, before anybody can open another
+/// socket with these addresses: where two sockets of one port go to different places, the kernel gives one of them
+/// another source port on its way to us, and for that one nothing can be proven. Cost and limits are those of
+/// [`loopback_owner`].
+#[must_use]
+pub fn redirected_owner(peer: SocketAddr, original: SocketAddr) -> Option<Identity> {
+    #[cfg(target_os = "linux")]
+    return sockets::owner_of_redirected(canonical(peer), canonical(original)).map(Identity::Uid);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (peer, original);
+        None
+    }
+}
+
+/// This process, as the two functions above would name it.
+#[must_use]
+pub fn own() -> Identity {
+    Identity::Uid(rustix::process::geteuid().as_raw())
 }
 
 /// The peer of a Unix socket (`SO_PEERCRED`): the effective uid at the time of its `connect`.
@@ -108,6 +133,17 @@ mod tests {
         assert_eq!(loopback_owner(peer, local), None, "half closed by a process that is gone");
         drop(server);
         assert_eq!(loopback_owner(peer, local), None, "in TIME_WAIT");
+    }
+
+    #[test]
+    fn the_owner_of_a_redirected_connection_is_looked_up_by_where_it_was_going() {
+        // Without redirection, the listener's own address is where it was going.
+        let (client, _server, peer, local) = connect(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into());
+        assert_eq!(redirected_owner(peer, local), me());
+        assert_eq!(redirected_owner(peer, "192.0.2.1:443".parse().unwrap()), None, "another destination");
+        assert_eq!(redirected_owner("192.0.2.1:4000".parse().unwrap(), local), None, "another machine's address");
+        drop(client);
+        assert_eq!(redirected_owner(peer, local), None, "gone");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `live` | one [`Lease`]: its single way from alive to over, and the exchanges that joined it |
+//! | `state` | the one word that says whether a lease lives and until when |
 //! | `terms` | what a lease was made of, with the parts that many leases have in common kept once |
 //! | `uses` | counted uses: reserved, given back, spent |
 //! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
@@ -12,7 +13,7 @@
 //!
 //! # When a lease is over
 //!
-//! A lease ends once. The moment is one compare-and-swap of its end cause from "alive"; whoever wins it cuts the
+//! A lease ends once. The moment is one compare-and-swap of its state from "alive"; whoever wins it cuts the
 //! exchanges (where the cause says so), lays the tombstone, takes the lease out of the indexes and tells the
 //! listeners, in this order. Everybody who accepts anything for a lease reads that cause: `find`, `reserve`, `join`
 //! and `ended`. So an acceptance either read the cause before the swap, and is ordered before the end, or it is
@@ -21,6 +22,12 @@
 //! What began before is cut: `join` first makes the lease's token and then reads the cause, the end first sets the
 //! cause and then looks for a token, and both put a sequentially consistent fence in between. At least one of the two
 //! sees the other: either `join` refuses, or the token is there to be cancelled.
+//!
+//! # Renewal
+//!
+//! The same word holds the end of the present period. A renewal swaps it from a living state whose period is not over,
+//! and an expiry from one whose period is: of two at the same time one happens. An expired lease never comes back, and
+//! a renewal that was granted is not undone by somebody who looked before it.
 //!
 //! # Locks
 //!
@@ -31,6 +38,7 @@
 mod handles;
 mod live;
 mod schedule;
+mod state;
 mod store;
 mod sweep;
 mod terms;
@@ -45,7 +53,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
+use crate::model::{AgentName, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
@@ -84,7 +92,7 @@ pub struct NewLease {
     pub minter: MinterName,
     /// What it opens; per scope the uses that the policy allows.
     pub grants: Vec<LeaseGrant>,
-    /// How long this period lasts, from now.
+    /// How long its first period lasts, from now.
     pub ttl: Duration,
     /// How long it may live with renewals, from now; a `ttl` beyond it ends with it.
     pub lifetime: Duration,
@@ -144,6 +152,19 @@ pub struct Tombstone {
     pub cause: EndCause,
     /// When.
     pub at: Timestamp,
+    /// Whose it was.
+    pub agent: AgentName,
+    /// Who asked for it.
+    pub minter: MinterName,
+}
+
+/// What a renewal gives ([`Lease::renewal`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// When the period ends then.
+    pub until: Deadline,
+    /// True when the end of the lease's life made it shorter than asked.
+    pub is_capped: bool,
 }
 
 /// What the store knows of a presented nonce.

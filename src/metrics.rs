@@ -42,6 +42,7 @@ pub struct Metrics {
     overhead: DurationHistogram,
     upstream: Family<Upstream, Counter>,
     minted: Counter,
+    renewed: Counter,
     ended: Family<Cause, Counter>,
     connections: Gauge,
 }
@@ -57,6 +58,7 @@ impl Metrics {
             overhead: DurationHistogram::default(),
             upstream: Family::default(),
             minted: Counter::default(),
+            renewed: Counter::default(),
             ended: Family::default(),
             connections: Gauge::default(),
         };
@@ -71,6 +73,7 @@ impl Metrics {
         to.register_with_unit("overhead", "What we added to an exchange", Unit::Seconds, overhead);
         to.register("upstream_attempts", "Attempts to reach a service's API", self.upstream.clone());
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
+        to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -96,6 +99,11 @@ impl Metrics {
     /// Counts a minted nonce.
     pub fn minted(&self) {
         self.minted.inc();
+    }
+
+    /// Counts a renewal.
+    pub fn renewed(&self) {
+        self.renewed.inc();
     }
 
     /// Counts the end of a lease: `expired`, `revoked`, `spent`, `misplaced`.

@@ -3,9 +3,11 @@
 //! - `resolve`: a name to its addresses, without search lists
 //! - [`judge`]: which addresses may be dialled at all, and which are our own listeners
 //! - `connect`: the race of the judged ones
+//! - [`intercept`]: where redirected connections were going
 //! - [`tls`]: whom an upstream's certificate is verified against
 
 mod connect;
+pub mod intercept;
 pub mod judge;
 mod resolve;
 pub mod tls;
@@ -116,6 +118,12 @@ impl Dialer {
     #[must_use]
     pub fn new(overrides: Vec<ConnectTo>, own: Vec<SocketAddr>, connect_timeout: Duration) -> Self {
         Self { overrides, own: Own::new(own), connect_timeout, resolver: Resolver::system() }
+    }
+
+    /// Whether a connection to `address` would end at one of our own listeners.
+    #[must_use]
+    pub fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.is_ours(address)
     }
 
     /// Resolves once, judges every address (one bad one refuses all), dials the judged ones in turn with

@@ -8,7 +8,7 @@
 //! | `directory` | which services list a destination |
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
-//! | `mint` | what a minter gets for what it asks |
+//! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
 mod decide;
 mod directory;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use decide::{Allowing, RequestFacts, Verdict};
 pub use host::HostPattern;
-pub use mint::{MintPlan, MintRefusal, MintRequest};
+pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, Scope, Service};
 pub use slot::{Placeholder, Slot};
@@ -36,8 +36,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, MinterName, Risk, ScopeName,
-    ServiceName,
+    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk,
+    ScopeName, ServiceName,
 };
 
 /// What a host that no service lists gets.
@@ -47,6 +47,15 @@ pub enum Unlisted {
     Deny,
     /// Relayed unread, on port 443.
     Tunnel,
+}
+
+/// What a client has to send as the proxy's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyAuth {
+    /// Nothing; a nonce there is taken.
+    None,
+    /// A live nonce of an agent that the caller is.
+    Required,
 }
 
 /// What happens to a nonce seen on a host that is not its service's.
@@ -100,6 +109,8 @@ pub enum Permission {
     Read,
     /// End them.
     Revoke,
+    /// Follow the audit's records.
+    Events,
 }
 
 /// A proxy between the sidecar and the upstreams, as corporate networks have it.
@@ -120,6 +131,8 @@ pub struct Parts {
     pub unlisted: Unlisted,
     /// The proxy through which listed names are reached, if there is one.
     pub parent_proxy: Option<ParentProxy>,
+    /// What has to come as the proxy's credentials.
+    pub proxy_auth: ProxyAuth,
     /// What happens to misplaced nonces.
     pub on_misplaced: OnMisplaced,
     /// TTL where a mint names none.
@@ -139,6 +152,7 @@ pub struct Policy {
     digest: Arc<str>,
     unlisted: Unlisted,
     parent_proxy: Option<ParentProxy>,
+    proxy_auth: ProxyAuth,
     on_misplaced: OnMisplaced,
     default_ttl: Duration,
     ceilings: [Ceiling; 3],
@@ -163,6 +177,7 @@ impl Policy {
             digest: parts.digest,
             unlisted: parts.unlisted,
             parent_proxy: parts.parent_proxy,
+            proxy_auth: parts.proxy_auth,
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
@@ -192,6 +207,12 @@ impl Policy {
     #[must_use]
     pub fn parent_proxy(&self) -> Option<&ParentProxy> {
         self.parent_proxy.as_ref()
+    }
+
+    /// What has to come as the proxy's credentials.
+    #[must_use]
+    pub fn proxy_auth(&self) -> ProxyAuth {
+        self.proxy_auth
     }
 
     /// What happens to misplaced nonces.
@@ -307,6 +328,13 @@ impl Policy {
     /// [`MintRefusal`].
     pub fn plan(&self, request: &MintRequest) -> Result<MintPlan, MintRefusal> {
         mint::plan(self, request)
+    }
+
+    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of
+    /// the riskiest scope. The lease itself knows what is left of its life.
+    #[must_use]
+    pub fn plan_renewal(&self, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+        mint::plan_renewal(self, grants, asked)
     }
 
     fn ceiling(&self, risk: Risk) -> &Ceiling {

@@ -3,14 +3,17 @@
 //! - `limits`: no core files, enough open files
 //! - `environment`: secrets leave the environment before any thread exists
 //! - `signals`: drain, end, reopen
+//! - `channel`: the socket pair that a supervisor gave us
 //!
 //! The order at start, before the first thread: [`harden`], then [`take_environment`] (which starts
 //! the program over once, and with it `harden`), then the runtime.
 
+mod channel;
 mod environment;
 mod limits;
 mod signals;
 
+pub use self::channel::{ChannelError, take_channel};
 pub use self::environment::{HANDED_BYTES_MAX, REEXEC_VARIABLE, take_environment};
 pub use self::limits::{OPEN_FILES_MAX, OPEN_FILES_MIN};
 pub use self::signals::{Asked, Signals};
@@ -49,6 +52,15 @@ pub enum ProcessError {
 pub fn harden() -> Vec<String> {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     [close_memory(), limits::refuse_core_files(), limits::raise_open_files()].into_iter().flatten().collect()
+}
+
+/// Closes this process to onlookers as [`harden`] does, and changes nothing that the commands it starts inherit: for
+/// one that holds secrets and starts others on a user's behalf. A process that is not dumpable writes no core file.
+///
+/// Returns what could not be had, as a sentence for the user.
+#[must_use]
+pub fn conceal() -> Option<String> {
+    close_memory()
 }
 
 #[cfg(target_os = "linux")]

@@ -11,16 +11,21 @@ pub mod decrypt;
 mod deliver;
 pub mod download;
 pub mod extract;
+mod gate;
 pub mod grant;
 mod idle;
+pub mod inbound;
 pub mod inject;
 pub mod pace;
 pub mod refuse;
 pub mod refused;
 pub mod relay;
 pub mod scrub;
+mod transparent;
 mod unread;
+mod want;
 pub mod watch;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +36,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::{Audit, Exchange};
+use crate::audit::{Audit, Exchange, Recorded};
 use crate::authority::Authority;
 use crate::credential::Credentials;
 use crate::lease::Lookup;
@@ -39,16 +44,18 @@ use crate::metrics::Metrics;
 use crate::model::Denial;
 use crate::net::Dialer;
 use crate::policy::Policy;
+use accept::Entrance;
 use body::Meter;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
 use download::Body;
 use extract::extract;
 use grant::{Permit, grant};
-use inject::{Searches, inject};
+use inbound::Inbound;
+use inject::{Search, Searches, inject};
 use pace::Busy;
 use refused::Refused;
-use relay::{Parent, TlsProfiles, Upstream, relay};
+use relay::{Answer, Parent, Setback, TlsProfiles, Upstream, relay};
 use watch::Watch;
 
 /// Every limit and timeout of the data path, each a named setting with a default.
@@ -164,14 +171,15 @@ impl Proxy {
         })
     }
 
-    /// Accepts connections until `shutdown`, then drains within the limit: tunnels included.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
-        accept::run(self, listener, shutdown).await;
+    /// Accepts connections on all listeners until `shutdown`, then drains within the limit: tunnels included.
+    pub async fn run(self: Arc<Self>, listeners: Vec<(TcpListener, Entrance)>, shutdown: CancellationToken) {
+        accept::run(self, listeners, shutdown).await;
     }
 
     /// One request and its answer.
     async fn serve(&self, session: &Session, request: Request<Incoming>, busy: Busy) -> Response<Body> {
         let begun = Instant::now();
+        let request = Inbound::of(request, &busy); // what nobody wants of its body is drained
         let scene = Scene::of(session, &request);
         let mut exchange = self.audit.open(scene.facts(session));
         let meter = Meter::default();
@@ -185,7 +193,7 @@ impl Proxy {
     async fn journey(
         &self,
         session: &Session,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
@@ -204,13 +212,29 @@ impl Proxy {
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
         let recorded = exchange.record(permit).await?; // on record before any secret moves
+        let spare = recorded.copied(Permit::spare); // a request without a body can be sent once more
+        let answered = match (self.send(session, recorded, exchange, meter).await, spare) {
+            (Err(Setback::Untouched), Some(spare)) => self.send(session, spare, exchange, meter).await,
+            (answered, _) => answered,
+        };
+        let (answer, search) = answered.map_err(Setback::denial)?;
+        scrub(answer, &search) // streams, never buffers
+    }
+
+    /// From a recorded permit to an answer as it came.
+    async fn send(
+        &self,
+        session: &Session,
+        recorded: Recorded<Permit>,
+        exchange: &mut Exchange,
+        meter: &Meter,
+    ) -> Result<(Answer, Search), Setback> {
         let credential = match recorded.credential() {
-            Some(name) => Some(self.credentials.fetch(name).await?),
+            Some(name) => Some(self.credentials.fetch(name).await.map_err(Denial::from)?),
             None => None, // an anonymous request carries none
         };
         exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
         let (armed, search) = inject(session, &self.searches, recorded, credential.as_deref())?; // the lease still lives
-        let answer = relay(&self.upstream, &self.limits, armed, meter).await?;
-        scrub(answer, &search) // streams, never buffers
+        Ok((relay(&self.upstream, &self.limits, armed, meter).await?, search))
     }
 }

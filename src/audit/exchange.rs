@@ -26,6 +26,11 @@ impl<T> Recorded<T> {
     pub fn into_inner(self) -> T {
         self.0
     }
+
+    /// A copy of the decision, which is on record as the decision is; `None` if it has none.
+    pub fn copied(&self, copy: impl FnOnce(&T) -> Option<T>) -> Option<Self> {
+        copy(&self.0).map(Self)
+    }
 }
 
 impl<T> Deref for Recorded<T> {

@@ -58,6 +58,8 @@ pub struct DecisionFacts {
     pub on_behalf_of: Option<String>,
     /// Who presented it, as was proven.
     pub presented_by: Option<Identity>,
+    /// `proxy` where the nonce came as the proxy's credentials; nothing where it filled a slot.
+    pub presented_in: Option<&'static str>,
     /// The service.
     pub service: Option<ServiceName>,
     /// The scope that allowed it.
@@ -108,6 +110,21 @@ pub enum Event {
         reason: Option<String>,
         /// Labels, as the minter said; 16 at most.
         labels: BTreeMap<String, String>,
+    },
+    /// A lease is given a later expiry.
+    Renewed {
+        /// Which.
+        nonce_id: NonceId,
+        /// Whose.
+        agent: AgentName,
+        /// For what.
+        task: TaskName,
+        /// As whom it was asked.
+        minter: MinterName,
+        /// How the minter was proven.
+        renewed_by: Identity,
+        /// When it expires then.
+        expires_at: jiff::Timestamp,
     },
     /// A mint (or another control call) was refused.
     ControlRefused {
@@ -161,7 +178,7 @@ impl Event {
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
             }
-            Self::ControlRefused { .. } | Self::Connection { .. } => self,
+            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::Connection { .. } => self,
         }
     }
 }

@@ -11,6 +11,7 @@ use ulid::Ulid;
 
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
+use super::tap::Tap;
 use crate::clock::SharedClock;
 
 /// Dropped with the last clone and the last exchange; then the writer ends.
@@ -21,6 +22,7 @@ pub(super) struct Handle {
     pub(super) ids: ExchangeIds,
     /// What ends without a word was cut by us.
     pub(super) is_cutting: AtomicBool,
+    pub(super) tap: Tap,
 }
 
 impl Handle {

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exchange::Ending;
 use super::facts::{DecisionFacts, Event, ExchangeFacts};
-use crate::model::{Identity, Now};
+use crate::model::{AgentName, Identity, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
 const START_FACTS_BYTES_MAX: usize = 256 * 1024;
@@ -116,10 +116,28 @@ impl Body {
             Self::End(_) => "end",
             Self::Event(event) => match **event {
                 Event::Mint { .. } => "mint",
+                Event::Renewed { .. } => "renew",
                 Event::ControlRefused { .. } => "control_refused",
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::Connection { .. } => "connection",
             },
+        }
+    }
+
+    /// The agent and the task that it belongs to, where it does.
+    pub(super) fn whose(&self) -> (Option<&AgentName>, Option<&TaskName>) {
+        match self {
+            Self::Decision { decision, .. } => (decision.facts.agent.as_ref(), decision.facts.task.as_ref()),
+            Self::End(end) => end
+                .decision
+                .as_ref()
+                .map_or((None, None), |decision| (decision.facts.agent.as_ref(), decision.facts.task.as_ref())),
+            Self::Event(event) => match &**event {
+                Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
+                Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
+                Event::ControlRefused { .. } | Event::Connection { .. } => (None, None),
+            },
+            Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
         }
     }
 
@@ -163,6 +181,7 @@ impl Decision {
         self.facts.write(fields);
         if self.facts.nonce_id.is_some() {
             write_identity(fields, "presented_by", self.facts.presented_by.as_ref());
+            fields.put_some("presented_in", self.facts.presented_in);
         }
     }
 }
@@ -255,6 +274,14 @@ impl Event {
                 fields.put_some("reason", reason.as_ref());
                 fields.put_some("labels", (!labels.is_empty()).then_some(labels));
             }
+            Self::Renewed { nonce_id, agent, task, minter, renewed_by, expires_at } => {
+                fields.show("nonce.id", nonce_id);
+                fields.put("agent", agent.as_str());
+                fields.put("task", task.as_str());
+                fields.put("renewed_by", minter.as_str());
+                write_identity(fields, "renewed_by", Some(renewed_by));
+                fields.show("expires_at", expires_at);
+            }
             Self::ControlRefused { call, caller, code } => {
                 fields.put("call", call);
                 write_identity(fields, "caller", caller.as_ref());
@@ -283,6 +310,8 @@ fn write_identity(fields: &mut Fields<'_>, whose: &str, identity: Option<&Identi
     let proof = match identity {
         // The kernel says who owns the other end of the socket.
         Some(Identity::Uid(_)) => "kernel",
+        // It came over the one socket that was handed to us at the start.
+        Some(Identity::Supervisor) => "channel",
         None => "none",
     };
     fields.put(&format!("{whose}.proof"), proof);

@@ -40,6 +40,7 @@ fn leading_keys(record: &Value) -> &'static [&'static str] {
         Some("decision") => &["agent", "task", "service", "scope", "method", "scheme", "destination", "path", "code"],
         Some("end") => &["agent", "task", "service", "ending", "status", "code"],
         Some("mint") => &["agent", "task", "grants"],
+        Some("renew") => &["agent", "task", "expires_at"],
         Some("lease_end") => &["agent", "task", "cause"],
         Some("control_refused") => &["call", "code"],
         Some("connection") => &["peer", "destination", "code"],

@@ -16,6 +16,7 @@ use super::chain::{NO_HASH, Position, seal};
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
 use super::sink::{Condition, Output, Reopened};
+use super::tap::Source;
 use crate::clock::SharedClock;
 
 /// Most records of one write.
@@ -30,6 +31,7 @@ const LAST_RETRY_EVERY: Duration = Duration::from_millis(20);
 /// The state of the writer's thread.
 pub(super) struct Writer {
     queue: Arc<Queue>,
+    source: Source,
     sink: Output,
     clock: SharedClock,
     boot_id: String,
@@ -57,6 +59,7 @@ struct Mark {
 /// The settings of a [`Writer`].
 pub(super) struct Parts {
     pub(super) queue: Arc<Queue>,
+    pub(super) source: Source,
     pub(super) sink: Output,
     pub(super) clock: SharedClock,
     pub(super) boot_id: String,
@@ -70,6 +73,7 @@ impl Writer {
     pub(super) fn new(parts: Parts) -> Self {
         Self {
             queue: parts.queue,
+            source: parts.source,
             sink: parts.sink,
             clock: parts.clock,
             boot_id: parts.boot_id,
@@ -204,8 +208,22 @@ impl Writer {
         let result = error.map_or(synced, Err);
         self.note(&result);
         self.queue.records.fetch_add(whole as u64, Ordering::Relaxed);
+        self.tell_followers(entries, whole);
         entries.drain(..whole).for_each(|entry| acknowledge(entry, is_durable));
         result
+    }
+
+    /// The first `whole` entries are in the sink.
+    fn tell_followers(&self, entries: &VecDeque<Entry>, whole: usize) {
+        if !self.source.is_followed() {
+            return;
+        }
+        let mut begin = 0;
+        for (entry, mark) in entries.iter().zip(&self.marks).take(whole) {
+            let line = self.buffer.get(begin..mark.end).unwrap_or_default();
+            begin = mark.end;
+            self.source.tell(mark.position.seq, entry, line);
+        }
     }
 
     fn fill_buffer(&mut self, entries: &VecDeque<Entry>) {

@@ -1,4 +1,4 @@
-//! The public files: our CA alone, and with the system's roots.
+//! The public files: our CA alone, and with the system's roots, as PEM and as a truststore.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,10 +6,14 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::certificate::{Facts, SUBJECT_PREFIX};
 use super::files::Directory;
-use super::{AuthorityError, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE};
+use super::{
+    AuthorityError, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE, PUBLISHED_TRUSTSTORE_FILE, TRUSTSTORE_PASSWORD,
+    truststore,
+};
 
 /// Columns of base64 in PEM (RFC 7468, 2).
 const COLUMNS: usize = 64;
@@ -36,33 +40,62 @@ pub(super) fn system_certificates() -> Vec<CertificateDer<'static>> {
     rustls_native_certs::load_native_certs().certs
 }
 
-/// `system` (or Mozilla's roots, if nothing usable is in it) and our own certificate, each once.
+/// `system`, or Mozilla's roots, if nothing usable is in it; each once.
 ///
 /// Our own variables may point at a bundle of ours, so any CA of ours in `system`, of this run or an earlier one, is
 /// left out.
-pub(super) fn bundle(system: Vec<CertificateDer<'static>>, own: &str) -> String {
+pub(super) fn roots(system: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
     let mut seen = HashSet::new();
-    let mut roots: Vec<_> = system.into_iter().filter(|der| is_foreign(der) && seen.insert(der.clone())).collect();
-    if roots.is_empty() {
-        roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-    }
-    let mut out: String = roots.iter().map(|der| pem(der)).collect();
-    out.push_str(own);
-    out
+    let roots: Vec<_> = system.into_iter().filter(|der| is_foreign(der) && seen.insert(der.clone())).collect();
+    if roots.is_empty() { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { roots }
+}
+
+/// The roots and our own certificate as PEM.
+pub(super) fn bundle(roots: &[CertificateDer<'_>], own: &CertificateDer<'_>) -> String {
+    roots.iter().chain([own]).map(|der| pem(der)).collect()
+}
+
+/// The roots and our own certificate as PKCS#12, under [`TRUSTSTORE_PASSWORD`].
+pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &CertificateDer<'_>) -> Result<Vec<u8>, AuthorityError> {
+    truststore::pkcs12(roots, own, TRUSTSTORE_PASSWORD)
 }
 
 fn is_foreign(der: &CertificateDer<'_>) -> bool {
     Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
 }
 
-/// Puts both files into a directory that others may read.
-pub(super) fn publish(path: &Path, own: &str, bundle: &str) -> Result<(), AuthorityError> {
+/// Publishes, as [`super::Authority::publish`] does, for the CA of a sidecar elsewhere, whose certificate this is as PEM.
+///
+/// # Errors
+/// [`AuthorityError::Malformed`] and [`AuthorityError::NotAnAuthority`] for anything but one certificate of a CA; as
+/// [`super::Authority::publish`] besides.
+pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityError> {
+    let path = || directory.join(PUBLISHED_FILE);
+    let mut found = CertificateDer::pem_slice_iter(pem.as_bytes());
+    let (Some(Ok(own)), None) = (found.next(), found.next()) else {
+        return Err(AuthorityError::Malformed { path: path() });
+    };
+    match Facts::read(&own) {
+        None => Err(AuthorityError::Malformed { path: path() }),
+        Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path: path() }),
+        Some(_) => publish(directory, &roots(system_certificates()), &own),
+    }
+}
+
+/// Puts the public files into a directory that others may read.
+pub(super) fn publish(
+    path: &Path,
+    roots: &[CertificateDer<'_>],
+    own: &CertificateDer<'_>,
+) -> Result<(), AuthorityError> {
     let directory = Directory::open_or_make(path, 0o755)?;
     if directory.holds(KEY_FILE) {
         return Err(AuthorityError::PublishedBesideKey { path: path.to_owned() });
     }
-    directory.replace(PUBLISHED_BUNDLE_FILE, 0o644, bundle.as_bytes())?;
-    directory.replace(PUBLISHED_FILE, 0o644, own.as_bytes())
+    directory.replace(PUBLISHED_TRUSTSTORE_FILE, 0o644, &truststore(roots, own)?)?;
+    directory.replace(PUBLISHED_BUNDLE_FILE, 0o644, bundle(roots, own).as_bytes())?;
+    // The last: who waits for this one finds the others too.
+    directory.replace(PUBLISHED_FILE, 0o644, pem(own).as_bytes())
 }
 
 #[cfg(test)]
@@ -70,7 +103,6 @@ mod tests {
     use super::*;
     use crate::authority::{Authority, Home};
     use crate::clock::ManualClock;
-    use rustls::pki_types::pem::PemObject;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -100,7 +132,8 @@ mod tests {
         found.extend(certificates(ours.certificate_pem()));
         found.extend(certificates(earlier.certificate_pem()));
         found.push(CertificateDer::from(b"not a certificate".to_vec()));
-        let all = certificates(&bundle(found, ours.certificate_pem()));
+        let own = &certificates(ours.certificate_pem())[0];
+        let all = certificates(&bundle(&roots(found), own));
         assert_eq!(all[..3], system);
         assert_eq!(all[3..], certificates(ours.certificate_pem()));
     }
@@ -108,7 +141,8 @@ mod tests {
     #[test]
     fn without_system_roots_mozillas_stand_in() {
         let ours = authority();
-        let all = certificates(&bundle(certificates(ours.certificate_pem()), ours.certificate_pem()));
+        let own = certificates(ours.certificate_pem());
+        let all = certificates(&bundle(&roots(own.clone()), &own[0]));
         assert_eq!(all.len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
         assert!(all.iter().all(|der| Facts::read(der).is_some()));
     }
@@ -123,11 +157,15 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o755);
         let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, [PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE]);
-        for name in names {
-            let file = path.join(name);
-            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
-            let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(names, [PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE, PUBLISHED_TRUSTSTORE_FILE]);
+        for name in &names {
+            assert_eq!(fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o7777, 0o644);
+        }
+        let own = &certificates(second.certificate_pem())[0];
+        let truststore = fs::read(path.join(PUBLISHED_TRUSTSTORE_FILE)).unwrap();
+        assert!(memchr::memmem::find(&truststore, own).is_some(), "the CA of the last start");
+        for name in &names[..2] {
+            let text = fs::read_to_string(path.join(name)).unwrap();
             assert!(!text.contains("PRIVATE") && text.ends_with(second.certificate_pem()));
         }
         assert_eq!(fs::read_to_string(path.join(PUBLISHED_FILE)).unwrap(), second.certificate_pem());

@@ -10,14 +10,18 @@ use serde::Serialize;
 use super::{Failure, print};
 use crate::authority::{
     Authority, AuthorityError, CERTIFICATE_FILE, Description, Home, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE,
-    PublicPart,
+    PUBLISHED_TRUSTSTORE_FILE, PublicPart, TRUSTSTORE_PASSWORD,
 };
 use crate::clock::{Clock, SharedClock, SystemClock};
+
+/// What `--ca-publish` writes.
+const PUBLISHED: [&str; 3] = [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_TRUSTSTORE_FILE];
 
 const EXAMPLES: &str = "Examples:
   valetkey ca init                               make one in certs/, or check the one there
   valetkey ca init --ca-publish certs/public     and write the files that `valetkey env` names
-  valetkey ca bundle --output ca-bundle.pem      the system's roots and ours, for clients that take one file";
+  valetkey ca bundle --output ca-bundle.pem      the system's roots and ours, for clients that take one file
+  valetkey ca bundle --truststore roots.p12      the same for Java; the password is changeit";
 
 /// Flags of `valetkey ca`.
 #[derive(Debug, Args)]
@@ -33,7 +37,7 @@ enum Command {
     Init {
         #[command(flatten)]
         place: Place,
-        /// Also write ca.pem and ca-bundle.pem, and nothing secret, into this directory.
+        /// Also write ca.pem, ca-bundle.pem and truststore.p12, and nothing secret, into this directory.
         #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR", value_hint = ValueHint::DirPath)]
         ca_publish: Option<PathBuf>,
         /// Print JSON.
@@ -55,6 +59,9 @@ enum Command {
         /// Write into this file instead.
         #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
+        /// Write PKCS#12 for Java into this file instead; its password is changeit.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "json"], value_hint = ValueHint::FilePath)]
+        truststore: Option<PathBuf>,
         /// Print JSON: the bundle, how many certificates it holds, and where it was written.
         #[arg(long)]
         json: bool,
@@ -74,7 +81,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Init { place, ca_publish, json } => init(&place.ca_dir, ca_publish.as_deref(), *json),
         Command::Show { place, json } => show(&read(&place.ca_dir)?, &place.ca_dir, *json),
-        Command::Bundle { place, output, json } => bundle(&read(&place.ca_dir)?, output.as_deref(), *json),
+        Command::Bundle { place, truststore: Some(path), .. } => truststore(&read(&place.ca_dir)?, path),
+        Command::Bundle { place, output, json, truststore: None } => {
+            bundle(&read(&place.ca_dir)?, output.as_deref(), *json)
+        }
     }
 }
 
@@ -92,7 +102,7 @@ fn init(directory: &Path, publish: Option<&Path>, json: bool) -> Result<(), Fail
     }
     let mut shown = Shown::of(&authority.describe(), directory);
     shown.made = Some(is_new);
-    shown.published = publish.map(|publish| [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE].map(|name| publish.join(name)));
+    shown.published = publish.map(|publish| PUBLISHED.map(|name| publish.join(name)));
     if json {
         return print::json(&shown);
     }
@@ -140,6 +150,13 @@ fn bundle(public: &PublicPart, output: Option<&Path>, json: bool) -> Result<(), 
     }
 }
 
+fn truststore(public: &PublicPart, path: &Path) -> Result<(), Failure> {
+    let bytes = public.truststore().map_err(|error| unusable(&error))?;
+    std::fs::write(path, bytes).map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))?;
+    print::note(format_args!("wrote {}; its password is {TRUSTSTORE_PASSWORD}", path.display()));
+    Ok(())
+}
+
 /// What is said of a CA; also its JSON form.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -153,7 +170,7 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     made: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    published: Option<[PathBuf; 2]>,
+    published: Option<[PathBuf; PUBLISHED.len()]>,
     #[serde(skip)]
     days_left: i64,
 }

@@ -10,15 +10,20 @@ use serde_json::{Map, Value};
 
 use super::block::Block;
 use super::{Failure, print};
-use crate::authority::{PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE};
+use crate::authority::{PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE, PUBLISHED_TRUSTSTORE_FILE};
 use crate::model::Destination;
+
+/// What the block names.
+const PUBLISHED: [&str; 3] = [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_TRUSTSTORE_FILE];
 
 const EXAMPLES: &str = "Examples:
   eval \"$(valetkey env)\"                         this shell, and what it starts
   valetkey env --dotenv > agent.env              for docker compose and the like
   valetkey env --no-proxy .svc.cluster.local     names that do not go through the sidecar
+  valetkey env --shims ~/.valetkey/shims         also for Python's stripe and aiohttp, Node, wget
+  valetkey env --k8s --ca-publish /run/valetkey/public   the `env:` of a container
 
-The files are those of `valetkey serve --ca-publish DIR`. Java reads none of these variables; see the documentation.";
+The files are those of `valetkey serve --ca-publish DIR`. docs/ENVIRONMENT.md says which client reads what.";
 
 /// Flags of `valetkey env`.
 #[derive(Debug, Args)]
@@ -28,13 +33,18 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_PROXY", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = proxy)]
     proxy: Destination,
 
-    /// The directory of ca.pem and ca-bundle.pem, as given to `serve --ca-publish`.
+    /// The directory of ca.pem, ca-bundle.pem and truststore.p12, as given to `serve --ca-publish`.
     #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR", default_value = "certs/public", value_hint = ValueHint::DirPath)]
     ca_publish: PathBuf,
 
     /// More hosts that are reached directly, besides this machine; with commas between them. Repeatable.
     #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = direct)]
     no_proxy: Vec<String>,
+
+    /// Write the shims into this directory and name them too: for clients that read none of these variables. With
+    /// --k8s they are only named.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    shims: Option<PathBuf>,
 
     #[command(flatten)]
     form: Form,
@@ -53,6 +63,9 @@ struct Form {
     /// One JSON object.
     #[arg(long)]
     json: bool,
+    /// A YAML list for the `env` of a container; --ca-publish and --shims are directories in the pod.
+    #[arg(long)]
+    k8s: bool,
 }
 
 /// `http://HOST:PORT`, or `HOST:PORT`. Clients speak plain HTTP to the proxy; TLS is inside the tunnel.
@@ -64,7 +77,7 @@ fn proxy(text: &str) -> Result<Destination, String> {
 }
 
 /// An entry of `NO_PROXY`: a host, a suffix or a range.
-fn direct(text: &str) -> Result<String, String> {
+pub(super) fn direct(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_:*/[]".contains(&b);
     if !text.is_empty() && text.bytes().all(allowed) {
         return Ok(text.to_owned());
@@ -75,28 +88,53 @@ fn direct(text: &str) -> Result<String, String> {
 
 /// Prints the block.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let directory = std::path::absolute(&arguments.ca_publish)
-        .map_err(|error| Failure::usage(format!("--ca-publish {}: {error}", arguments.ca_publish.display())))?;
+    let in_pod = arguments.form.k8s;
+    let directory = |flag, path| if in_pod { pod_directory(flag, path) } else { local_directory(flag, path) };
     let block = Block {
         proxy: arguments.proxy.clone(),
-        directory: directory.clone(),
+        directory: directory("--ca-publish", &arguments.ca_publish)?,
         no_proxy: arguments.no_proxy.clone(),
-        shims: None,
+        shims: arguments.shims.as_deref().map(|path| directory("--shims", path)).transpose()?,
     };
-    let variables = block.variables()?;
-    warn_of_missing(&directory);
-    if arguments.form.json {
+    if !in_pod {
+        warn_of_missing(&block.directory);
+        block.write_shims()?;
+    }
+    print_block(&block, &arguments.form)
+}
+
+fn print_block(block: &Block, form: &Form) -> Result<(), Failure> {
+    // A shell adds to what it has; the other forms are for environments that we do not see.
+    if form.json {
         let object: Map<String, Value> =
-            variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            block.variables()?.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         return print::json(&object);
     }
-    let spell = if arguments.form.dotenv { dotenv } else { shell };
+    let (variables, spell): (_, fn(&str, &str) -> String) = match form {
+        Form { dotenv: true, .. } => (block.variables()?, dotenv),
+        Form { k8s: true, .. } => (block.variables()?, pod_entry),
+        _ => (block.merged(&|name| std::env::var(name).ok())?, shell),
+    };
     print::text(&variables.iter().map(|(name, value)| spell(name, value)).collect::<String>())
 }
 
+fn local_directory(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))
+}
+
+/// A directory somewhere else: nothing here says what a relative path would mean there.
+fn pod_directory(flag: &str, path: &Path) -> Result<PathBuf, Failure> {
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    Err(Failure::usage(format!(
+        "{flag} {}: name the directory as the agent's container sees it, such as /run/valetkey/public",
+        path.display()
+    )))
+}
+
 fn warn_of_missing(directory: &Path) {
-    let missing: Vec<&str> =
-        [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE].into_iter().filter(|name| !directory.join(name).is_file()).collect();
+    let missing: Vec<&str> = PUBLISHED.into_iter().filter(|name| !directory.join(name).is_file()).collect();
     if missing.is_empty() {
         return;
     }
@@ -104,7 +142,7 @@ fn warn_of_missing(directory: &Path) {
     print::warn(format_args!(
         "{} not in {directory} yet: clients will not trust the sidecar\n  \
          start it with `valetkey serve --ca-publish {directory}`, or name its directory with --ca-publish",
-        missing.join(" and ") + if missing.len() == 1 { " is" } else { " are" },
+        missing.join(", ") + if missing.len() == 1 { " is" } else { " are" },
     ));
 }
 
@@ -129,6 +167,13 @@ fn dotenv(name: &str, value: &str) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(line, "\"");
     line
+}
+
+/// Two lines of YAML. A string of JSON is one of YAML (1.2, 1.3), and `$$` is how a pod writes a `$` before a
+/// parenthesis: without it the kubelet would put a variable there.
+fn pod_entry(name: &str, value: &str) -> String {
+    let quoted = Value::from(value.replace("$(", "$$("));
+    format!("- name: {name}\n  value: {quoted}\n")
 }
 
 #[cfg(test)]
@@ -195,6 +240,12 @@ mod tests {
         assert_eq!(dotenv("X", "/srv/ca.pem"), "X=/srv/ca.pem\n");
         assert_eq!(dotenv("X", "/a b/$c\"\\"), "X=\"/a b/\\$c\\\"\\\\\"\n");
         assert_eq!(dotenv("X", "a#b"), "X=\"a#b\"\n");
+    }
+
+    #[test]
+    fn a_pod_reads_back_what_was_meant() {
+        assert_eq!(pod_entry("X", "1"), "- name: X\n  value: \"1\"\n");
+        assert_eq!(pod_entry("X", "/a $(B) \"c\""), "- name: X\n  value: \"/a $$(B) \\\"c\\\"\"\n");
     }
 
     #[test]

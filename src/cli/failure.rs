@@ -52,6 +52,11 @@ impl Failure {
         Self { code: 7, sentence: sentence.to_string() }
     }
 
+    /// With the exit code of another command, which documents it.
+    pub fn with_code(code: u8, sentence: impl Display) -> Self {
+        Self { code, sentence: sentence.to_string() }
+    }
+
     /// Says it on standard error.
     pub fn report(self) -> ExitCode {
         // Nobody to tell it to: the code still says it.

@@ -1,10 +1,10 @@
-//! `valetkey nonce`: minting, reading and ending nonces over the control socket.
+//! `valetkey nonce`: minting, reading, renewing and ending nonces over the control socket.
 //!
 //! A plain nonce leaves through standard output alone, and never comes in by the command line, where every process of
 //! the machine could read it: all but `create` work with ids.
 
 mod ask;
-mod failed;
+pub(super) mod failed;
 mod render;
 
 use std::path::PathBuf;
@@ -28,6 +28,11 @@ const LIST_EXAMPLES: &str = "Examples:
   valetkey nonce list --agent billing
   valetkey nonce revoke $(valetkey nonce list --task refund-4711 --ids)";
 
+const RENEW_EXAMPLES: &str = "Example:
+  valetkey nonce renew nc_01J8Z4T6V0Q2W4E6R8T0Y2V4X6 --ttl 5m
+
+The expiry never moves backwards, and never beyond the end of the nonce's life. Only its own minter may renew a nonce.";
+
 /// Flags of `valetkey nonce`.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -45,6 +50,9 @@ enum Command {
     List(List),
     /// Show one live nonce and what it opens.
     Show(Show),
+    /// Give a live nonce another period from now on; it stays the same nonce.
+    #[command(after_help = RENEW_EXAMPLES)]
+    Renew(Renew),
     /// End nonces at once, on connections that are already open too.
     Revoke(Revoke),
 }
@@ -110,6 +118,20 @@ struct Show {
 }
 
 #[derive(Debug, Args)]
+struct Renew {
+    /// Its id: nc_…
+    id: String,
+    /// How long from now on at most, such as 90s, 5m or 1h; the policy's default if absent.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    ttl: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+#[derive(Debug, Args)]
 struct Revoke {
     /// Their ids: nc_…
     #[arg(required = true, value_name = "ID")]
@@ -128,6 +150,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Create(arguments) => runtime.block_on(create(&arguments)),
         Command::List(arguments) => runtime.block_on(list(arguments)),
         Command::Show(arguments) => runtime.block_on(show(&arguments)),
+        Command::Renew(arguments) => runtime.block_on(renew(&arguments)),
         Command::Revoke(arguments) => runtime.block_on(revoke(&arguments)),
     }
 }
@@ -211,6 +234,29 @@ async fn show(arguments: &Show) -> Result<(), Failure> {
     if arguments.json { print::json(&lease) } else { print::text(&render::lease(&lease)) }
 }
 
+async fn renew(arguments: &Renew) -> Result<(), Failure> {
+    let id = read_id(&arguments.id)?;
+    let client = Client::new(&arguments.socket.control);
+    let lease = client.renew(&id.to_string(), arguments.ttl).await.map_err(failed::say)?;
+    if arguments.json { print::json(&lease) } else { print::text(&render::lease(&lease)) }
+}
+
+/// A number of seconds, or one with a unit.
+fn seconds(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['s', 'm', 'h', 'd']);
+    let unit = match &text[digits.len()..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|_| is_plain);
+    let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| "expected a time such as 90s, 5m or 1h".to_owned())
+}
+
 async fn revoke(arguments: &Revoke) -> Result<(), Failure> {
     // All of them first: a slip in the last must not leave the question of what became of the others.
     let ids = arguments.ids.iter().map(|id| read_id(id)).collect::<Result<Vec<_>, _>>()?;
@@ -254,6 +300,16 @@ fn read_id(text: &str) -> Result<NonceId, Failure> {
 mod tests {
     use super::*;
     use crate::model::Nonce;
+
+    #[test]
+    fn a_time_is_a_number_with_a_unit() {
+        for (text, wanted) in [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("2d", 172_800)] {
+            assert_eq!(seconds(text), Ok(wanted));
+        }
+        for bad in ["", "s", "0", "-1", "+5m", "5mm", "1h30m", "5 m", "99999999999999999999", "999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_nonce_in_place_of_an_id_is_refused_and_not_repeated() {

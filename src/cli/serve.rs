@@ -2,6 +2,7 @@
 
 mod arguments;
 mod assembly;
+mod listeners;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|mistakes| Failure::policy(mistakes.report(config::Look::of_stderr())))?;
     // May replace this process by one with a clean environment: so far no thread exists and nothing was said.
     let secrets = process::take_environment(&config::read_environment(&loaded)).map_err(Failure::other)?;
+    let channel = if arguments.supervised { Some(process::take_channel().map_err(Failure::usage)?) } else { None };
     telemetry::init(arguments.log_format, &arguments.log_level).map_err(Failure::usage)?;
     for problem in problems {
         tracing::warn!("{problem}");
@@ -33,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = process::Signals::listen().map_err(Failure::other)?;
         let sidecar = tokio::select! {
-            started = Sidecar::start(arguments, loaded, secrets) => started?,
+            started = Sidecar::start(arguments, loaded, secrets, channel) => started?,
             // A credential's command can take its time.
             () = asked_to_end(&mut signals) => return Err(Failure::other("ended by a signal before it was ready")),
         };
@@ -41,11 +43,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             sidecar.stop("not announced").await;
             return Err(failure);
         }
-        while signals.next().await == Asked::Reopen {
-            sidecar.reopen_audit();
-        }
+        let reason = asked_or_left(&mut signals, &sidecar).await;
         tokio::select! {
-            () = sidecar.stop("signal") => Ok(()),
+            () = sidecar.stop(reason) => Ok(()),
             () = second(&mut signals) => Err(Failure::other("ended at once by a second signal")),
         }
     })
@@ -54,6 +54,19 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Waits for the first signal that asks for an end.
 async fn asked_to_end(signals: &mut Signals) {
     while signals.next().await == Asked::Reopen {}
+}
+
+/// Serves until a signal asks for an end, or the supervisor is gone; which of them.
+async fn asked_or_left(signals: &mut Signals, sidecar: &Sidecar) -> &'static str {
+    loop {
+        tokio::select! {
+            () = sidecar.left_alone() => return "supervisor gone",
+            asked = signals.next() => match asked {
+                Asked::Reopen => sidecar.reopen_audit(),
+                Asked::Drain | Asked::End => return "signal",
+            },
+        }
+    }
 }
 
 /// Waits for the signal that ends at once.

@@ -13,7 +13,7 @@ use super::people::permission_word;
 use super::rules::Side;
 use super::service;
 use crate::credential::SourceSpec;
-use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, QueryRule, Scope, Service, Unlisted};
+use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted};
 
 /// The whole policy; `Display` is TOML, `Serialize` is for JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +37,7 @@ impl fmt::Display for Effective {
 pub(super) struct EffectiveEgress {
     unlisted: &'static str,
     private_networks: &'static str,
+    proxy_auth: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,10 +50,15 @@ impl EffectiveEgress {
             Unlisted::Deny => "deny",
             Unlisted::Tunnel => "tunnel",
         };
+        let proxy_auth = match egress.proxy_auth {
+            ProxyAuth::None => "none",
+            ProxyAuth::Required => "required",
+        };
         let parent = egress.parent_proxy.as_ref();
         Self {
             unlisted,
             private_networks: "deny",
+            proxy_auth,
             upstream_proxy: parent.map(|parent| format!("http://{}", parent.proxy)),
             upstream_proxy_credential: parent.and_then(|parent| parent.credential.as_ref()).map(ToString::to_string),
         }
@@ -152,6 +158,8 @@ pub(super) struct EffectiveService {
     credential: String,
     slots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    attach: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     placeholder: Option<String>,
     private: bool,
     cleartext: bool,
@@ -177,6 +185,7 @@ impl EffectiveService {
             hosts: service.hosts.iter().map(ToString::to_string).collect(),
             credential: service.credential.to_string(),
             slots: service.slots.iter().map(ToString::to_string).collect(),
+            attach: service.attach.as_ref().map(ToString::to_string),
             placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),
             private: service.private,
             cleartext: service.cleartext,

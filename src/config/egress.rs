@@ -6,23 +6,24 @@ use super::mistake::Code;
 use super::section::{Keys, Node, Section};
 use super::service::read_credential;
 use crate::model::{CredentialName, Destination};
-use crate::policy::{HostPattern, ParentProxy, Unlisted};
+use crate::policy::{HostPattern, ParentProxy, ProxyAuth, Unlisted};
 
 const EGRESS: Keys = Keys {
-    known: &["unlisted", "private_networks", "upstream_proxy", "upstream_proxy_credential"],
-    later: &["proxy_auth"],
+    known: &["unlisted", "private_networks", "proxy_auth", "upstream_proxy", "upstream_proxy_credential"],
+    later: &[],
 };
 
 /// `[egress]` as it was read.
 pub(super) struct Egress {
     pub(super) unlisted: Unlisted,
+    pub(super) proxy_auth: ProxyAuth,
     pub(super) parent_proxy: Option<ParentProxy>,
 }
 
 /// Reads `[egress]`.
 pub(super) fn read(root: &Section<'_>, credentials: &[ReadCredential]) -> Option<Egress> {
     let Some(node) = root.get("egress") else {
-        return Some(Egress { unlisted: Unlisted::Deny, parent_proxy: None });
+        return Some(Egress { unlisted: Unlisted::Deny, proxy_auth: ProxyAuth::None, parent_proxy: None });
     };
     let section = node.section()?;
     section.check_keys(&EGRESS);
@@ -30,8 +31,10 @@ pub(super) fn read(root: &Section<'_>, credentials: &[ReadCredential]) -> Option
         read_private_networks(&node);
     }
     let unlisted = section.get("unlisted").map_or(Some(Unlisted::Deny), |node| read_unlisted(&node));
+    let words = [("none", ProxyAuth::None), ("required", ProxyAuth::Required)];
+    let proxy_auth = section.get("proxy_auth").map_or(Some(ProxyAuth::None), |node| node.word(&words));
     let parent_proxy = read_parent_proxy(&section, credentials);
-    Some(Egress { unlisted: unlisted?, parent_proxy: parent_proxy? })
+    Some(Egress { unlisted: unlisted?, proxy_auth: proxy_auth?, parent_proxy: parent_proxy? })
 }
 
 fn read_unlisted(node: &Node<'_>) -> Option<Unlisted> {

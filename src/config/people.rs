@@ -21,9 +21,13 @@ const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max
 /// Beginnings of identities that this build cannot prove.
 const IDENTITIES_LATER: [&str; 4] = ["kubernetes:", "spiffe:", "oidc:", "bearer:"];
 /// Things that a minter may do in the policy and not in this build.
-const MAY_LATER: [&str; 3] = ["events", "risk", "admin"];
-const MAY: [(&str, Permission); 3] =
-    [("mint", Permission::Mint), ("read", Permission::Read), ("revoke", Permission::Revoke)];
+const MAY_LATER: [&str; 2] = ["risk", "admin"];
+const MAY: [(&str, Permission); 4] = [
+    ("mint", Permission::Mint),
+    ("read", Permission::Read),
+    ("revoke", Permission::Revoke),
+    ("events", Permission::Events),
+];
 
 /// The uid that means "no change" to the kernel and is nobody's.
 const UID_NOBODY_CAN_HAVE: u32 = u32::MAX;
@@ -292,5 +296,6 @@ pub(super) fn permission_word(permission: Permission) -> &'static str {
         Permission::Mint => "mint",
         Permission::Read => "read",
         Permission::Revoke => "revoke",
+        Permission::Events => "events",
     }
 }

@@ -153,10 +153,6 @@ fn parse<'a>(
 ) -> Option<PlacedRule<'a>> {
     let text = node.string()?;
     let method = text.split_whitespace().next().unwrap_or_default();
-    if method == "WEBSOCKET" {
-        node.not_supported("WEBSOCKET in a rule");
-        return None;
-    }
     if method == "*" && side == Side::Allow {
         let message = "allows every method".to_owned();
         node.visible_fault(Code::BadValue, message, "name the methods, one rule each; * is for denies");

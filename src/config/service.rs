@@ -25,6 +25,7 @@ const KEYS: Keys = Keys {
         "hosts",
         "credential",
         "slots",
+        "attach",
         "placeholder",
         "private",
         "cleartext",
@@ -35,7 +36,7 @@ const KEYS: Keys = Keys {
         "deny",
         "scopes",
     ],
-    later: &["attach", "leak_scan", "client_certificate"],
+    later: &["leak_scan", "client_certificate"],
 };
 
 const DIALECTS: [(&str, Dialect); 6] = [
@@ -61,6 +62,7 @@ struct Parts<'a> {
     hosts: Option<Vec<HostPattern>>,
     credential: Option<CredentialName>,
     slots: Option<Vec<Slot>>,
+    attach: Option<Option<Slot>>,
     placeholder: Option<Option<Placeholder>>,
     private: Option<bool>,
     cleartext: Option<bool>,
@@ -123,6 +125,7 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
         hosts,
         credential,
         slots,
+        attach: optional(section, "attach", read_slot),
         placeholder: optional(section, "placeholder", read_placeholder),
         private: flag("private", false),
         cleartext: flag("cleartext", false),
@@ -195,6 +198,7 @@ fn read_placeholder(node: &Node<'_>) -> Option<Placeholder> {
 
 fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential]) {
     warn_of_flags(section);
+    check_attach(section, parts);
     if let Some(hosts) = &parts.hosts {
         check_ports(section, parts, hosts);
         check_addresses(section, parts, hosts);
@@ -211,6 +215,18 @@ fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential
     let deny = parts.deny.as_deref().unwrap_or_default();
     for scope in parts.scopes.iter().flatten() {
         rules::check_reachable(&scope.allow, deny, &scope.deny);
+    }
+}
+
+/// A credential goes only where a nonce may come.
+fn check_attach(section: &Section<'_>, parts: &Parts<'_>) {
+    if let (Some(Some(attach)), Some(slots)) = (&parts.attach, &parts.slots)
+        && !slots.contains(attach)
+        && let Some(node) = section.get("attach")
+    {
+        let slots: Vec<String> = slots.iter().map(ToString::to_string).collect();
+        let hint = format!("one of its slots: {}", slots.join(", "));
+        node.visible_fault(Code::BadValue, format!("`{attach}` is not one of the service's slots"), hint);
     }
 }
 
@@ -276,6 +292,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
         hosts: parts.hosts?,
         credential: parts.credential?,
         slots: parts.slots?,
+        attach: parts.attach?,
         placeholder: parts.placeholder?,
         private: parts.private?,
         cleartext: parts.cleartext?,

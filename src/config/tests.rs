@@ -188,7 +188,10 @@ fn a_mistake_in_a_preset_is_shown_where_the_file_names_it() {
 fn defaults_are_those_of_the_documents() {
     let loaded = loaded(BASE);
     let shown = serde_json::to_value(effective(&loaded)).unwrap();
-    assert_eq!(shown["egress"], serde_json::json!({"unlisted": "deny", "private_networks": "deny"}));
+    assert_eq!(
+        shown["egress"],
+        serde_json::json!({"unlisted": "deny", "private_networks": "deny", "proxy_auth": "none"})
+    );
     assert_eq!(shown["nonces"]["ttl"], "5m");
     assert_eq!(shown["nonces"]["on_misplaced"], "revoke");
     let ceilings = serde_json::json!({

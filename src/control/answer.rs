@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::events::AnswerBody;
 use super::serve::Answer;
 
 /// A JSON answer. Nothing of this API may be stored: nonces are in it.
@@ -21,7 +22,7 @@ pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
 
 /// No content.
 pub(super) fn empty() -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::Whole(Full::default()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
@@ -29,7 +30,7 @@ pub(super) fn empty() -> Answer {
 
 /// An answer of any type.
 pub(super) fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(AnswerBody::Whole(Full::new(body.into())));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

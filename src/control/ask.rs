@@ -83,6 +83,17 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
     reader.finish(asked)
 }
 
+/// Parses the body of a renewal, which may be missing.
+pub(super) fn renewal(body: &Json) -> Result<Option<Duration>, Refusal> {
+    if *body == Json::Null {
+        return Ok(None);
+    }
+    let mut reader = Reader::default();
+    let members = reader.object(body, "", &["ttl"], &[]);
+    let asked = members.map(|members| reader.optional(&members, "ttl", ttl));
+    reader.finish(asked)
+}
+
 /// Parses the body of an introspection: the hash of what was presented, whatever that is.
 pub(super) fn introspection(body: &Json) -> Result<NonceHash, Refusal> {
     let hash = |json: &Json| string(json).map(|text| NonceHash::of(text.as_bytes()));

@@ -7,12 +7,14 @@ use super::refusal::{Forbidden, Refusal};
 
 /// The built-in minter: the sidecar's own user, where the policy gives that user no minter of its own.
 const SELF_MINTER: &str = "self";
+/// The built-in minter of a supervised sidecar: whoever holds the other end of its channel.
+const SUPERVISED_MINTER: &str = "run";
 /// Said to a caller with the sidecar's own uid.
 const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent that runs with this uid can mint nonces too, \
                                 and read the sidecar's files. Run the agent as another user.";
 
 /// A caller who may act as at least one minter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) minters: Vec<MinterRule>,
@@ -24,6 +26,11 @@ impl Caller {
     /// Looks the proven identity up in the policy, on every call.
     pub(super) fn authenticate(policy: &Policy, own_uid: u32, proven: Option<&Identity>) -> Result<Self, Refusal> {
         let identity = proven.ok_or(Refusal::Unauthenticated)?;
+        // No agent is the supervisor: the channel is no path that anybody could open.
+        if *identity == Identity::Supervisor {
+            let minters = vec![built_in(SUPERVISED_MINTER)];
+            return Ok(Self { identity: identity.clone(), minters, warning: None });
+        }
         // Before the minters: an agent's uid never mints, even where the policy lists it as a minter's.
         if policy.is_agent(identity) {
             return Err(Refusal::Forbidden(Forbidden::Agent));
@@ -32,7 +39,7 @@ impl Caller {
         let mut minters: Vec<_> = policy.minters_for(identity).into_iter().cloned().collect();
         // What the policy says of this uid is not widened.
         if is_own && minters.is_empty() {
-            minters.push(self_minter());
+            minters.push(built_in(SELF_MINTER));
         }
         if minters.is_empty() {
             return Err(Refusal::Unauthenticated);
@@ -46,6 +53,18 @@ impl Caller {
         self.having(permission).find(|minter| covers(minter, agent)).ok_or(Refusal::Forbidden(Forbidden::ForeignAgent))
     }
 
+    /// The minter of this name as which the caller has this permission over this agent.
+    pub(super) fn acting_as(
+        &self,
+        name: &MinterName,
+        permission: Permission,
+        agent: &AgentName,
+    ) -> Result<&MinterRule, Refusal> {
+        self.acting(permission, agent)?;
+        let same = self.having(permission).find(|minter| minter.name == *name && covers(minter, agent));
+        same.ok_or(Refusal::Forbidden(Forbidden::ForeignMinter))
+    }
+
     /// Refuses a caller who has this permission over nobody.
     pub(super) fn require(&self, permission: Permission) -> Result<(), Refusal> {
         self.having(permission).next().map(|_| ()).ok_or(Refusal::Forbidden(Forbidden::Permission))
@@ -54,6 +73,11 @@ impl Caller {
     /// True where the caller has this permission over this agent.
     pub(super) fn has(&self, permission: Permission, agent: &AgentName) -> bool {
         self.having(permission).any(|minter| covers(minter, agent))
+    }
+
+    /// True where the caller has this permission over all agents there are and will be.
+    pub(super) fn has_over_all(&self, permission: Permission) -> bool {
+        self.having(permission).any(|minter| minter.agents.is_none())
     }
 
     /// True where the caller has any permission over this agent.
@@ -70,12 +94,13 @@ fn covers(minter: &MinterRule, agent: &AgentName) -> bool {
     minter.agents.as_ref().is_none_or(|agents| agents.contains(agent))
 }
 
-fn self_minter() -> MinterRule {
+/// May do everything, for all agents of the policy.
+fn built_in(name: &str) -> MinterRule {
     MinterRule {
-        name: MinterName::parse(SELF_MINTER).expect("four letters are a name"),
+        name: MinterName::parse(name).expect("a few letters are a name"),
         identities: Vec::new(),
         agents: None,
-        may: vec![Permission::Mint, Permission::Read, Permission::Revoke],
+        may: vec![Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events],
     }
 }
 
@@ -112,6 +137,30 @@ mod tests {
         assert_eq!(caller.minters[0].name.as_str(), "self");
         assert!(caller.acting(Permission::Mint, &agent("research")).is_ok());
         assert!(caller.warning.is_some());
+    }
+
+    #[test]
+    fn the_supervisor_is_a_minter_of_its_own_for_all_agents() {
+        let supervisor = Some(&Identity::Supervisor);
+        // Even where the sidecar, and with it the supervisor, runs with an agent's uid.
+        let caller = Caller::authenticate(&fixture::policy(), fixture::AGENT_UID, supervisor).unwrap();
+        assert_eq!((caller.minters[0].name.as_str(), caller.minters.len()), ("run", 1));
+        assert_eq!((caller.identity.to_string().as_str(), caller.warning), ("supervisor", None));
+        for permission in [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events] {
+            assert!(caller.acting(permission, &agent("research")).is_ok());
+        }
+    }
+
+    #[test]
+    fn only_the_same_minter_acts_as_it() {
+        let orchestrator = authenticate(fixture::ORCHESTRATOR_UID).unwrap();
+        let acting = |name: &str, whose: &str| {
+            let name = MinterName::parse(name).unwrap();
+            orchestrator.acting_as(&name, Permission::Mint, &agent(whose)).map(|minter| minter.name.to_string())
+        };
+        assert_eq!(acting("orchestrator", "billing"), Ok("orchestrator".into()));
+        assert_eq!(acting("self", "billing"), Err(Refusal::Forbidden(Forbidden::ForeignMinter)));
+        assert_eq!(acting("orchestrator", "research"), Err(Refusal::Forbidden(Forbidden::ForeignAgent)));
     }
 
     #[test]

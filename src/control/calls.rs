@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::Addresses;
 use super::answer;
 use super::ask;
 use super::caller::Caller;
@@ -11,7 +12,7 @@ use super::openapi;
 use super::query::ListAsked;
 use super::refusal::{Forbidden, Refusal};
 use super::serve::Answer;
-use super::types::{Introspection, IntrospectionAsked, LeasePage, LeaseView, Problem, ServiceList, WhoAmI};
+use super::types::{Introspection, IntrospectionAsked, LeasePage, LeaseView, Problem, Ready, ServiceList, WhoAmI};
 use super::view;
 use crate::lease::{EndCause, Found, Lease};
 use crate::model::NonceId;
@@ -182,6 +183,20 @@ pub(super) fn whoami(control: &Control, caller: &Caller) -> Answer {
         warning: caller.warning.map(str::to_owned),
     };
     answer::json(StatusCode::OK, &whoami)
+}
+
+/// Where the sidecar serves; it answers once everything does.
+#[utoipa::path(
+    get, path = "/v1/ready", tag = "operations", operation_id = "ready",
+    responses(
+        (status = 200, body = Ready, description = "The addresses"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden: an agent"),
+    )
+)]
+pub(super) fn ready(control: &Control) -> Answer {
+    let Addresses { proxy, admin } = control.parts.addresses;
+    answer::json(StatusCode::OK, &Ready { proxy, admin })
 }
 
 /// The certificate of the local CA, which clients of the proxy must trust.

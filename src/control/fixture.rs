@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::CredentialHealth;
 use super::front::Control;
@@ -53,6 +54,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         hosts: hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect(),
         credential: CredentialName::parse("key").unwrap(),
         slots: vec![Slot::Bearer],
+        attach: None,
         placeholder: placeholder.map(|text| Placeholder::parse(text).unwrap()),
         private: false,
         cleartext: false,
@@ -90,7 +92,7 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
 pub(super) fn policy() -> Policy {
     let seconds = std::time::Duration::from_secs;
     let ceiling = |ttl, lifetime| Ceiling { ttl: seconds(ttl), lifetime: seconds(lifetime) };
-    let all = [Permission::Mint, Permission::Read, Permission::Revoke];
+    let all = [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events];
     let stripe = vec![
         scope("read:customers", Risk::Low, &["GET /v1/customers", "GET /v1/customers/cus_{id}"]),
         scope("write:refunds", Risk::High, &["POST /v1/refunds"]),
@@ -101,6 +103,7 @@ pub(super) fn policy() -> Policy {
         digest: "d1ge57".into(),
         unlisted: Unlisted::Deny,
         parent_proxy: None,
+        proxy_auth: crate::policy::ProxyAuth::None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: seconds(300),
         ceilings: [ceiling(1800, 86400), ceiling(900, 14400), ceiling(300, 1800)],
@@ -186,9 +189,13 @@ impl Plane {
             clock: clock.clone(),
             ca_pem: "-----BEGIN CERTIFICATE-----\n".into(),
             proxy_url: "http://127.0.0.1:8080".into(),
+            addresses: super::Addresses {
+                proxy: "127.0.0.1:8080".parse().unwrap(),
+                admin: "127.0.0.1:9090".parse().unwrap(),
+            },
             credentials: Arc::new(move || vec![health.clone()]),
         };
-        let control = Arc::new(Control::new(parts, crate::identity::socket_peer));
+        let control = Arc::new(Control::new(parts, crate::identity::socket_peer, CancellationToken::default()));
         Self { control, store, clock, audit, audit_path, home }
     }
 

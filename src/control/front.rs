@@ -10,15 +10,18 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use super::caller::Caller;
 use super::calls;
+use super::events;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
 use super::json::{Json, Malformed};
 use super::mint;
-use super::query::ListAsked;
+use super::query::{EventsAsked, ListAsked};
 use super::refusal::{Forbidden, Refusal};
+use super::renew;
 use super::route::Call;
 use super::serve::{Answer, Limits, Service};
 use super::types::Mistake;
@@ -51,14 +54,16 @@ pub(super) struct Control {
     peer: fn(&UnixStream) -> Option<Identity>,
     own_uid: u32,
     has_warned: AtomicBool,
+    /// Ends the streams of events.
+    pub(super) stopping: CancellationToken,
 }
 
 impl Control {
-    /// `peer` proves who is on the other end of a connection.
-    pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>) -> Self {
+    /// `peer` proves who is on the other end of a connection; `stopping` ends what would go on otherwise.
+    pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>, stopping: CancellationToken) -> Self {
         let keys = Keys::new().inspect_err(|error| tracing::error!(%error, "no Idempotency-Key can be taken")).ok();
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false) }
+        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping }
     }
 
     /// A lease by its accessor, if it lives.
@@ -106,18 +111,26 @@ impl Control {
             return Err(Refusal::CallNotSupported);
         }
         let list = if call == Call::List { Some(ListAsked::parse(head.uri.query())?) } else { None };
-        if list.is_none() && head.uri.query().is_some() {
+        let events = if call == Call::Events { Some(EventsAsked::parse(head.uri.query())?) } else { None };
+        if list.is_none() && events.is_none() && head.uri.query().is_some() {
             return Err(Refusal::InvalidRequest(vec![Mistake::in_parameter("", "this call takes no query")]));
         }
-        let json = if head.method == Method::POST { read_json(&head.headers, body).await? } else { no_body(&body)? };
+        let json = if head.method != Method::POST || may_be_empty(call) && body.is_end_stream() {
+            no_body(&body)?
+        } else {
+            read_json(&head.headers, body).await?
+        };
         match call {
             Call::Mint => mint::mint(self, caller, idempotency_key(&head.headers)?, &json).await,
             Call::List => calls::list(self, caller, &list.ok_or(Refusal::Internal)?),
             Call::Read(id) => calls::read(self, caller, id),
             Call::Revoke(id) => calls::revoke(self, caller, id),
+            Call::Renew(id) => renew::renew(self, caller, id, &json).await,
             Call::Introspect => calls::introspect(self, caller, &json),
             Call::Services => Ok(calls::services(self, caller)),
             Call::WhoAmI => Ok(calls::whoami(self, caller)),
+            Call::Ready => Ok(calls::ready(self)),
+            Call::Events => events::events(self, caller, events.ok_or(Refusal::Internal)?),
             Call::CaPem => Ok(calls::ca_pem(self)),
             Call::OpenApi => Ok(calls::openapi_json()),
             Call::Later => Err(Refusal::CallNotSupported),
@@ -132,12 +145,12 @@ impl Control {
         }
     }
 
-    /// Refused mints are in the audit, and callers who should not be here at all.
+    /// Refused mints and renewals are in the audit, and callers who should not be here at all.
     fn note_refusal(&self, call: Option<Call<'_>>, proven: Option<&Identity>, refusal: &Refusal) {
         let (code, _) = refusal.code();
         let call_name = call.map_or("unknown", Call::name);
         tracing::debug!(call = call_name, code, "a control call was refused");
-        if call == Some(Call::Mint) || calls::is_about_the_caller(refusal) {
+        if matches!(call, Some(Call::Mint | Call::Renew(_))) || calls::is_about_the_caller(refusal) {
             self.parts.audit.note(Event::ControlRefused { call: call_name, caller: proven.cloned(), code });
         }
     }
@@ -157,7 +170,14 @@ impl Service<UnixStream> for Control {
 
 /// This socket has no web pages, no proxies and no other names: whoever says so took us for something else.
 fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
-    if head.version != Version::HTTP_11 || head.uri.authority().is_some() {
+    // HTTP/2 comes over a supervisor's channel only, and always has an authority.
+    let is_local = |authority: &http::uri::Authority| HOSTS.contains(&authority.as_str());
+    let is_fine = match head.version {
+        Version::HTTP_11 => head.uri.authority().is_none(),
+        Version::HTTP_2 => head.uri.authority().is_none_or(is_local),
+        _ => false,
+    };
+    if !is_fine {
         let mistake = Mistake::in_header(":request-line", "must be HTTP/1.1 with a path");
         return Err(Refusal::InvalidRequest(vec![mistake]));
     }
@@ -172,6 +192,11 @@ fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::Forbidden(Forbidden::Host));
     }
     Ok(())
+}
+
+/// Calls whose fields are all optional.
+fn may_be_empty(call: Call<'_>) -> bool {
+    matches!(call, Call::Renew(_))
 }
 
 fn no_body<B: Body>(body: &B) -> Result<Json, Refusal> {

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{calls, mint};
+use super::{calls, events, mint, renew};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,9 +17,12 @@ use super::{calls, mint};
         calls::list,
         calls::read,
         calls::revoke,
+        renew::renew,
         calls::introspect,
         calls::services,
         calls::whoami,
+        calls::ready,
+        events::events,
         calls::ca_pem,
         calls::openapi_json,
     ),

@@ -1,4 +1,4 @@
-//! The query of a list, as strict as a body.
+//! The queries of calls, as strict as a body.
 
 use percent_encoding::percent_decode_str;
 
@@ -26,21 +26,8 @@ impl ListAsked {
     /// Parses a query (`application/x-www-form-urlencoded`).
     pub(super) fn parse(query: Option<&str>) -> Result<Self, Refusal> {
         let mut asked = Self { agent: None, task: None, service: None, after: None, limit: PAGE_DEFAULT };
-        let (mut seen, mut mistakes) = (Vec::new(), Vec::new());
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        for pair in pairs.take(PARAMETERS_MAX) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let read = match decode(value) {
-                Some(value) => asked.take(name, &value),
-                None => Err("is not percent-encoded UTF-8".to_owned()),
-            };
-            let read = if seen.contains(&name) { Err("is there twice".to_owned()) } else { read };
-            seen.push(name);
-            if let Err(problem) = read {
-                mistakes.push(Mistake::in_parameter(name.chars().take(64).collect::<String>(), problem));
-            }
-        }
-        if mistakes.is_empty() { Ok(asked) } else { Err(Refusal::InvalidRequest(mistakes)) }
+        read(query, |name, value| asked.take(name, value))?;
+        Ok(asked)
     }
 
     fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -61,6 +48,48 @@ impl ListAsked {
             && self.task.as_ref().is_none_or(|task| task == terms.task)
             && self.service.as_ref().is_none_or(|service| terms.grants.iter().any(|grant| grant.service == *service))
     }
+}
+
+/// Which records to follow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct EventsAsked {
+    pub(super) agent: Option<AgentName>,
+    pub(super) task: Option<TaskName>,
+}
+
+impl EventsAsked {
+    /// Parses a query, as strict as that of a list.
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut asked = Self::default();
+        read(query, |name, value| {
+            match name {
+                "agent" => asked.agent = Some(named(value)?),
+                "task" => asked.task = Some(named(value)?),
+                _ => return Err("is not a parameter of this call".to_owned()),
+            }
+            Ok(())
+        })?;
+        Ok(asked)
+    }
+}
+
+/// Hands each parameter over, decoded and once; finds every mistake.
+fn read(query: Option<&str>, mut take: impl FnMut(&str, &str) -> Result<(), String>) -> Result<(), Refusal> {
+    let (mut seen, mut mistakes) = (Vec::new(), Vec::new());
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    for pair in pairs.take(PARAMETERS_MAX) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let read = match decode(value) {
+            Some(value) => take(name, &value),
+            None => Err("is not percent-encoded UTF-8".to_owned()),
+        };
+        let read = if seen.contains(&name) { Err("is there twice".to_owned()) } else { read };
+        seen.push(name);
+        if let Err(problem) = read {
+            mistakes.push(Mistake::in_parameter(name.chars().take(64).collect::<String>(), problem));
+        }
+    }
+    if mistakes.is_empty() { Ok(()) } else { Err(Refusal::InvalidRequest(mistakes)) }
 }
 
 fn named<T: std::str::FromStr<Err = NameError>>(value: &str) -> Result<T, String> {

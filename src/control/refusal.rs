@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::answer;
 use super::serve::Answer;
 use super::types::{Mistake, Problem};
+use crate::lease::EndCause;
 use crate::model::{ScopeName, ServiceName};
 use crate::policy::MintRefusal;
 
@@ -39,8 +40,12 @@ pub(super) enum Refusal {
     MethodNotAllowed(&'static str),
     /// The Idempotency-Key was used otherwise.
     Conflict(Conflict),
+    /// The nonce is over, for this reason.
+    NotRenewable(EndCause),
     /// As many leases as there may be.
     Overloaded,
+    /// As many follow the audit as may.
+    TooManyFollowers,
     /// No randomness to be had.
     NoRandomness,
     /// The audit cannot be written.
@@ -58,6 +63,8 @@ pub(super) enum Forbidden {
     Permission,
     /// Not one of the caller's agents.
     ForeignAgent,
+    /// Another minter's nonce.
+    ForeignMinter,
     /// The Host is not one of this socket's names.
     Host,
     /// A browser's headers.
@@ -104,7 +111,10 @@ impl Refusal {
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
-            Self::Overloaded | Self::NoRandomness => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
+            Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
+                ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
+            }
             Self::AuditUnavailable => ("audit_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -138,12 +148,16 @@ impl Refusal {
             Self::MethodNotAllowed(_) => "This path has other methods; `Allow` names them.",
             Self::Conflict(Conflict::OtherBody) => "This Idempotency-Key came with another body before; use a new one.",
             Self::Conflict(Conflict::Over) => "The nonce that this Idempotency-Key made is over; use a new one.",
+            Self::NotRenewable(cause) => {
+                return format!("The nonce is over ({}) and does not come back; mint a new one.", cause.as_str());
+            }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
+            Self::TooManyFollowers => "As many follow the audit as may at once, which are 16.",
             Self::NoRandomness => "The system gives no randomness just now; try again.",
             Self::AuditUnavailable => {
-                "The mint cannot be put on record, so there is none; try again when the audit works."
+                "This cannot be put on record, so it was not done; try again when the audit works."
             }
             Self::Internal => "A fault of ours; it is in the log.",
         };
@@ -203,6 +217,7 @@ impl Forbidden {
         match self {
             Self::Agent => "Your uid is an agent's in the policy; an agent never uses this API. Call as another user.",
             Self::Permission => "The policy's `may` of your minter does not hold this.",
+            Self::ForeignMinter => "Only the minter that minted this nonce may renew it.",
             Self::ForeignAgent => "This is not one of your minter's `agents`.",
             Self::Host => "The Host of this socket is `localhost` or `valetkey`.",
             Self::Browser => "This API is not for browsers.",

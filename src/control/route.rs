@@ -11,9 +11,12 @@ pub(super) enum Call<'p> {
     List,
     Read(&'p str),
     Revoke(&'p str),
+    Renew(&'p str),
     Introspect,
     Services,
     WhoAmI,
+    Ready,
+    Events,
     CaPem,
     OpenApi,
     /// Documented, and not in this build.
@@ -27,13 +30,15 @@ impl<'p> Call<'p> {
         let methods = match segments.as_slice() {
             ["v1", "nonces"] => Methods { get: Some(Self::List), post: Some(Self::Mint), delete: None },
             ["v1", "nonces", id] => Methods { get: Some(Self::Read(id)), post: None, delete: Some(Self::Revoke(id)) },
-            ["v1", "nonces", _, "renew" | "delegate"]
+            ["v1", "nonces", id, "renew"] => Methods::post(Self::Renew(id)),
+            ["v1", "nonces", _, "delegate"]
             | ["v1", "tasks", _, "complete"]
             | ["v1", "revocations" | "leaks" | "explain" | "risk"] => Methods::post(Self::Later),
-            ["v1", "events"] => Methods::get(Self::Later),
+            ["v1", "events"] => Methods::get(Self::Events),
             ["v1", "introspect"] => Methods::post(Self::Introspect),
             ["v1", "services"] => Methods::get(Self::Services),
             ["v1", "whoami"] => Methods::get(Self::WhoAmI),
+            ["v1", "ready"] => Methods::get(Self::Ready),
             ["ca.pem"] => Methods::get(Self::CaPem),
             ["openapi.json"] => Methods::get(Self::OpenApi),
             _ => return Err(Refusal::NotFound),
@@ -48,9 +53,12 @@ impl<'p> Call<'p> {
             Self::List => "list",
             Self::Read(_) => "read",
             Self::Revoke(_) => "revoke",
+            Self::Renew(_) => "renew",
             Self::Introspect => "introspect",
             Self::Services => "services",
             Self::WhoAmI => "whoami",
+            Self::Ready => "ready",
+            Self::Events => "events",
             Self::CaPem => "ca",
             Self::OpenApi => "openapi",
             Self::Later => "not_supported",
@@ -107,6 +115,7 @@ mod tests {
     fn paths_are_exact() {
         assert_eq!(route("POST", "/v1/nonces"), Ok(Call::Mint));
         assert_eq!(route("HEAD", "/v1/nonces"), Ok(Call::List));
+        assert_eq!(route("POST", "/v1/nonces/nc_x/renew"), Ok(Call::Renew("nc_x")));
         assert_eq!(route("DELETE", "/v1/nonces/nc_x"), Ok(Call::Revoke("nc_x")));
         for path in ["/", "/v1", "/v2/nonces", "/V1/nonces", "//v1/nonces", "/v1/whoami/", "/v1/services/stripe", "*"] {
             assert_eq!(route("GET", path), Err(Refusal::NotFound), "{path}");
@@ -124,12 +133,11 @@ mod tests {
 
     #[test]
     fn what_comes_later_says_so() {
-        for path in ["/v1/nonces/nc_x/renew", "/v1/nonces/nc_x/delegate", "/v1/tasks/t/complete", "/v1/revocations"] {
+        for path in ["/v1/nonces/nc_x/delegate", "/v1/tasks/t/complete", "/v1/revocations"] {
             assert_eq!(route("POST", path), Ok(Call::Later), "{path}");
         }
         for path in ["/v1/leaks", "/v1/explain", "/v1/risk"] {
             assert_eq!(route("POST", path), Ok(Call::Later), "{path}");
         }
-        assert_eq!(route("GET", "/v1/events"), Ok(Call::Later));
     }
 }

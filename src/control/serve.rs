@@ -4,11 +4,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use super::events::AnswerBody;
 
 /// How long `accept` rests after the system refused it (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -27,8 +28,8 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of one request's head at most.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// An answer of either listener: always whole in memory, since all of them are bounded.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// An answer of either listener: whole in memory, since all of them are bounded, but for streams of events.
+pub(super) type Answer = Response<AnswerBody>;
 
 /// What one listener puts up with.
 #[derive(Debug, Clone, Copy)]
@@ -120,9 +121,14 @@ where
     S: Service<T>,
 {
     let caller = service.greet(&stream);
+    let is_streaming = AtomicBool::new(false);
     let answer = |request| {
         let answer = service.answer(&caller, request);
-        async { Ok::<_, Infallible>(answer.await) }
+        async {
+            let answer = answer.await;
+            is_streaming.store(answer.body().is_endless(), Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -143,7 +149,17 @@ where
         Some(closed) => closed,
         None => {
             served.as_mut().graceful_shutdown();
-            timeout(limits.drain_timeout, served).await.unwrap_or(Ok(()))
+            // A stream of events is no answer that takes too long: it goes on until its reader leaves or we stop.
+            let patience = async {
+                if is_streaming.load(Ordering::Relaxed) {
+                    shutdown.cancelled().await;
+                }
+                sleep(limits.drain_timeout).await;
+            };
+            tokio::select! {
+                closed = served => closed,
+                () = patience => Ok(()),
+            }
         }
     };
     if let Err(error) = closed {

@@ -7,6 +7,7 @@ mod problem;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -247,6 +248,21 @@ pub struct LeaseView {
     pub reason: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// In the answer to a renewal, what made it shorter than asked: `ceilings.high`, or `lifetime`; absent when it was
+    /// given as asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ttl_capped_by: Option<String>,
+}
+
+/// How a nonce is to be renewed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewalAsked {
+    /// How long from now on, at most; the policy's default if absent. The answer says what was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<TtlAsked>)]
+    pub ttl: Option<TtlAsked>,
 }
 
 /// One page of leases, in the order of their ids.
@@ -360,7 +376,7 @@ pub struct ScopeView {
 /// Who the caller is, here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {
-    /// How it was proven: `uid:1000`.
+    /// How it was proven: `uid:1000`, `supervisor`.
     pub identity: String,
     /// As whom it may act.
     pub minters: Vec<MinterView>,
@@ -376,13 +392,24 @@ pub struct WhoAmI {
     pub warning: Option<String>,
 }
 
+/// Where a sidecar serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ready {
+    /// Agents connect here.
+    #[schema(value_type = String, example = "127.0.0.1:8080")]
+    pub proxy: SocketAddr,
+    /// Probes connect here.
+    #[schema(value_type = String, example = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+}
+
 /// One minter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MinterView {
-    /// Its name in the policy, or `self`.
+    /// Its name in the policy, or `self`, or `run` for a supervisor.
     pub name: String,
     /// For which agents; `*` is all.
     pub agents: Vec<String>,
-    /// `mint`, `read`, `revoke`.
+    /// `mint`, `read`, `revoke`, `events`.
     pub may: Vec<String>,
 }

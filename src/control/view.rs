@@ -71,6 +71,7 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         on_behalf_of: terms.on_behalf_of.map(str::to_owned),
         reason: terms.reason.map(str::to_owned),
         labels: terms.labels.clone(),
+        ttl_capped_by: None,
     }
 }
 
@@ -156,5 +157,6 @@ fn permission_word(permission: Permission) -> &'static str {
         Permission::Mint => "mint",
         Permission::Read => "read",
         Permission::Revoke => "revoke",
+        Permission::Events => "events",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Sockets that are looked through; a machine with more of them gets no answer.
 const LINES_MAX: usize = 65_536;
@@ -14,6 +14,17 @@ pub(super) fn owner(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     if !is_on_this_machine(peer.ip(), local.ip()) {
         return None;
     }
+    lookup(peer, local)
+}
+
+/// The uid of the socket whose own address is `peer`, one of this machine's, and whose remote one is `original`.
+pub(super) fn owner_of_redirected(peer: SocketAddr, original: SocketAddr) -> Option<u32> {
+    // An address that nobody here has could be in the table as the local end of a TPROXY connection of our own.
+    UdpSocket::bind((peer.ip(), 0)).ok()?;
+    lookup(peer, original)
+}
+
+fn lookup(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     // A socket of IPv6 can carry IPv4: it is in `tcp6` then.
     let tables: &[&str] =
         if peer.is_ipv4() { &["/proc/self/net/tcp", "/proc/self/net/tcp6"] } else { &["/proc/self/net/tcp6"] };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{EndCause, Found, Lease, MintError, NewLease, Store};
-use crate::model::{Nonce, NonceHash, NonceId};
+use super::{EndCause, Found, Lease, MintError, NewLease, Store, Tombstone};
+use crate::model::{Deadline, Nonce, NonceHash, NonceId};
 
 /// May make, list and end leases; cannot read a secret.
 #[derive(Clone)]
@@ -69,6 +69,19 @@ impl Minter {
             });
         }
         found
+    }
+
+    /// What is remembered of a lease that is over, by its accessor.
+    #[must_use]
+    pub fn dead(&self, id: NonceId) -> Option<Tombstone> {
+        self.0.dead(id)
+    }
+
+    /// Lets a lease live until then (see [`Lease::renewal`]), within its life and never shorter than it would anyhow.
+    /// False if it is over: the dead do not come back.
+    #[must_use]
+    pub fn renew(&self, lease: &Arc<Lease>, until: Deadline) -> bool {
+        self.0.extend(lease, until)
     }
 
     /// Ends a lease: no request is accepted after this has returned. False if there was none.

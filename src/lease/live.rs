@@ -1,15 +1,18 @@
 //! One lease: its single way from alive to over, and the exchanges that joined it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::state::{Period, State};
+use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Kept;
 use super::uses::Uses;
-use super::{EndCause, Reservation, Spent, Store, Terms};
+use super::{EndCause, Renewal, Reservation, Spent, Store, Terms};
 use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName};
 
 /// A live (or just ended) lease.
@@ -18,10 +21,10 @@ use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName};
 pub struct Lease {
     pub(super) hash: NonceHash,
     pub(super) id: NonceId,
-    issued: Now,
+    issued: Issued,
     terms: Kept,
     uses: Option<Box<Uses>>,
-    end: End,
+    state: State,
     /// Made by the first exchange that joins.
     cut: OnceLock<CancellationToken>,
     store: Weak<Store>,
@@ -29,44 +32,37 @@ pub struct Lease {
     pub(super) due: AtomicU64,
 }
 
-/// Alive (zero), or the one cause of the end.
-#[derive(Default)]
-struct End(AtomicU8);
+/// The moment of the minting in half the space of a [`Now`]: nanoseconds since boot and since the epoch.
+#[derive(Clone, Copy)]
+struct Issued {
+    boot: u64,
+    wall: i64,
+}
 
-impl End {
-    fn get(&self) -> Option<EndCause> {
-        match self.0.load(Ordering::SeqCst) {
-            0 => None,
-            1 => Some(EndCause::Expired),
-            3 => Some(EndCause::Spent),
-            4 => Some(EndCause::Misplaced),
-            // 2, and never anything else: `set` is the only writer.
-            _ => Some(EndCause::Revoked),
-        }
+impl Issued {
+    /// What does not fit (the year 2263) becomes the last moment that does: leases made then are over at once.
+    fn at(now: &Now) -> Self {
+        let boot = u64::try_from(now.boot.as_nanos()).unwrap_or(u64::MAX);
+        Self { boot, wall: i64::try_from(now.wall.as_nanosecond()).unwrap_or(i64::MAX) }
     }
 
-    /// True for the one caller that ended it.
-    fn set(&self, cause: EndCause) -> bool {
-        let code = match cause {
-            EndCause::Expired => 1,
-            EndCause::Revoked => 2,
-            EndCause::Spent => 3,
-            EndCause::Misplaced => 4,
-        };
-        self.0.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    fn now(self) -> Now {
+        let wall = Timestamp::from_nanosecond(self.wall.into()).unwrap_or(Timestamp::MIN);
+        Now { boot: Duration::from_nanos(self.boot), wall }
     }
 }
 
 impl Lease {
     pub(super) fn new(id: NonceId, hash: NonceHash, terms: Kept, issued: Now, store: Weak<Store>) -> Self {
         let uses = Uses::of(&terms.common);
+        let state = State::new(terms.common.ttl.min(terms.common.lifetime));
         Self {
             hash,
             id,
-            issued,
+            issued: Issued::at(&issued),
             terms,
             uses,
-            end: End::default(),
+            state,
             cut: OnceLock::new(),
             store,
             due: AtomicU64::default(),
@@ -88,19 +84,47 @@ impl Lease {
     /// When it was minted.
     #[must_use]
     pub fn issued_at(&self) -> Timestamp {
-        self.issued.wall
+        self.issued.now().wall
     }
 
-    /// When this period ends.
+    /// When this period ends. A renewal moves it later, so whoever waits for it looks again.
     #[must_use]
     pub fn deadline(&self) -> Deadline {
-        self.issued.plus(self.terms.common.ttl.min(self.terms.common.lifetime))
+        self.deadline_of(self.state.period())
+    }
+
+    fn deadline_of(&self, period: Period) -> Deadline {
+        let issued = self.issued.now();
+        Deadline { boot: issued.plus(period.boot).boot, wall: issued.plus(period.wall).wall }
+    }
+
+    fn since_issue(&self, until: Deadline) -> Period {
+        let issued = self.issued.now();
+        let wall = Duration::try_from(until.wall.duration_since(issued.wall)).unwrap_or(Duration::ZERO);
+        Period { boot: until.boot.saturating_sub(issued.boot), wall }
+    }
+
+    fn life(&self) -> Deadline {
+        self.issued.now().plus(self.terms.common.lifetime)
+    }
+
+    /// What a renewal for another `period` from `now` would give: never beyond the end of its life, and never an
+    /// earlier expiry than it has.
+    #[must_use]
+    pub fn renewal(&self, period: Duration, now: &Now) -> Renewal {
+        let (wanted, life, present) = (now.plus(period), self.life(), self.deadline());
+        let boot = wanted.boot.min(life.boot).max(present.boot);
+        let wall = wanted.wall.min(life.wall).max(present.wall);
+        let is_capped = wanted.boot > life.boot || wanted.wall > life.wall;
+        // To the microsecond, as it will be kept: what is recorded beforehand is what holds afterwards.
+        let until = self.deadline_of(self.since_issue(Deadline { boot, wall }).kept());
+        Renewal { until, is_capped }
     }
 
     /// When its life ends for good.
     #[must_use]
     pub fn ends_at(&self) -> Timestamp {
-        self.issued.plus(self.terms.common.lifetime).wall
+        self.life().wall
     }
 
     /// Uses of the whole nonce that nobody has spent or reserved, where there is a limit: its own, or, when every
@@ -149,9 +173,15 @@ impl Lease {
         self.cause().is_none().then(|| Membership { lease: self.clone(), token })
     }
 
+    /// Ends it if its period is over: it may have been renewed since somebody looked. True for the one caller that
+    /// ended it. Exchanges that began in time go on.
+    pub(super) fn expire(&self, now: &Now) -> bool {
+        self.state.expire(|period| self.deadline_of(period).is_over(now))
+    }
+
     /// Ends it, and cuts the exchanges where the cause says so. True for the one caller that ended it.
     pub(super) fn end(&self, cause: EndCause) -> bool {
-        if !self.end.set(cause) {
+        if !self.state.end(cause) {
             return false;
         }
         fence(Ordering::SeqCst);
@@ -163,6 +193,19 @@ impl Lease {
         true
     }
 
+    /// What is left of this period, by both clocks; nothing once the whole store is gone.
+    fn time_left(&self) -> Duration {
+        self.store.upgrade().map_or(Duration::ZERO, |store| self.deadline().remaining(&store.now()))
+    }
+
+    /// Lets it live until then, within its life and never shorter than it would anyhow; false if it is over. One
+    /// caller at a time: under the schedule's lock.
+    pub(super) fn extend(&self, until: Deadline, now: &Now) -> bool {
+        let (lifetime, later) = (self.terms.common.lifetime, self.since_issue(until));
+        let later = Period { boot: later.boot.min(lifetime), wall: later.wall.min(lifetime) };
+        self.state.extend(later, |period| self.deadline_of(period).is_over(now))
+    }
+
     /// Its last use is gone.
     pub(super) fn end_as_spent(&self) {
         if let Some(store) = self.store.upgrade() {
@@ -172,7 +215,7 @@ impl Lease {
 
     /// Why it ended, if anybody has noticed; does not read the clock.
     pub(super) fn cause(&self) -> Option<EndCause> {
-        self.end.get()
+        self.state.cause()
     }
 
     pub(super) fn uses(&self) -> Option<&Uses> {
@@ -210,5 +253,20 @@ impl Membership {
     /// Completes when the lease is revoked or misplaced (not when it merely expires or is spent).
     pub async fn cut(&self) {
         self.token.cancelled().await;
+    }
+
+    /// Completes when the lease is revoked or misplaced, or when its time is over, be it spent or not: for what has no
+    /// end of its own. A clock that was set is noticed within half a minute.
+    pub async fn over(&self) {
+        loop {
+            let left = self.lease.time_left();
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = self.token.cancelled() => return,
+                () = tokio::time::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
+            }
+        }
     }
 }

@@ -53,7 +53,7 @@ fn nanoseconds(boot: Duration) -> u64 {
     u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The order of expiry, as of the last look at how far the two clocks are apart (see [`Schedule::renew`]).
+/// The order of expiry, as of the last look at how far the two clocks are apart (see [`Schedule::place_all_anew`]).
 #[derive(Default)]
 pub(super) struct Schedule(BTreeSet<Due>);
 
@@ -72,12 +72,18 @@ impl Schedule {
         self.0.remove(&Due { at, lease });
     }
 
+    /// Puts a lease where it belongs after it was renewed.
+    pub(super) fn postpone(&mut self, lease: &Arc<Lease>, now: &Now) {
+        self.remove(lease.clone());
+        self.insert(lease, now);
+    }
+
     /// At most `batch` leases whose time is over. They stay until their end removes them.
     pub(super) fn over(&mut self, now: &Now, batch: usize) -> Vec<Arc<Lease>> {
         let until = nanoseconds(now.boot);
         let due: Vec<Due> = self.0.iter().take_while(|due| due.at <= until).take(batch).cloned().collect();
         let (over, early): (Vec<_>, Vec<_>) = due.into_iter().partition(|due| due.lease.deadline().is_over(now));
-        // The wall clock was set back since the last renewal: these have more time than they had then.
+        // The wall clock was set back since the last look: these have more time than they had then.
         for due in &early {
             self.place_anew(due, now);
         }
@@ -92,7 +98,7 @@ impl Schedule {
 
     /// Computes anew when leases are due: at most `batch`, those after `after`; the place to go on from, if any.
     /// Wanted after the wall clock was set.
-    pub(super) fn renew(&mut self, after: Option<&Due>, now: &Now, batch: usize) -> Option<Due> {
+    pub(super) fn place_all_anew(&mut self, after: Option<&Due>, now: &Now, batch: usize) -> Option<Due> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let some: Vec<Due> = self.0.range((from, Bound::Unbounded)).take(batch).cloned().collect();
         for due in &some {

@@ -17,7 +17,7 @@ use super::terms::Shared;
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Tombstone};
 use crate::clock::SharedClock;
-use crate::model::{NonceHash, NonceId, Now};
+use crate::model::{Deadline, NonceHash, NonceId, Now};
 
 /// Shards of the hash map: so many that growing one, with a million leases in all, takes well below a millisecond.
 const SHARDS: usize = 256;
@@ -144,8 +144,9 @@ impl Store {
 
     /// Why it ended; ends it when its time is over.
     pub(super) fn judge(&self, lease: &Lease) -> Option<EndCause> {
-        if lease.cause().is_none() && lease.deadline().is_over(&self.now()) {
-            self.finish(lease, EndCause::Expired, None);
+        let now = self.now();
+        if lease.cause().is_none() && lease.deadline().is_over(&now) && self.close_expired(lease, &now) {
+            self.announce([lease], EndCause::Expired, None);
         }
         lease.cause()
     }
@@ -251,10 +252,39 @@ impl Store {
         self.by_hash.get(hash).map(|entry| entry.key().0.clone())
     }
 
+    /// Lets a lease live until then; false if it is over. See [`Minter::renew`].
+    pub(super) fn extend(&self, lease: &Arc<Lease>, until: Deadline) -> bool {
+        let now = self.now();
+        let mut schedule = self.schedule.lock();
+        // A lease that lives is in the schedule: it was put there before anybody got it, and its end, which cannot come
+        // before the swap in here, waits for this lock to take it out.
+        let is_extended = lease.extend(until, &now);
+        if is_extended {
+            schedule.postpone(lease, &now);
+        }
+        drop(schedule);
+        is_extended
+    }
+
+    /// What is remembered of a lease that is over.
+    pub(super) fn dead(&self, id: NonceId) -> Option<Tombstone> {
+        let boot = self.now().boot;
+        self.tombs.lock().find_id(id, boot).cloned()
+    }
+
     fn close(&self, lease: &Lease, cause: EndCause) -> bool {
         let ended = lease.end(cause);
         if ended {
             self.bury(lease, cause);
+        }
+        ended
+    }
+
+    /// Closes a lease if its period is over at this moment: it may have been renewed since somebody looked.
+    fn close_expired(&self, lease: &Lease, now: &Now) -> bool {
+        let ended = lease.expire(now);
+        if ended {
+            self.bury(lease, EndCause::Expired);
         }
         ended
     }
@@ -295,7 +325,7 @@ impl Store {
     pub(super) fn expire_batch(&self, now: &Now, batch: usize) -> usize {
         let mut over = self.schedule.lock().over(now, batch);
         let found = over.len();
-        over.retain(|lease| self.close(lease, EndCause::Expired));
+        over.retain(|lease| self.close_expired(lease, now));
         self.announce(over.iter().map(Arc::as_ref), EndCause::Expired, None);
         found
     }
@@ -307,7 +337,7 @@ impl Store {
 
     /// Computes the order of expiry anew, a batch from `after` on.
     pub(super) fn renew_batch(&self, after: Option<&Due>, now: &Now, batch: usize) -> Option<Due> {
-        self.schedule.lock().renew(after, now, batch)
+        self.schedule.lock().place_all_anew(after, now, batch)
     }
 
     pub(super) fn until_next_expiry(&self, now: &Now) -> Option<Duration> {
@@ -327,5 +357,6 @@ fn tombstone(lease: &Lease, cause: EndCause, now: &Now) -> Tombstone {
         EndCause::Expired => lease.deadline().wall.min(now.wall),
         EndCause::Revoked | EndCause::Spent | EndCause::Misplaced => now.wall,
     };
-    Tombstone { id: lease.id, cause, at }
+    let (agent, minter) = (lease.terms().agent.clone(), lease.terms().minter.clone());
+    Tombstone { id: lease.id, cause, at, agent, minter }
 }

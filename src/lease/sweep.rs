@@ -8,10 +8,10 @@ use crate::model::Now;
 
 /// The longest sleep. Timers stand still while the machine is suspended and do not follow the wall clock; this is how
 /// late either is noticed here. No request depends on it: every look-up asks the clocks itself.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
+pub(super) const SLEEP_MAX: Duration = Duration::from_secs(30);
 
 /// The shortest sleep, the resolution of the timers.
-const SLEEP_MIN: Duration = Duration::from_millis(1);
+pub(super) const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 /// Leases and tombstones that are dealt with before other tasks get their turn: below half a millisecond of work, at
 /// some 4 µs for each of a million leases.

@@ -25,7 +25,7 @@ pub struct Terms<'a> {
     pub minter: &'a MinterName,
     /// What it opens; per scope the uses that the policy allows.
     pub grants: &'a [LeaseGrant],
-    /// How long this period lasts, from the minting on.
+    /// How long its first period lasts, from the minting on.
     pub ttl: Duration,
     /// How long it may live with renewals, from the minting on.
     pub lifetime: Duration,

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Config, Tombstone};
-use crate::model::NonceHash;
+use crate::model::{NonceHash, NonceId};
 
 /// The tombstones, the oldest first.
 pub(super) struct Tombs {
     /// A tree, since a table of a hundred thousand would stop everybody for milliseconds whenever it is rehashed.
     by_hash: BTreeMap<NonceHash, (Tombstone, Duration)>,
+    /// The same, by accessor.
+    by_id: BTreeMap<NonceId, NonceHash>,
     /// When each was laid, since boot.
     order: VecDeque<(Duration, NonceHash)>,
     life: Duration,
@@ -19,11 +21,12 @@ pub(super) struct Tombs {
 impl Tombs {
     pub(super) fn new(config: &Config) -> Self {
         let (life, max) = (config.tombstone_life, config.tombstones_max);
-        Self { by_hash: BTreeMap::new(), order: VecDeque::new(), life, max }
+        Self { by_hash: BTreeMap::new(), by_id: BTreeMap::new(), order: VecDeque::new(), life, max }
     }
 
     /// Lays a tombstone; drops the oldest where there would be too many.
     pub(super) fn lay(&mut self, hash: NonceHash, tombstone: Tombstone, boot: Duration) {
+        self.by_id.insert(tombstone.id, hash);
         self.by_hash.insert(hash, (tombstone, boot));
         self.order.push_back((boot, hash));
         while self.order.len() > self.max {
@@ -35,6 +38,11 @@ impl Tombs {
     pub(super) fn find(&self, hash: &NonceHash, boot: Duration) -> Option<&Tombstone> {
         let (tombstone, laid) = self.by_hash.get(hash)?;
         (!self.is_forgotten(*laid, boot)).then_some(tombstone)
+    }
+
+    /// The same by its accessor.
+    pub(super) fn find_id(&self, id: NonceId, boot: Duration) -> Option<&Tombstone> {
+        self.by_id.get(&id).and_then(|hash| self.find(hash, boot))
     }
 
     /// True when it is still here, remembered or about to be pruned.
@@ -62,8 +70,10 @@ impl Tombs {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, hash)) = self.order.pop_front() {
-            self.by_hash.remove(&hash);
+        if let Some((_, hash)) = self.order.pop_front()
+            && let Some((tombstone, _)) = self.by_hash.remove(&hash)
+        {
+            self.by_id.remove(&tombstone.id);
         }
     }
 }
@@ -74,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::lease::EndCause;
-    use crate::model::NonceId;
+    use crate::model::{AgentName, MinterName};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -85,7 +95,8 @@ mod tests {
     fn lay(tombs: &mut Tombs, number: u64, boot: Duration) -> NonceHash {
         let hash = NonceHash::of(&number.to_be_bytes());
         let id = NonceId::from_parts(number, 0);
-        tombs.lay(hash, Tombstone { id, cause: EndCause::Spent, at: Timestamp::UNIX_EPOCH }, boot);
+        let (agent, minter) = (AgentName::parse("a").unwrap(), MinterName::parse("m").unwrap());
+        tombs.lay(hash, Tombstone { id, cause: EndCause::Spent, at: Timestamp::UNIX_EPOCH, agent, minter }, boot);
         hash
     }
 
@@ -93,7 +104,7 @@ mod tests {
     fn the_oldest_go_first_when_there_are_too_many() {
         let mut tombs = tombs(100);
         let hashes: Vec<_> = (0..250).map(|number| lay(&mut tombs, number, Duration::ZERO)).collect();
-        assert_eq!((tombs.by_hash.len(), tombs.order.len()), (100, 100));
+        assert_eq!((tombs.by_hash.len(), tombs.by_id.len(), tombs.order.len()), (100, 100, 100));
         assert!(hashes[..150].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_none()));
         assert!(hashes[150..].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_some()));
     }

@@ -7,12 +7,15 @@ use std::fmt;
 pub enum Identity {
     /// A local user: the peer of a Unix socket, or the owner of a loopback TCP connection.
     Uid(u32),
+    /// Whoever started this process and holds the other end of its socket pair; no path leads there.
+    Supervisor,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Supervisor => f.write_str("supervisor"),
         }
     }
 }
@@ -33,7 +36,7 @@ impl IdentityRule {
         match (self, proven) {
             (Self::Any, _) => true,
             (Self::Uid(wanted), Some(Identity::Uid(uid))) => wanted == uid,
-            (Self::Uid(_), None) => false,
+            (Self::Uid(_), Some(Identity::Supervisor) | None) => false,
         }
     }
 }

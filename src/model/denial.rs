@@ -46,6 +46,8 @@ pub enum Ambiguity {
     Query,
     /// A header that may be there once is there twice.
     RepeatedHeader,
+    /// A WebSocket handshake that is not as RFC 6455, 4.1 or RFC 8441, 5 wants it.
+    Handshake,
     /// A method that is not allowed inside a tunnel (CONNECT, TRACE, TRACK) or is no token.
     Method,
 }
@@ -61,6 +63,19 @@ pub enum TooLarge {
     Body,
 }
 
+/// Why a request counts as one without a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Missing {
+    /// There was none.
+    Nowhere,
+    /// One came as the proxy's credentials, and the service does not attach those (`attach`).
+    NotAttached,
+    /// One came as the proxy's credentials, and a web page may have made the request (`Origin`, `Sec-Fetch-Site`).
+    WebPage,
+    /// One came as the proxy's credentials, and it is not for a service at this host.
+    OtherService,
+}
+
 /// Where a nonce was that it should not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misplaced {
@@ -72,20 +87,42 @@ pub enum Misplaced {
     Query,
     /// On a host that is not one of its services'.
     Host,
+    /// In the proxy's credentials, over plain HTTP from beyond loopback.
+    Proxy,
+}
+
+/// How an upstream failed after a request had gone out, so that nobody knows whether it was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unclear {
+    /// It broke off before it had answered.
+    Broke,
+    /// It did not answer in time.
+    Late,
 }
 
 /// A refusal with its reason. Every variant is one `code` of the documented table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are the documented codes; see `Denial::code` and `Denial::sentence`")]
 pub enum Denial {
-    NonceMissing,
+    NonceMissing(Missing),
     NonceUnknown,
-    NonceExpired { at: Timestamp },
-    NonceRevoked { at: Timestamp },
-    NonceSpent { at: Timestamp },
+    NonceExpired {
+        at: Timestamp,
+    },
+    NonceRevoked {
+        at: Timestamp,
+    },
+    NonceSpent {
+        at: Timestamp,
+    },
     AgentMismatch,
-    OutOfScope { allowed: Vec<String>, required_scope: Option<ScopeName> },
-    ConditionFailed { because: Option<String> },
+    OutOfScope {
+        allowed: Vec<String>,
+        required_scope: Option<ScopeName>,
+    },
+    ConditionFailed {
+        because: Option<String>,
+    },
     ForeignCredential,
     CredentialExposed,
     NonceMisplaced(Misplaced),
@@ -96,15 +133,23 @@ pub enum Denial {
     SlotOccupied,
     RequestTimeout,
     RequestTooLarge(TooLarge),
+    ExpectationFailed,
     CleartextForbidden,
     AgentUnidentified,
     DestinationMismatch,
     BudgetSpent,
-    RateLimited { retry_after: Duration },
-    CredentialUnavailable { retry_after: Option<Duration> },
+    RateLimited {
+        retry_after: Duration,
+    },
+    CredentialUnavailable {
+        retry_after: Option<Duration>,
+    },
     UpstreamUnreachable,
     UpstreamTls,
     UpstreamTimeout,
+    /// As [`Denial::UpstreamUnreachable`] or [`Denial::UpstreamTimeout`], whose codes it has, for a request that must
+    /// not be repeated blindly (RFC 9110, 9.2.2).
+    UpstreamUnclear(Unclear),
     AnswerUnscrubbable,
     AuditUnavailable,
     Overloaded,
@@ -117,7 +162,7 @@ impl Denial {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NonceMissing => "nonce_missing",
+            Self::NonceMissing(_) => "nonce_missing",
             Self::NonceUnknown => "nonce_unknown",
             Self::NonceExpired { .. } => "nonce_expired",
             Self::NonceRevoked { .. } => "nonce_revoked",
@@ -135,15 +180,16 @@ impl Denial {
             Self::SlotOccupied => "slot_occupied",
             Self::RequestTimeout => "request_timeout",
             Self::RequestTooLarge(_) => "request_too_large",
+            Self::ExpectationFailed => "expectation_failed",
             Self::CleartextForbidden => "cleartext_forbidden",
             Self::AgentUnidentified => "agent_unidentified",
             Self::DestinationMismatch => "destination_mismatch",
             Self::BudgetSpent => "budget_spent",
             Self::RateLimited { .. } => "rate_limited",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
-            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamUnreachable | Self::UpstreamUnclear(Unclear::Broke) => "upstream_unreachable",
             Self::UpstreamTls => "upstream_tls",
-            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamTimeout | Self::UpstreamUnclear(Unclear::Late) => "upstream_timeout",
             Self::AnswerUnscrubbable => "answer_unscrubbable",
             Self::AuditUnavailable => "audit_unavailable",
             Self::Overloaded => "overloaded",
@@ -156,7 +202,7 @@ impl Denial {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::NonceMissing
+            Self::NonceMissing(_)
             | Self::NonceUnknown
             | Self::NonceExpired { .. }
             | Self::NonceRevoked { .. }
@@ -174,14 +220,18 @@ impl Denial {
             | Self::BudgetSpent => 403,
             Self::RequestAmbiguous(_) | Self::RequestMalformed | Self::SlotOccupied => 400,
             Self::RequestTimeout => 408,
+            Self::ExpectationFailed => 417,
             Self::RequestTooLarge(TooLarge::Body) => 413,
             Self::RequestTooLarge(TooLarge::Target) => 414,
             Self::RequestTooLarge(TooLarge::Head) => 431,
             Self::DestinationMismatch => 421,
             Self::RateLimited { .. } => 429,
             Self::CredentialUnavailable { .. } | Self::AuditUnavailable | Self::Overloaded | Self::ShuttingDown => 503,
-            Self::UpstreamUnreachable | Self::UpstreamTls | Self::AnswerUnscrubbable => 502,
-            Self::UpstreamTimeout => 504,
+            Self::UpstreamUnreachable
+            | Self::UpstreamUnclear(Unclear::Broke)
+            | Self::UpstreamTls
+            | Self::AnswerUnscrubbable => 502,
+            Self::UpstreamTimeout | Self::UpstreamUnclear(Unclear::Late) => 504,
             Self::Internal => 500,
         }
     }
@@ -190,9 +240,11 @@ impl Denial {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamTimeout | Self::AnswerUnscrubbable => {
-                Fault::Upstream
-            }
+            Self::UpstreamUnreachable
+            | Self::UpstreamTls
+            | Self::UpstreamTimeout
+            | Self::UpstreamUnclear(_)
+            | Self::AnswerUnscrubbable => Fault::Upstream,
             Self::CredentialUnavailable { .. }
             | Self::AuditUnavailable
             | Self::Overloaded

@@ -161,7 +161,12 @@ impl Own {
         Self(listeners.into_iter().map(canonical).collect())
     }
 
-    /// Whether a connection to `address` would end at one of them; `is_local` says whether an address is this
+    /// Whether a connection to `address` would end at one of them.
+    pub(super) fn is_ours(&self, address: SocketAddr) -> bool {
+        self.is_reached(address, is_local)
+    }
+
+    /// As [`Own::is_ours`]; `is_local` says whether an address is this
     /// machine's, and is asked only about a port of ours.
     fn is_reached(&self, address: SocketAddr, is_local: impl Fn(IpAddr) -> bool) -> bool {
         let address = canonical(address);
@@ -194,7 +199,7 @@ pub(super) fn vet(addresses: Vec<SocketAddr>, reach: Reach, own: &Own) -> Result
     if addresses.is_empty() {
         return Err(DialError::Unresolved);
     }
-    let allowed = |address: &SocketAddr| kind(address.ip()).is_within(reach) && !own.is_reached(*address, is_local);
+    let allowed = |address: &SocketAddr| kind(address.ip()).is_within(reach) && !own.is_ours(*address);
     if addresses.iter().all(allowed) { Ok(addresses) } else { Err(DialError::Forbidden) }
 }
 

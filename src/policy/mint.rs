@@ -35,6 +35,15 @@ pub struct MintPlan {
     pub risk: Risk,
 }
 
+/// What a renewal gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewalPlan {
+    /// How long the next period lasts, from now.
+    pub ttl: Duration,
+    /// What capped it: `ceilings.high`; `None` when it was given as asked.
+    pub ttl_capped_by: Option<String>,
+}
+
 /// Why a mint is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MintRefusal {
@@ -93,17 +102,26 @@ pub(super) fn plan(policy: &Policy, request: &MintRequest) -> Result<MintPlan, M
         }
     }
     let risk = risk.ok_or(MintRefusal::Empty)?;
+    let RenewalPlan { ttl, ttl_capped_by } = period(policy, risk, request.ttl);
+    let lifetime = policy.ceiling(risk).lifetime;
+    Ok(MintPlan { identities: Arc::clone(&agent.identities), grants, ttl, lifetime, ttl_capped_by, risk })
+}
+
+/// Decides what a renewal gets. A scope that the policy does not have counts as the riskiest.
+pub(super) fn plan_renewal(policy: &Policy, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+    let risk_of = |service: &ServiceName, scope: &ScopeName| {
+        policy.service(service).and_then(|service| service.scope(scope)).map_or(Risk::High, |scope| scope.risk)
+    };
+    let risks = grants.iter().flat_map(|grant| grant.scopes.iter().map(|(scope, _)| risk_of(&grant.service, scope)));
+    period(policy, risks.max().unwrap_or(Risk::High), asked)
+}
+
+fn period(policy: &Policy, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
     let Ceiling { ttl: ceiling, lifetime } = *policy.ceiling(risk);
     let ceiling = ceiling.min(lifetime);
-    let wanted = request.ttl.unwrap_or(policy.default_ttl);
-    Ok(MintPlan {
-        identities: Arc::clone(&agent.identities),
-        grants,
-        ttl: wanted.min(ceiling),
-        lifetime,
-        ttl_capped_by: (wanted > ceiling).then(|| format!("ceilings.{risk}")),
-        risk,
-    })
+    let wanted = asked.unwrap_or(policy.default_ttl);
+    let ttl_capped_by = (wanted > ceiling).then(|| format!("ceilings.{risk}"));
+    RenewalPlan { ttl: wanted.min(ceiling), ttl_capped_by }
 }
 
 fn grantable_scope<'a>(

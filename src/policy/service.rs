@@ -36,6 +36,8 @@ pub struct Service {
     pub credential: CredentialName,
     /// Where a nonce may be.
     pub slots: Vec<Slot>,
+    /// The slot that is filled where the nonce came as the proxy's credentials; without it, those only identify.
+    pub attach: Option<Slot>,
     /// The shape that its SDKs insist on.
     pub placeholder: Option<Placeholder>,
     /// Private addresses are allowed.

@@ -1,9 +1,12 @@
 //! Sockets in: limits, timeouts, drain.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
@@ -17,17 +20,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::download::Body;
 use super::pace::{Pace, Paced, Protocol};
-use super::{Limits, Proxy, connect};
+use super::{Limits, Proxy, connect, transparent};
 use crate::audit::Event;
 use crate::identity;
 use crate::metrics::Metrics;
 use crate::model::{Destination, Identity};
+use crate::net::intercept::Interception;
 
 /// How long accepting rests when the system has no file or memory for another connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How often it is said that accepting fails.
 const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// How clients come to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// On purpose: it is their proxy.
+    Proxy,
+    /// Unknowingly: their connections to elsewhere are redirected here.
+    Transparent(Interception),
+}
 
 /// One client connection; tunnels and exchanges on it share this.
 #[derive(Debug)]
@@ -43,9 +56,18 @@ pub struct Connection {
 
 impl Connection {
     fn new(peer: SocketAddr, local: SocketAddr, place: Place) -> Arc<Self> {
+        Self::of(peer, local, OnceLock::new(), place)
+    }
+
+    /// One that was going to `original`. Its owner is asked for now: later another socket could have its addresses.
+    pub(super) fn redirected(peer: SocketAddr, original: SocketAddr, place: Place) -> Arc<Self> {
+        Self::of(peer, original, OnceLock::from(identity::redirected_owner(peer, original)), place)
+    }
+
+    fn of(peer: SocketAddr, local: SocketAddr, owner: OnceLock<Option<Identity>>, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, peer, local, owner: OnceLock::new(), _place: place })
+        Arc::new(Self { id, peer, local, owner, _place: place })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -60,24 +82,26 @@ impl Connection {
 }
 
 /// Accepts until `shutdown`, then drains.
-pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: CancellationToken) {
+pub(super) async fn run(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>, shutdown: CancellationToken) {
     let watching = {
         let watch = proxy.watch.clone();
         tokio::spawn(async move { watch.run().await })
     };
     let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
     let mut told: Option<Instant> = None;
+    let mut turn = 0_usize;
     loop {
+        turn = turn.wrapping_add(1);
         let next = async {
             let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
+            (place, accept(&listeners, turn).await)
         };
         let (place, accepted) = tokio::select! {
             next = next => next,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, entrance)) => {
                 let Ok(permit) = place else { break };
                 let place = Place::new(permit, &proxy.metrics);
                 let proxy = proxy.clone();
@@ -85,7 +109,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
                 tasks.spawn(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
-                        () = handle(proxy, stream, peer, place) => {}
+                        () = handle(proxy, stream, peer, place, entrance) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -100,30 +124,52 @@ pub(super) async fn run(proxy: Arc<Proxy>, listener: TcpListener, shutdown: Canc
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     proxy.drain().await;
     watching.abort();
 }
 
-async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place) {
-    let prepared = stream.set_nodelay(true).and_then(|()| stream.local_addr());
-    if let Ok(local) = prepared {
-        let connection = Connection::new(peer, local, place);
-        let pace = proxy.pace(Protocol::Http1);
-        let io = TokioIo::new(Paced::new(stream, pace.clone()));
-        let service = {
-            let (proxy, connection) = (proxy.clone(), connection.clone());
-            hyper::service::service_fn(move |request| {
-                let (proxy, connection, busy) = (proxy.clone(), connection.clone(), pace.begin());
-                async move { Ok::<_, std::convert::Infallible>(connect::front(proxy, connection, request, busy).await) }
-            })
-        };
-        serve_h1(&proxy, &connection, None, io, service).await;
+/// The next connection of any listener; the first to be asked is another one each turn, so that none starves.
+async fn accept(listeners: &[(TcpListener, Entrance)], turn: usize) -> io::Result<(TcpStream, SocketAddr, Entrance)> {
+    poll_fn(|cx| {
+        let (after, before) = listeners.split_at(turn % listeners.len().max(1));
+        for (listener, entrance) in before.iter().chain(after) {
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, *entrance)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place, entrance: Entrance) {
+    let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else { return };
+    match entrance {
+        Entrance::Proxy => explicit(proxy, stream, Connection::new(peer, local, place)).await,
+        Entrance::Transparent(interception) => {
+            let original = transparent::original(&proxy, &stream, local, interception);
+            let connection = Connection::redirected(peer, original.unwrap_or(local), place);
+            transparent::run(proxy, stream, connection, original).await;
+        }
     }
 }
 
+async fn explicit(proxy: Arc<Proxy>, stream: TcpStream, connection: Arc<Connection>) {
+    let pace = proxy.pace(Protocol::Http1);
+    let io = TokioIo::new(Paced::new(stream, pace.clone()));
+    let service = {
+        let (proxy, connection) = (proxy.clone(), connection.clone());
+        hyper::service::service_fn(move |request| {
+            let (proxy, connection, busy) = (proxy.clone(), connection.clone(), pace.begin());
+            async move { Ok::<_, std::convert::Infallible>(connect::front(proxy, connection, request, busy).await) }
+        })
+    };
+    serve_h1(&proxy, &connection, None, io, service).await;
+}
+
 /// A connection's place among the many: taken, and counted, until the last of its tunnels and exchanges is over.
-struct Place {
+pub(super) struct Place {
     metrics: Arc<Metrics>,
     _permit: OwnedSemaphorePermit,
 }
@@ -175,7 +221,9 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(256 * 1024)
         .keep_alive_interval(Duration::from_secs(60))
-        .keep_alive_timeout(Duration::from_secs(20));
+        .keep_alive_timeout(Duration::from_secs(20))
+        // For WebSocket (RFC 8441); every other protocol that is asked for is refused.
+        .enable_connect_protocol();
     builder
 }
 

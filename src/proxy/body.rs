@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::extract::check_trailers;
 use super::inject::Tie;
+use super::want::{ASK_TIME_MAX, Want, Wanted};
 use crate::model::Denial;
 use crate::model::denial::Misplaced;
 
@@ -36,6 +36,9 @@ pub enum UploadFault {
     /// Nothing moved for too long.
     #[error("nothing moved for too long")]
     Idle,
+    /// The upstream had refused the request, and its answer is over.
+    #[error("the upstream wanted no more of it")]
+    Unwanted,
 }
 
 impl UploadFault {
@@ -47,6 +50,8 @@ impl UploadFault {
             Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
+            // Comes after an answer, when nobody is told anything any more.
+            Self::Unwanted => Denial::Internal,
         }
     }
 }
@@ -118,7 +123,8 @@ impl CutAlarm {
 
 /// The agent's body on its way upstream.
 pub struct Upload {
-    body: Incoming,
+    want: Want,
+    patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
     idle: IdleAlarm,
@@ -126,8 +132,15 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
-        Self { body, fault: Arc::default(), meter, idle: IdleAlarm::new(idle), cut: CutAlarm::new(tie) }
+    pub(super) fn new(want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+        Self {
+            want,
+            patience: IdleAlarm::new(ASK_TIME_MAX),
+            fault: Arc::default(),
+            meter,
+            idle: IdleAlarm::new(idle),
+            cut: CutAlarm::new(tie),
+        }
     }
 
     /// What ended it early, once something has.
@@ -139,7 +152,10 @@ impl Upload {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        if !self.poll_wanted(cx)? {
+            return Poll::Pending;
+        }
+        match self.want.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
                 let Some(frame) = frame else { return Poll::Ready(None) };
@@ -152,6 +168,22 @@ impl Upload {
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Cut))),
             Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Upload {
+    /// Whether anything is to be sent now.
+    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
+        match self.want.poll(cx) {
+            Wanted::Yes | Wanted::Sent => Ok(true),
+            Wanted::NotYet if self.patience.poll(cx).is_ready() => {
+                self.want.ask();
+                Ok(true)
+            }
+            Wanted::NotYet if self.cut.poll(cx).is_ready() => Err(UploadFault::Cut),
+            Wanted::NotYet | Wanted::NoMore => Ok(false),
+            Wanted::Over => Err(UploadFault::Unwanted),
         }
     }
 }
@@ -179,10 +211,10 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.want.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.want.size_hint()
     }
 }

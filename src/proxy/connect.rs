@@ -8,10 +8,10 @@ use hyper::body::Incoming;
 use super::accept::Connection;
 use super::download::Body;
 use super::pace::Busy;
-use super::{Proxy, decrypt, refuse, unread};
+use super::{Proxy, decrypt, gate, refuse, unread};
 use crate::audit::Event;
-use crate::model::{Ambiguity, Denial, Destination, Scheme};
-use crate::policy::Unlisted;
+use crate::model::{Ambiguity, Denial, Destination, NonceHash, Scheme};
+use crate::policy::{ProxyAuth, Unlisted};
 
 /// How an exchange reached us, settled before its first byte is judged.
 #[derive(Debug, Clone)]
@@ -22,8 +22,10 @@ pub struct Session {
     pub destination: Destination,
     /// Over TLS or in clear text, as the request says.
     pub scheme: Scheme,
-    /// Inside a tunnel, or in absolute form on the proxy's own port.
+    /// Inside a tunnel, in absolute form on the proxy's own port, or redirected to us in clear text.
     pub form: Form,
+    /// The nonce that came as the proxy's credentials with the `CONNECT`, or with this request in absolute form.
+    pub voucher: Option<NonceHash>,
 }
 
 /// The form in which a request may come here.
@@ -35,6 +37,8 @@ pub enum Form {
     TunnelWithoutName,
     /// On the proxy's port: `GET https://host/path`.
     Absolute,
+    /// On a connection in clear text that was redirected to us: `GET /path`, with `Host`.
+    Origin,
 }
 
 /// A `CONNECT` that was accepted.
@@ -43,6 +47,8 @@ pub struct Tunnel {
     pub connection: Arc<Connection>,
     /// Where to.
     pub destination: Destination,
+    /// The nonce that came with it as the proxy's credentials.
+    pub voucher: Option<NonceHash>,
 }
 
 /// Whatever arrives on the proxy's own port.
@@ -55,13 +61,13 @@ pub(super) async fn front(
     if request.method() == Method::CONNECT {
         return tunnel(&proxy, connection, request);
     }
-    match absolute(&connection, &request) {
+    match absolute(&proxy, &connection, &request) {
         Ok(session) => proxy.serve(&session, request, busy).await,
         Err(denial) => refused(&proxy, &connection, None, &denial),
     }
 }
 
-fn absolute(connection: &Arc<Connection>, request: &Request<Incoming>) -> Result<Session, Denial> {
+fn absolute(proxy: &Proxy, connection: &Arc<Connection>, request: &Request<Incoming>) -> Result<Session, Denial> {
     let scheme = match request.uri().scheme_str() {
         Some("https") => Scheme::Https,
         Some("http") => Scheme::Http,
@@ -70,7 +76,8 @@ fn absolute(connection: &Arc<Connection>, request: &Request<Incoming>) -> Result
     let authority = request.uri().authority().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
     let destination = Destination::parse(authority.as_str(), Some(scheme.default_port()))
         .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
-    Ok(Session { connection: connection.clone(), destination, scheme, form: Form::Absolute })
+    let voucher = gate::admit(proxy, connection, request.headers())?;
+    Ok(Session { connection: connection.clone(), destination, scheme, form: Form::Absolute, voucher })
 }
 
 fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
@@ -78,12 +85,13 @@ fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<
         Ok(destination) => destination,
         Err(denial) => return refused(proxy, &connection, None, &denial),
     };
-    let way = match way(proxy, &destination) {
-        Ok(way) => way,
+    let admitted = gate::admit(proxy, &connection, request.headers());
+    let (way, voucher) = match admitted.and_then(|voucher| Ok((way(proxy, &destination)?, voucher))) {
+        Ok(admitted) => admitted,
         Err(denial) => return refused(proxy, &connection, Some(&destination), &denial),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    let tunnel = Tunnel { connection, destination };
+    let tunnel = Tunnel { connection, destination, voucher };
     let task = {
         let proxy = proxy.clone();
         async move {
@@ -105,7 +113,7 @@ fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<
 }
 
 /// What becomes of a tunnel.
-enum Way {
+pub(super) enum Way {
     /// It is opened and every request in it judged.
     Read(Arc<rustls::ServerConfig>),
     /// It is relayed as it is.
@@ -128,7 +136,13 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     if !is_listed && destination.port != 443 {
         return Err(Denial::HostNotListed);
     }
-    let may_pass = proxy.policy.unlisted() == Unlisted::Tunnel && !proxy.policy.lists_host(&destination.host);
+    passage(proxy, destination)
+}
+
+/// Read, unless the policy lets unlisted hosts through and nobody lists this one.
+pub(super) fn passage(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
+    let is_open = destination.port == 443 && proxy.policy.unlisted() == Unlisted::Tunnel;
+    let may_pass = is_open && !proxy.policy.lists_host(&destination.host);
     if may_pass {
         return Ok(Way::Unread);
     }
@@ -136,7 +150,7 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
 }
 
 /// Refuses before there is an exchange: the sentence goes into the reason phrase, since no client shows a body here.
-fn refused(
+pub(super) fn refused(
     proxy: &Proxy,
     connection: &Connection,
     destination: Option<&Destination>,
@@ -149,7 +163,11 @@ fn refused(
         destination: destination.cloned(),
         code: denial.code(),
     });
-    let mut response = refuse::connect(denial).map(Body::refusal);
+    let response = match proxy.policy.proxy_auth() {
+        ProxyAuth::None => refuse::connect(denial),
+        ProxyAuth::Required => refuse::challenge(denial),
+    };
+    let mut response = response.map(Body::refusal);
     if denial.status() == StatusCode::BAD_REQUEST.as_u16() {
         // The rest of such a connection cannot be trusted to be in step.
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));

@@ -26,6 +26,11 @@ use crate::model::{Host, Scheme};
 pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, config: Arc<ServerConfig>) {
     let Ok(upgraded) = upgrade.await else { return };
     let Some(stream) = reclaim(upgraded) else { return };
+    open(proxy, tunnel, stream, config).await;
+}
+
+/// TLS with the client, and what comes after it.
+pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, config: Arc<ServerConfig>) {
     let handshake = tokio::time::timeout(proxy.limits.handshake_timeout, handshake(&tunnel, stream, config));
     let outcome = tokio::select! {
         outcome = handshake => outcome,
@@ -42,6 +47,7 @@ pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, 
         destination: tunnel.destination.clone(),
         scheme: Scheme::Https,
         form,
+        voucher: tunnel.voucher,
     };
     serve(proxy, session, stream).await;
 }

@@ -4,20 +4,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, Response, Version};
-use hyper::body::Incoming;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use hyper::ext::Protocol;
 
 use super::Proxy;
 use super::body::Meter;
 use super::connect::Session;
 use super::download::{Body, Download, Flow, Source};
 use super::extract::wants_problem_json;
+use super::inbound::Inbound;
 use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
 use super::refused::Refused;
 use super::relay::{Answer, returned};
+use super::want::Answering;
+use super::websocket::{self, Opening, Switch};
 use crate::audit::{Ending, Exchange, ExchangeFacts};
+use crate::model::denial::Unclear;
 use crate::model::{Denial, ServiceName};
 use crate::policy::Dialect;
 
@@ -32,15 +37,18 @@ pub struct Cleaned {
     service: ServiceName,
     address: Option<SocketAddr>,
     tie: Option<Arc<Tie>>,
+    answering: Answering,
     took: Duration,
+    /// The sockets behind an answer that switches protocols.
+    opening: Option<Opening>,
 }
 
 /// Masks every echo of the credential in an answer, as it streams.
 ///
 /// # Errors
-/// [`Denial::AnswerUnscrubbable`]: it is withheld.
+/// [`Denial::AnswerUnscrubbable`]: it is withheld. Others, for an answer that is none to a question to switch protocols.
 pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
-    let Answer { response, is_bodyless, service, address, tie, took } = answer;
+    let Answer { response, is_bodyless, service, address, tie, answering, took, switch } = answer;
     let response = match &search.needles {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
@@ -49,7 +57,18 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
     let mut response = if is_bodyless { response.map(|_| Source::Nothing) } else { response };
     let headers = std::mem::take(response.headers_mut());
     *response.headers_mut() = returned(headers);
-    Ok(Cleaned { response, service, address, tie, took })
+    let opening = match switch {
+        Switch::NotAsked => None,
+        Switch::Declined(handshake) => {
+            handshake.decline(&mut response)?;
+            None
+        }
+        Switch::Agreed(agreed) => {
+            agreed.handshake.answer(&mut response)?;
+            Some(Opening::new(*agreed, tie.clone(), search.needles.clone()))
+        }
+    };
+    Ok(Cleaned { response, service, address, tie, answering, took, opening })
 }
 
 /// What refusals and records say of a request, taken before it is taken apart.
@@ -60,19 +79,25 @@ pub struct Scene {
     version: Version,
     wants_problem_json: bool,
     is_grpc: bool,
+    is_websocket: bool,
 }
 
 impl Scene {
     /// Looks at a request.
     #[must_use]
-    pub fn of(session: &Session, request: &Request<Incoming>) -> Self {
+    pub fn of(session: &Session, request: &Request<Inbound>) -> Self {
+        let protocol = request.extensions().get::<Protocol>();
+        let is_websocket = websocket::is_asked_for(request.method(), request.version(), request.headers(), protocol);
+        // As the rules call it, however it was asked for.
+        let method = if is_websocket { "WEBSOCKET" } else { request.method().as_str() };
         Self {
-            method: clip(request.method().as_str(), METHOD_BYTES_MAX),
+            method: clip(method, METHOD_BYTES_MAX),
             path: clip(request.uri().path(), PATH_BYTES_MAX),
             host: session.destination.host.to_string(),
             version: request.version(),
             wants_problem_json: wants_problem_json(request.headers()),
             is_grpc: is_grpc(request.headers()),
+            is_websocket,
         }
     }
 
@@ -96,7 +121,9 @@ impl Scene {
             || self.path.ends_with("/git-upload-pack")
             || self.path.ends_with("/git-receive-pack");
         match service {
-            _ if self.is_grpc => Dialect::Grpc,
+            // Its 200 would open a socket over HTTP/2.
+            Dialect::Grpc if self.is_websocket => Dialect::Json,
+            _ if self.is_grpc && !self.is_websocket => Dialect::Grpc,
             Dialect::Json if is_git => Dialect::Git,
             other => other,
         }
@@ -133,7 +160,7 @@ impl Proxy {
         busy: Busy,
         cleaned: Cleaned,
     ) -> Response<Body> {
-        let Cleaned { response, service, address, tie, took } = cleaned;
+        let Cleaned { response, service, address, tie, answering, took, opening } = cleaned;
         let (mut head, source) = response.into_parts();
         head.version = Version::HTTP_11;
         exchange.dialled(address, None);
@@ -142,7 +169,11 @@ impl Proxy {
         self.metrics.upstream(&service, "ok");
         self.metrics.overhead(begun.elapsed().saturating_sub(took));
         let idle_timeout = self.limits.idle_timeout;
-        let flow = Flow::new(source, exchange, meter, idle_timeout, tie, busy);
+        if let Some(opening) = opening {
+            self.tasks.spawn(websocket::pass(opening, exchange, busy, idle_timeout, self.cutting.clone()));
+            return Response::from_parts(head, Body::empty());
+        }
+        let flow = Flow::new(source, exchange, meter, idle_timeout, tie, (busy, answering));
         Response::from_parts(head, Body::Answer(Download::new(flow, idle_timeout, &self.watch)))
     }
 
@@ -161,7 +192,11 @@ impl Proxy {
             wants_problem_json: scene.wants_problem_json,
             slots: service.as_ref().map(|service| service.slots.clone()).unwrap_or_default(),
         };
-        let response = refuse::render(&denial, &context);
+        let mut response = refuse::render(&denial, &context);
+        if scene.is_websocket && scene.version == Version::HTTP_11 {
+            // What the agent may have sent after its question is not to be read as a request.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         exchange.answered(response.status().as_u16());
         exchange.end(Ending::Refused);
         // hyper leaves the body out by itself on HTTP/1.1 alone; on HTTP/2 it would break the stream.
@@ -172,9 +207,9 @@ impl Proxy {
     fn count(&self, denial: &Denial, service: Option<&ServiceName>) {
         self.metrics.exchange(service, denial.code());
         let outcome = match denial {
-            Denial::UpstreamUnreachable => "unreachable",
+            Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "unreachable",
             Denial::UpstreamTls => "tls",
-            Denial::UpstreamTimeout => "timeout",
+            Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "timeout",
             _ => return,
         };
         if let Some(service) = service {

@@ -20,6 +20,7 @@ use super::inject::Tie;
 use super::pace::Busy;
 use super::relay::returned;
 use super::scrub::ScrubbedBody;
+use super::want::Answering;
 use super::watch::{Watch, Watched};
 use crate::audit::{Ending, Exchange};
 
@@ -130,6 +131,7 @@ pub struct Flow {
     fault: Option<BodyFault>,
     is_over: bool,
     _busy: Busy,
+    _answering: Answering,
 }
 
 impl Flow {
@@ -139,10 +141,10 @@ impl Flow {
         meter: Meter,
         idle: Duration,
         tie: Option<Arc<Tie>>,
-        busy: Busy,
+        (busy, answering): (Busy, Answering),
     ) -> Self {
         let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
-        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy }
+        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy, _answering: answering }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {

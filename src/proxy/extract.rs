@@ -2,21 +2,25 @@
 
 mod fields;
 mod lift;
+mod proxied;
 mod strays;
 mod trailers;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Version, header, request};
-use hyper::body::Incoming;
+use http_body::Body as _;
 
 use super::Limits;
 use super::connect::{Form, Session};
+use super::inbound::Inbound;
+use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
+pub use proxied::proxy_nonce;
 pub use strays::Stray;
 pub use trailers::check_trailers;
 
@@ -26,7 +30,7 @@ pub struct Presented {
     /// Method, version and extensions as they came; headers filtered, the slot's header still in its place, empty.
     pub head: request::Parts,
     /// The body, not yet read.
-    pub body: Incoming,
+    pub body: Inbound,
     /// Path and query, canonical, without the slot's parameter.
     pub target: Target,
     /// The nonce and where it was; `None` if no slot was filled.
@@ -35,8 +39,23 @@ pub struct Presented {
     pub strays: Vec<Stray>,
     /// The services that list the destination.
     pub services: Vec<Arc<Service>>,
-    /// The request asks for an upgrade to WebSocket.
-    pub websocket: bool,
+    /// What it asks if it wants to switch to WebSocket.
+    pub websocket: Option<Handshake>,
+}
+
+impl Presented {
+    /// The same request, if it has no body and wants no switch of protocols.
+    pub fn without_body(&self) -> Option<Self> {
+        (self.body.is_end_stream() && self.websocket.is_none()).then(|| Self {
+            head: self.head.clone(),
+            body: Inbound::none(),
+            target: self.target.clone(),
+            lifted: self.lifted.clone(),
+            strays: self.strays.clone(),
+            services: self.services.clone(),
+            websocket: None,
+        })
+    }
 }
 
 /// Takes a request apart, strictly; nothing is repaired.
@@ -47,20 +66,23 @@ pub fn extract(
     session: &Session,
     policy: &Policy,
     limits: &Limits,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
 ) -> Result<Presented, Denial> {
     let (mut head, body) = request.into_parts();
-    check_method(&head.method)?;
+    let websocket = Handshake::take(session, &mut head)?;
+    if websocket.is_none() {
+        check_method(&head.method)?;
+    }
     check_authority(session, &head)?;
     fields::check_framing(&head)?;
+    fields::check_expectation(&head.headers)?;
     let text = head.uri.path_and_query().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?.as_str();
     if text.len() > limits.target_bytes_max {
         return Err(Denial::RequestTooLarge(TooLarge::Target));
     }
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
     let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
-    let websocket = fields::asks_for_websocket(&head.headers);
-    head.headers = fields::strip(std::mem::take(&mut head.headers), head.version)?;
+    head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
         return Ok(Presented { head, body, target: whole, lifted: None, strays, services, websocket });

@@ -1,14 +1,18 @@
 //! Lease and policy decide: a permit, or a denial.
 
+mod attach;
+
 use std::sync::Arc;
 
+use super::accept::Connection;
 use super::connect::Session;
 use super::extract::{Presented, Stray};
+use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, Membership, Reservation};
-use crate::model::denial::Misplaced;
-use crate::model::{CredentialName, Denial, Identity, IdentityRule, Scheme};
+use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
+use crate::model::denial::{Misplaced, Missing};
+use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
 
 /// Proof that a request was allowed. Made only here; the way on leads through the audit.
@@ -27,12 +31,10 @@ pub(super) enum Licence {
     Credential {
         /// Which.
         name: CredentialName,
-        /// The lease it is done under.
-        lease: Arc<Lease>,
-        /// The exchange's place in the lease.
-        membership: Membership,
-        /// The use that it takes.
-        reservation: Reservation,
+        /// The lease it is done under, and the exchange's place in it.
+        tie: Arc<Tie>,
+        /// The use that it takes; `None` in a spare, since a request takes one however often it is sent.
+        reservation: Option<Reservation>,
     },
 }
 
@@ -43,6 +45,19 @@ impl Permit {
             Licence::Anonymous => None,
             Licence::Credential { name, .. } => Some(name),
         }
+    }
+
+    /// The same permit for sending the same request once more; `None` where the request has a body, which is gone once
+    /// it was sent.
+    pub(super) fn spare(&self) -> Option<Self> {
+        let licence = match &self.licence {
+            Licence::Anonymous => Licence::Anonymous,
+            Licence::Credential { name, tie, .. } => {
+                Licence::Credential { name: name.clone(), tie: tie.clone(), reservation: None }
+            }
+        };
+        let presented = self.presented.without_body()?;
+        Some(Self { presented, service: self.service.clone(), licence, facts: self.facts.clone() })
     }
 
     /// What a refusal further on may say.
@@ -71,25 +86,66 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
     if let Some(stray) = presented.strays.first() {
         return Err(scene.stray(stray, &presented, facts));
     }
+    let voucher = session.voucher.map(|hash| attach::Voucher::of(leases, session, &hash, &facts));
     if presented.services.is_empty() {
+        let facts = voucher.map_or(facts, |voucher| voucher.facts);
         return Err(Refused::new(Denial::HostNotListed, facts));
     }
-    let Some(lifted) = &presented.lifted else {
-        return scene.anonymous(presented, facts);
+    // Who vouches has to be alive and in the right hands, whatever else the request carries.
+    let voucher = match voucher.map(attach::Voucher::admitted).transpose() {
+        Ok(voucher) => voucher,
+        Err(refused) => return Err(refused.at(&presented.services)),
     };
-    let lease = match leases.find(&lifted.hash) {
+    match (&presented.lifted, voucher) {
+        (None, None) => scene.anonymous(presented, facts, Missing::Nowhere),
+        (None, Some((vouching, facts))) => scene.attach(&vouching, presented, facts),
+        (Some(lifted), vouching) => {
+            let lease = present(leases, &session.connection, &lifted.hash, &mut facts);
+            let same = |lease: Arc<Lease>| match &vouching {
+                Some((vouching, _)) if !attach::is_same_task(vouching, &lease) => Err(Denial::AgentMismatch),
+                Some(_) | None => Ok(lease),
+            };
+            match lease.and_then(same) {
+                Ok(lease) => scene.decide(&lease, presented, facts),
+                Err(denial) => Err(Refused::new(denial, facts).at(&presented.services)),
+            }
+        }
+    }
+}
+
+/// The live lease of a nonce that is presented by whom it is bound to; what is known of it goes into the facts.
+pub(super) fn present(
+    leases: &Lookup,
+    connection: &Connection,
+    hash: &NonceHash,
+    facts: &mut DecisionFacts,
+) -> Result<Arc<Lease>, Denial> {
+    let lease = match leases.find(hash) {
         Found::Live(lease) => lease,
         Found::Dead(tombstone) => {
             facts.nonce_id = Some(tombstone.id);
-            return Err(Refused::new(ended(tombstone.cause, tombstone.at), facts).at(&presented.services));
+            return Err(ended(tombstone.cause, tombstone.at));
         }
-        Found::Unknown => return Err(Refused::new(Denial::NonceUnknown, facts).at(&presented.services)),
+        Found::Unknown => return Err(Denial::NonceUnknown),
     };
-    describe(&lease, &mut facts);
-    if let Err(denial) = scene.identify(&lease, &mut facts) {
-        return Err(Refused::new(denial, facts).at(&presented.services));
+    describe(&lease, facts);
+    identify(connection, &lease, facts)?;
+    Ok(lease)
+}
+
+/// The nonce is bound to an agent; the caller must be that agent, as far as the policy asks for proof.
+fn identify(connection: &Connection, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
+    let rules = &lease.terms().identities;
+    if rules.contains(&IdentityRule::Any) {
+        return Ok(());
     }
-    scene.decide(&lease, presented, facts)
+    let proven: Option<&Identity> = connection.owner();
+    facts.presented_by = proven.cloned();
+    match proven {
+        _ if rules.iter().any(|rule| rule.admits(proven)) => Ok(()),
+        Some(_) => Err(Denial::AgentMismatch),
+        None => Err(Denial::AgentUnidentified),
+    }
 }
 
 /// Everything that a decision looks at and nothing that it changes.
@@ -136,9 +192,12 @@ impl Scene<'_> {
         self.session.scheme == Scheme::Http && self.policy.lists_host(&self.session.destination.host)
     }
 
-    fn anonymous(&self, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
-        let Some(service) = presented.services.iter().find(|service| service.anonymous).cloned() else {
-            return Err(Refused::new(Denial::NonceMissing, facts).at(&presented.services));
+    /// Without a credential, where the service lets that pass; else `why` there is no nonce is said.
+    fn anonymous(&self, presented: Presented, mut facts: DecisionFacts, why: Missing) -> Result<Permit, Refused> {
+        // A WebSocket needs a rule, and rules are read for nonces.
+        let open = |service: &&Arc<Service>| service.anonymous && presented.websocket.is_none();
+        let Some(service) = presented.services.iter().find(open).cloned() else {
+            return Err(Refused::new(Denial::NonceMissing(why), facts).at(&presented.services));
         };
         facts.service = Some(service.name.clone());
         if let Err(denial) = self.clear_text(&service) {
@@ -155,38 +214,46 @@ impl Scene<'_> {
         }
     }
 
-    /// The nonce is bound to an agent; the caller must be that agent, as far as the policy asks for proof.
-    fn identify(&self, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
-        let rules = &lease.terms().identities;
-        if rules.contains(&IdentityRule::Any) {
-            return Ok(());
+    /// A nonce that fills a slot.
+    fn decide(&self, lease: &Arc<Lease>, presented: Presented, facts: DecisionFacts) -> Result<Permit, Refused> {
+        let services: Vec<Arc<Service>> =
+            presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
+        if services.is_empty() {
+            self.on_misplaced(lease);
+            return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
         }
-        let proven: Option<&Identity> = self.session.connection.owner();
-        facts.presented_by = proven.cloned();
-        match proven {
-            _ if rules.iter().any(|rule| rule.admits(proven)) => Ok(()),
-            Some(_) => Err(Denial::AgentMismatch),
-            None => Err(Denial::AgentUnidentified),
+        self.decide_among(&services, lease, presented, facts)
+    }
+
+    /// A nonce that came as the proxy's credentials, and a request with none of its own.
+    fn attach(&self, lease: &Arc<Lease>, presented: Presented, facts: DecisionFacts) -> Result<Permit, Refused> {
+        match attach::services(lease, &presented) {
+            Ok(services) => self.decide_among(&services, lease, presented, facts),
+            Err(why) => self.anonymous(presented, facts, why),
         }
     }
 
-    fn decide(&self, lease: &Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
-        let services: Vec<Arc<Service>> =
-            presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
-        let Some(first) = services.first() else {
-            self.on_misplaced(lease);
-            return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
-        };
-        facts.service = Some(first.name.clone());
+    fn decide_among(
+        &self,
+        services: &[Arc<Service>],
+        lease: &Arc<Lease>,
+        mut presented: Presented,
+        mut facts: DecisionFacts,
+    ) -> Result<Permit, Refused> {
+        let is_own = presented.lifted.is_some();
+        facts.service = services.first().map(|service| service.name.clone());
         let mut refusal = None;
-        for service in &services {
+        for service in services {
+            if !is_own {
+                presented.lifted = attach::lifted(self.session, service, &presented.target);
+            }
             match self.try_service(service, lease, &presented, &mut facts) {
                 Ok(licence) => return Ok(Permit { presented, service: service.clone(), licence, facts }),
                 Err(denial) => refusal = Some(worse(refusal, denial)),
             }
         }
         let denial = refusal.unwrap_or(Denial::Internal);
-        Err(Refused::new(denial, facts).of(first))
+        Err(Refused::new(denial, facts).at(services))
     }
 
     fn try_service(
@@ -206,7 +273,7 @@ impl Scene<'_> {
         let scopes: Vec<_> = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
-            websocket: presented.websocket,
+            websocket: presented.websocket.is_some(),
             host: &self.session.destination.host,
             target: &presented.target,
         };
@@ -226,7 +293,8 @@ impl Scene<'_> {
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
                 let membership = lease.join().ok_or_else(|| dead(lease))?;
                 let name = scope.credential.clone();
-                return Ok(Licence::Credential { name, lease: lease.clone(), membership, reservation });
+                let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
             }
         }
         Err(Denial::NonceSpent { at: lease.deadline().wall })

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use zeroize::Zeroizing;
 
 use super::connect::Session;
 use super::extract::Lifted;
 use super::grant::{Licence, Permit, dead};
+use super::inbound::Inbound;
 use super::scrub::{Needles, narrow_accept_encoding};
+use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
@@ -26,11 +27,13 @@ use crate::policy::{Service, Slot};
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
 pub struct Armed {
     pub(super) head: request::Parts,
-    pub(super) body: Incoming,
+    pub(super) body: Inbound,
     pub(super) errand: Errand,
     /// The use that this request takes; `None` when it carries no credential.
     pub(super) reservation: Option<Reservation>,
     pub(super) tie: Option<Arc<Tie>>,
+    /// What it asks if it wants to switch to WebSocket; its fields are in the head.
+    pub(super) websocket: Option<Handshake>,
 }
 
 /// Where the request goes and which connections it may share.
@@ -91,32 +94,34 @@ pub fn inject(
     credential: Option<&Versioned>,
 ) -> Result<(Armed, Search), Denial> {
     let Permit { presented, service, licence, .. } = recorded.into_inner();
-    let mut head = presented.head;
+    let (mut head, mut websocket) = (presented.head, presented.websocket);
     let mut filled = None;
     let mut needles = None;
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
-        (Licence::Credential { lease, membership, reservation, .. }, Some(versioned), Some(lifted)) => {
+        (Licence::Credential { tie, reservation, .. }, Some(versioned), Some(lifted)) => {
             filled = fill(&mut head.headers, &lifted, versioned)?;
             if service.scrub {
                 make_searchable(&mut head.headers);
                 needles = Some(searches.of(versioned));
             }
-            if membership.is_cut() || lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
-                return Err(dead(&lease));
+            if tie.membership.is_cut() || tie.lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
+                return Err(dead(&tie.lease));
             }
-            (Some(reservation), Some(Arc::new(Tie { lease, membership })))
+            (reservation, Some(tie))
         }
         (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
     };
     head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
     head.version = Version::HTTP_11;
-    if matches!(head.method, Method::GET | Method::HEAD) && presented.body.size_hint().exact().is_none() {
+    if let Some(handshake) = &mut websocket {
+        handshake.ask(&mut head, needles.is_some())?;
+    } else if matches!(head.method, Method::GET | Method::HEAD) && presented.body.size_hint().exact().is_none() {
         // Without it, the client library sends these without their body. On HTTP/2 it is left out again.
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let errand = errand(session, &service, credential);
-    Ok((Armed { head, body: presented.body, errand, reservation, tie }, Search { needles }))
+    Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket }, Search { needles }))
 }
 
 fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) -> Errand {

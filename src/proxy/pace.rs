@@ -98,6 +98,13 @@ impl Pace {
 #[derive(Debug)]
 pub struct Busy(Arc<Pace>);
 
+impl Busy {
+    /// For something else of the exchange that may last longer.
+    pub(super) fn again(&self) -> Self {
+        self.0.begin()
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.exchanges.fetch_sub(1, Ordering::AcqRel);

@@ -18,7 +18,7 @@ mod words;
 mod xml;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -88,7 +88,7 @@ pub fn render(denial: &Denial, context: &Context) -> Response<Full<Bytes>> {
 /// Refuses a `CONNECT`: nobody shows its body, so that there is none, and the reason phrase says it all.
 ///
 /// What is 401 inside a tunnel is 403 here: a client that took it for the origin's own challenge would send what is meant
-/// for the origin, and 407 would ask for credentials that this proxy does not take.
+/// for the origin, and 407 is only for what [`challenge`] asks for.
 #[must_use]
 pub fn connect(denial: &Denial) -> Response<Full<Bytes>> {
     let words = words::say_without_request(denial);
@@ -102,6 +102,18 @@ pub fn connect(denial: &Denial) -> Response<Full<Bytes>> {
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     fields::add_common(headers, denial, "");
     fields::add_retry(headers, denial);
+    response
+}
+
+/// Refuses for want of proxy credentials that are required: 407 with its challenge (RFC 9110, 15.5.8) where others would
+/// do, on a connection that can go on. `Basic` alone, which is what all clients can answer.
+#[must_use]
+pub fn challenge(denial: &Denial) -> Response<Full<Bytes>> {
+    let mut response = connect(denial);
+    if status(denial.status()) == StatusCode::UNAUTHORIZED {
+        *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+        response.headers_mut().insert(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"valetkey\""));
+    }
     response
 }
 

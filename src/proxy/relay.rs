@@ -1,32 +1,38 @@
 //! The armed request goes upstream; its answer comes back unscrubbed.
 
 mod connector;
+mod failure;
 mod parent;
 mod pool;
 mod returned;
+mod upgrade;
 
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Limits;
 use super::body::{Meter, Upload};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
+use super::want::{Answering, Want, Wanted};
+use super::websocket::Switch;
 use crate::lease::Reservation;
-use crate::model::{Denial, ServiceName};
-use crate::net::DialError;
+use crate::model::ServiceName;
+use crate::model::denial::Unclear;
 
 pub use connector::TlsProfiles;
+pub(super) use failure::Setback;
 pub use parent::Parent;
 pub use pool::Upstream;
 pub(super) use returned::returned;
 
-use connector::{ConnectFault, DialledAddress};
+use connector::DialledAddress;
+use failure::{Repeat, Sent};
 
 /// An upstream's answer as it came, with whatever it echoes.
 pub struct Answer {
@@ -37,28 +43,58 @@ pub struct Answer {
     /// Which address was dialled.
     pub(super) address: Option<SocketAddr>,
     pub(super) tie: Option<Arc<Tie>>,
+    /// Tells the upload when the answer is over.
+    pub(super) answering: Answering,
     /// How long upstream took to its head, connecting included.
     pub(super) took: Duration,
+    /// What became of a question to switch protocols.
+    pub(super) switch: Switch,
 }
 
 /// Sends a request and waits for the head of its answer; a revoked lease ends the wait.
 ///
 /// # Errors
-/// [`Denial`] that says whose fault it was.
-pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &Meter) -> Result<Answer, Denial> {
-    let Armed { head, body, errand, reservation, tie } = armed;
+/// [`Setback`]: a denial that says whose fault it was, or that nothing was done and it may be tried again.
+pub(super) async fn relay(
+    upstream: &Upstream,
+    limits: &Limits,
+    armed: Armed,
+    meter: &Meter,
+) -> Result<Answer, Setback> {
+    let Armed { head, body, errand, reservation, tie, websocket } = armed;
+    if let Some(handshake) = websocket {
+        let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
+        return Ok(asking.ask(upstream, limits).await?);
+    }
     let is_head = head.method == Method::HEAD;
-    let upload = Upload::new(body, meter.clone(), limits.idle_timeout, tie.clone());
+    let repeat = Repeat::of(&head.method);
+    let waits = head.headers.contains_key(header::EXPECT) && !body.is_end_stream();
+    let wanted = match body.is_end_stream() {
+        true => Wanted::Sent,
+        false if waits => Wanted::NotYet,
+        false => Wanted::Yes,
+    };
+    let want = Want::new(wanted, body);
+    let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone());
     let upload_fault = upload.fault();
     let client = upstream.client(&errand)?;
     let service = errand.service;
     let use_taken = UseTaken(reservation);
     let begun = Instant::now();
-    let sending = client.request(Request::from_parts(head, upload));
+    let mut request = Request::from_parts(head, upload);
+    if waits {
+        let want = want.clone();
+        hyper::ext::on_informational(&mut request, move |interim| {
+            if interim.status() == StatusCode::CONTINUE {
+                want.ask();
+            }
+        });
+    }
+    let sending = client.request(request);
     let sent = match &tie {
         Some(tie) => tokio::select! {
             sent = tokio::time::timeout(limits.upstream_head_timeout, sending) => sent,
-            () = tie.membership.cut() => return Err(dead(&tie.lease)),
+            () = tie.membership.cut() => return Err(dead(&tie.lease).into()),
         },
         None => tokio::time::timeout(limits.upstream_head_timeout, sending).await,
     };
@@ -69,17 +105,23 @@ pub async fn relay(upstream: &Upstream, limits: &Limits, armed: Armed, meter: &M
                 use_taken.give_back();
             }
             // Over HTTP/2 the library forgets why it gave up on a body.
-            return Err(upload_fault.get().map_or_else(|| blame(&error), |fault| fault.denial()));
+            return Err(match upload_fault.get() {
+                Some(fault) => fault.denial().into(),
+                None => Sent::of(&error).setback(repeat),
+            });
         }
-        Err(_elapsed) => return Err(Denial::UpstreamTimeout),
+        Err(_elapsed) => return Err(repeat.after(Unclear::Late).into()),
     };
     let address = response.extensions_mut().remove::<DialledAddress>().map(|dialled| dialled.0);
     if response.status().is_informational() {
-        // We never ask to switch protocols; what follows such a head is no HTTP.
-        return Err(Denial::UpstreamUnreachable);
+        // Nobody has asked to switch protocols; what follows such a head is no HTTP.
+        return Err(repeat.after(Unclear::Broke).into());
     }
+    want.answered(response.status());
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(Answer { response, is_bodyless, service, address, tie, took: begun.elapsed() })
+    let answering = Answering(want);
+    let took = begun.elapsed();
+    Ok(Answer { response, is_bodyless, service, address, tie, answering, took, switch: Switch::NotAsked })
 }
 
 /// A use is spent unless it is shown that no byte was sent: a client that hangs up at the right moment gains nothing.
@@ -98,24 +140,4 @@ impl Drop for UseTaken {
             reservation.spend();
         }
     }
-}
-
-/// Whose fault a failed exchange was. What the libraries say stays here: it could quote the request.
-fn blame(error: &hyper_util::client::legacy::Error) -> Denial {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(fault) = cause.downcast_ref::<ConnectFault>() {
-            return match fault {
-                ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
-                ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
-                ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) | ConnectFault::Parent => {
-                    Denial::UpstreamUnreachable
-                }
-                ConnectFault::Credential => Denial::CredentialUnavailable { retry_after: None },
-                ConnectFault::Tls => Denial::UpstreamTls,
-            };
-        }
-        source = cause.source();
-    }
-    Denial::UpstreamUnreachable
 }

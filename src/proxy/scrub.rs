@@ -10,6 +10,7 @@
 //! - `head`: headers, trailers and the reason phrase
 //! - `gunzip`: gzip, opened in bounded memory
 //! - `body`: the answer's body, searched as it streams
+//! - `frames`: what comes over a WebSocket, message by message
 //! - `accept`: what upstream is told that we can read
 //!
 //! Digests and validators. An identity body keeps `ETag`, `Content-MD5` and the digest fields: where something was
@@ -20,6 +21,7 @@
 mod accept;
 mod body;
 mod forms;
+mod frames;
 mod gunzip;
 mod head;
 mod masker;
@@ -31,6 +33,7 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 pub use accept::narrow_accept_encoding;
 pub use body::{ScrubError, ScrubbedBody};
+pub use frames::{Frames, close};
 pub use masker::{Masker, Needles};
 
 use crate::model::Denial;

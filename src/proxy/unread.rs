@@ -1,13 +1,12 @@
 //! Tunnels to hosts that no service lists, where the policy lets them through: relayed unread, never with a credential.
 
-use std::time::Duration;
-
 use hyper::upgrade::OnUpgrade;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Proxy;
 use super::connect::Tunnel;
-use super::decrypt::reclaim;
+use super::decrypt::{Prefixed, reclaim};
+use super::idle::{Moved, relay};
 use crate::audit::{Ending, ExchangeFacts};
 use crate::model::{Denial, Host, Scheme};
 use crate::net::{DialError, Reach};
@@ -18,7 +17,12 @@ const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 /// Relays a tunnel whose SNI equals its destination; anything else is closed.
 pub(super) async fn run(proxy: &Proxy, tunnel: Tunnel, upgrade: OnUpgrade) {
     let Ok(upgraded) = upgrade.await else { return };
-    let Some(mut client) = reclaim(upgraded) else { return };
+    let Some(client) = reclaim(upgraded) else { return };
+    pass(proxy, tunnel, client).await;
+}
+
+/// As [`run`], with the socket in hand.
+pub(super) async fn pass(proxy: &Proxy, tunnel: Tunnel, mut client: Prefixed) {
     let mut exchange = proxy.audit.open(ExchangeFacts {
         connection_id: tunnel.connection.id,
         peer: tunnel.connection.peer,
@@ -29,7 +33,7 @@ pub(super) async fn run(proxy: &Proxy, tunnel: Tunnel, upgrade: OnUpgrade) {
         version: "TLS",
     });
     let hello = tokio::time::timeout(proxy.limits.handshake_timeout, client_hello(&mut client)).await;
-    let named = hello.ok().flatten().filter(|(_, name)| *name == tunnel.destination.host);
+    let named = hello.ok().flatten().filter(|(_, name)| name.as_ref() == Some(&tunnel.destination.host));
     let Some((hello, _)) = named else {
         proxy.metrics.exchange(None, Denial::DestinationMismatch.code());
         return exchange.deny(&Denial::DestinationMismatch, Default::default()).await;
@@ -52,27 +56,15 @@ pub(super) async fn run(proxy: &Proxy, tunnel: Tunnel, upgrade: OnUpgrade) {
     }
     proxy.metrics.exchange(None, "ok");
     exchange.answered(200);
-    match relay(&mut client, &mut upstream, proxy.limits.idle_timeout).await {
-        Some((sent, received)) => {
-            exchange.count_request(sent);
-            exchange.count_response(received);
-            exchange.end(Ending::Complete);
-        }
-        None => exchange.end(Ending::Cut),
-    }
+    let moved = Moved::default();
+    let relayed = relay(&mut client, &mut upstream, proxy.limits.idle_timeout, &moved).await;
+    exchange.count_request(moved.sent.into_inner());
+    exchange.count_response(moved.received.into_inner());
+    exchange.end(if relayed.is_ok() { Ending::Complete } else { Ending::Cut });
 }
 
-async fn relay<A, B>(client: &mut A, upstream: &mut B, idle: Duration) -> Option<(u64, u64)>
-where
-    A: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    B: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let mut client = super::idle::Idle::new(client, idle);
-    copy_bidirectional(&mut client, upstream).await.ok()
-}
-
-/// Reads a whole ClientHello and the name in it; `None` for anything else.
-async fn client_hello<S: tokio::io::AsyncRead + Unpin>(client: &mut S) -> Option<(Vec<u8>, Host)> {
+/// Reads a whole ClientHello, with the name in it if there is one; `None` for anything else, and for one that is too long.
+pub(super) async fn client_hello<S: tokio::io::AsyncRead + Unpin>(client: &mut S) -> Option<(Vec<u8>, Option<Host>)> {
     let mut acceptor = rustls::server::Acceptor::default();
     let mut seen = Vec::with_capacity(2048);
     let mut chunk = [0; 2048];
@@ -84,8 +76,8 @@ async fn client_hello<S: tokio::io::AsyncRead + Unpin>(client: &mut S) -> Option
             acceptor.read_tls(&mut fresh).ok()?;
         }
         if let Some(accepted) = acceptor.accept().ok()? {
-            let name = Host::parse(accepted.client_hello().server_name()?).ok()?;
-            return Some((seen, name));
+            let name = accepted.client_hello().server_name().map(Host::parse);
+            return Some((seen, name.transpose().ok()?));
         }
     }
     None

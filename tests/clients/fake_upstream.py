@@ -5,13 +5,10 @@ It answers only to the real key; its certificates are from a CA that is made whe
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import ssl
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,41 +18,13 @@ import trustme
 
 import answers
 import git_backend
+import packages
+import sockets
+from received import Gate, Inbox, Received
 
 BODY_BYTES_MAX = 1 << 20
+SMALL_CHUNKS_BYTES = 8192
 IDLE_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Received:
-    """One request as it arrived."""
-
-    host: str
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def carries(self, key: str) -> bool:
-        """True if the key stands where a key may stand."""
-        headers = dict(self.headers)
-        values = {headers.get("authorization", "").split(" ", 1)[-1], headers.get("x-api-key", "")}
-        return key in values | {part for pair in self._basic() for part in pair.split(":", 1)}
-
-    def every_byte(self) -> bytes:
-        """The whole request, and what is in its Basic credentials."""
-        head = "\n".join([self.method, self.target, *(f"{name}: {value}" for name, value in self.headers)])
-        return "\n".join([head, *self._basic()]).encode() + b"\n\n" + self.body
-
-    def _basic(self) -> list[str]:
-        pairs = []
-        for name, value in self.headers:
-            if name == "authorization" and value.lower().startswith("basic "):
-                try:
-                    pairs.append(base64.b64decode(value[6:]).decode())
-                except (binascii.Error, UnicodeDecodeError):
-                    continue
-        return pairs
 
 
 class FakeUpstream:
@@ -65,9 +34,9 @@ class FakeUpstream:
         self.keys = dict(keys)
         self.repositories = directory / "repositories"
         git_backend.make_repository(self.repositories / "acme" / "demo.git", answers.said("github.com", "none"))
-        self._lock = threading.Lock()
-        self._received: list[Received] = []
-        authority = trustme.CA()
+        self.inbox = Inbox()
+        self.gate = Gate()
+        self.authority = authority = trustme.CA()
         self.ca_file = directory / "upstream.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
         self._server = _serve(self, _tls(authority, list(self.keys)))
@@ -75,14 +44,7 @@ class FakeUpstream:
 
     def take(self) -> list[Received]:
         """What arrived since the last call."""
-        with self._lock:
-            taken, self._received = self._received, []
-        return taken
-
-    def keep(self, received: Received) -> None:
-        """Remembers a request."""
-        with self._lock:
-            self._received.append(received)
+        return self.inbox.take()
 
     def close(self) -> None:
         """Ends it."""
@@ -141,27 +103,56 @@ class _Handler(BaseHTTPRequestHandler):
         headers = tuple((name.lower(), value) for name, value in self.headers.items())
         host = (self.headers["Host"] or "").removesuffix(":443")
         received = Received(host, self.command, self.path, headers, body)
-        self.owner.keep(received)
+        self.owner.inbox.keep(received)
         return received
 
     def _answer(self, received: Received) -> None:
         key = self.owner.keys.get(received.host)
         if key is None or not received.carries(key):
-            self._send(401, {"Content-Type": "application/json", "WWW-Authenticate": "Basic"}, answers.unauthorised())
+            content_type, body = answers.unauthorised(received.host)
+            self._send(401, {"Content-Type": content_type, "WWW-Authenticate": "Basic"}, body)
         elif received.host == "github.com":
             headers = dict(received.headers)
             self._send(*git_backend.serve(self.owner.repositories, received.method, received.target, headers, received.body))
+        elif (self.headers["Upgrade"] or "").lower() == "websocket":
+            self._upgrade(received, key)
         else:
             self._imitate(received, key)
 
     def _imitate(self, received: Received, key: str) -> None:
         text = answers.said(received.host, key)
-        found = answers.body(received.host, urlsplit(received.target).path, _parsed(received.body), text)
+        path = urlsplit(received.target).path
+        if _parsed(received.body).get("stream") and (parts := answers.events(received.host, path, text)):
+            self._stream(*parts)
+            return
+        found = answers.body(received.host, path, text) or packages.body(received.host, path)
         if found is None:
             self._send(404, {"Content-Type": "application/json"}, b'{"error": {"message": "no such endpoint"}}')
         else:
             # The key comes back in a header as well.
             self._send(200, {"Content-Type": found[0], "X-Echo": key}, found[1])
+
+    def _stream(self, first: bytes, rest: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._chunk(first)
+        # The client has to show the first event before there is a second; otherwise the answer breaks off.
+        if self.owner.gate.wait():
+            self._chunks(rest)
+        else:
+            self.close_connection = True
+
+    def _upgrade(self, received: Received, key: str) -> None:
+        self.close_connection = True
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", sockets.accept(self.headers["Sec-WebSocket-Key"]))
+        self.end_headers()
+        text = answers.said(received.host, key)
+        sockets.echo(self.rfile, self.wfile, lambda message: f"{text} to {message}")
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)
@@ -169,11 +160,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        # Small chunks, so that every echo is cut somewhere.
-        for start in range(0, len(body), 23):
-            chunk = body[start : start + 23]
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        self._chunks(body)
+
+    def _chunks(self, body: bytes) -> None:
+        # Small chunks at first, so that every echo is cut somewhere.
+        for start in range(0, min(len(body), SMALL_CHUNKS_BYTES), 23):
+            self._chunk(body[start : min(start + 23, SMALL_CHUNKS_BYTES)])
+        if len(body) > SMALL_CHUNKS_BYTES:
+            self._chunk(body[SMALL_CHUNKS_BYTES:])
         self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, chunk: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

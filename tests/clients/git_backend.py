@@ -21,6 +21,7 @@ def make_repository(directory: Path, content: str) -> None:
     _git(work, "add", "README")
     _git(work, *author, "commit", "--quiet", "--message", "Begin")
     _git(work, "clone", "--quiet", "--bare", ".", str(directory))
+    _git(directory, "config", "http.receivepack", "true")
 
 
 def serve(root: Path, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:

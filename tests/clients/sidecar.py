@@ -38,9 +38,12 @@ class Sidecar:
         self._process: subprocess.Popen[bytes] | None = None
         self.proxy = ""
 
-    def start(self, credentials: Mapping[str, str], hosts: Sequence[str], upstream_port: int) -> None:
-        """Starts it before the upstream and waits until it is ready."""
-        connect_to = [part for host in hosts for part in ("--connect-to", f"{host}:443:127.0.0.1:{upstream_port}")]
+    def start(
+        self, credentials: Mapping[str, str], hosts: Sequence[str], upstream_port: int, others: Mapping[str, int] | None = None
+    ) -> None:
+        """Starts it before the upstream and waits until it is ready. `others` are hosts that are at ports of their own."""
+        ports = {**dict.fromkeys(hosts, upstream_port), **(others or {})}
+        connect_to = [part for host, port in ports.items() for part in ("--connect-to", f"{host}:443:127.0.0.1:{port}")]
         command = [str(self.binary), "serve", *self._flags(), *connect_to]
         with (self.directory / "stderr.log").open("wb") as log, (self.directory / "stdout.log").open("wb") as output:
             self._process = subprocess.Popen(
@@ -54,11 +57,14 @@ class Sidecar:
         answer = self._call("POST", "/v1/nonces", {"agent": agent, "task": "clients", "grants": grants})
         return Nonce(answer["nonce"], answer.get("placeholders", {}).get(service, answer["nonce"]))
 
-    def environment(self) -> dict[str, str]:
-        """The variables that clients need, as `valetkey env` gives them."""
-        published = self.directory / "public"
-        command = [str(self.binary), "env", "--json", "--proxy", self.proxy, "--ca-publish", str(published)]
-        done = subprocess.run(command, capture_output=True, timeout=END_SECONDS_MAX, check=True)
+    def environment(self, proxy: str = "", published: Path | None = None, shims: Path | None = None) -> dict[str, str]:
+        """The variables that clients need, as `valetkey env` gives them; of this sidecar where no other proxy is named."""
+        command = [str(self.binary), "env", "--json", "--proxy", proxy or self.proxy]
+        command += ["--ca-publish", str(published or self.directory / "public")]
+        command += ["--shims", str(shims)] if shims else []
+        done = subprocess.run(
+            command, env={"PATH": os.environ["PATH"]}, capture_output=True, timeout=END_SECONDS_MAX, check=True
+        )
         return {str(name): str(value) for name, value in json.loads(done.stdout).items()}
 
     def audit_is_sound(self, audit: Path | None = None) -> bool:

@@ -1,7 +1,9 @@
 //! The command line from outside: what each command prints where, and with which code it ends.
 
+mod clients;
 mod files;
 mod nonces;
+mod run;
 mod running;
 mod usage;
 

@@ -1,7 +1,10 @@
 //! The control API, over its socket.
 
 mod callers;
+mod events;
 mod idempotency;
+mod renewal;
+mod supervised;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
@@ -155,14 +158,12 @@ async fn what_it_cannot_enforce_it_refuses() {
     let stage = Stage::new().await;
     let orchestrator = stage.sidecar.orchestrator();
     for (method, path) in [
-        ("POST", "/v1/nonces/nc_x/renew"),
         ("POST", "/v1/nonces/nc_x/delegate"),
         ("POST", "/v1/tasks/t/complete"),
         ("POST", "/v1/revocations"),
         ("POST", "/v1/leaks"),
         ("POST", "/v1/explain"),
         ("POST", "/v1/risk"),
-        ("GET", "/v1/events"),
     ] {
         let (status, problem) = orchestrator.call(method, path, Some(json!({}))).await;
         assert_eq!((status.as_u16(), &problem["code"]), (501, &"not_supported".into()), "{path}");

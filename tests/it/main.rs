@@ -12,3 +12,4 @@ mod pod;
 mod promises;
 mod readme;
 mod support;
+mod transparent;

@@ -8,12 +8,17 @@ use anyhow::{Context, bail};
 use crate::workspace::{Workspace, succeeds, works};
 
 /// A program, how to ask whether it works, and the Debian package that has it.
-const TOOLS: [(&str, &[&str], &str); 5] = [
+const TOOLS: [(&str, &[&str], &str); 9] = [
     ("curl", &["--version"], "curl"),
+    ("wget", &["--version"], "wget"),
     ("git", &["--version"], "git"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     ("node", &["--version"], "nodejs"),
     ("npm", &["--version"], "npm"),
+    // The tests of redirected connections make network namespaces.
+    ("ip", &["-V"], "iproute2"),
+    ("nft", &["--version"], "nftables"),
+    ("iptables", &["--version"], "iptables"),
 ];
 
 /// Installs the Debian packages of missing tools, if this is Debian and we may; otherwise says what is missing.

@@ -7,7 +7,7 @@ use crate::control::client::ClientError;
 use crate::control::types::{Mistake, Problem};
 
 /// The sentence and the exit code.
-pub(super) fn say(error: ClientError) -> Failure {
+pub(in crate::cli) fn say(error: ClientError) -> Failure {
     match error {
         ClientError::Unsendable(_) => Failure::usage("--idempotency-key: expected printable text without line breaks"),
         ClientError::Connect { path, source } => Failure::remote(format!(

@@ -37,7 +37,7 @@ pub(super) fn lease(lease: &LeaseView) -> String {
         .maybe("reason", lease.reason.as_ref())
         .list("labels", lease.labels.iter().map(|(name, value)| format!("{name}={value}")))
         .fact("issued", lease.issued_at)
-        .fact("expires", expiry(&lease.expires_at.to_string(), lease.expires_in, None));
+        .fact("expires", expiry(&lease.expires_at.to_string(), lease.expires_in, lease.ttl_capped_by.as_deref()));
     uses(&mut block, lease.max_uses, lease.uses_left);
     for grant in &lease.grants {
         opens(&mut block, grant);

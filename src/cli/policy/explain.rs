@@ -282,7 +282,8 @@ fn words(ambiguity: Ambiguity) -> &'static str {
         | Ambiguity::Host
         | Ambiguity::Framing
         | Ambiguity::ConnectionOption
-        | Ambiguity::RepeatedHeader => "it is not in a form that can be judged",
+        | Ambiguity::RepeatedHeader
+        | Ambiguity::Handshake => "it is not in a form that can be judged",
     }
 }
 

@@ -8,8 +8,12 @@ use clap::Args;
 
 use crate::cli::{Failure, default_control};
 use crate::net::ConnectTo;
+use crate::net::intercept::Interception;
 use crate::proxy::Limits;
 use crate::telemetry::Format;
+
+/// Transparent listeners at most.
+const TRANSPARENT_MAX: usize = 16;
 
 /// Flags of `valetkey serve`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +26,15 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Allow --listen beyond loopback.
+    /// Where connections redirected by nftables or iptables arrive. Repeatable; for IPv4 and IPv6.
+    #[arg(long, env = "VALETKEY_TRANSPARENT", value_name = "ADDR", value_delimiter = ',')]
+    pub transparent: Vec<SocketAddr>,
+
+    /// Let --transparent take TPROXY connections too; needs CAP_NET_ADMIN.
+    #[arg(long, env = "VALETKEY_TPROXY")]
+    pub tproxy: bool,
+
+    /// Allow --listen and --transparent beyond loopback.
     #[arg(long, env = "VALETKEY_ALLOW_REMOTE")]
     pub allow_remote: bool,
 
@@ -33,6 +45,10 @@ pub struct Arguments {
     /// Open the control socket to this group (a number): 0660 instead of 0600.
     #[arg(long, env = "VALETKEY_CONTROL_GROUP", value_name = "GID")]
     pub control_group: Option<u32>,
+
+    /// Serve the control API over standard output, one end of a socket pair, and nowhere else; end when it is closed.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 
     /// The read-only listener for probes and metrics; port 0 takes a free one.
     #[arg(long, env = "VALETKEY_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
@@ -148,13 +164,36 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Arguments {
     /// Flags that do not fit together.
     pub fn check(&self) -> Result<(), Failure> {
-        if !self.listen.ip().is_loopback() && !self.allow_remote {
+        if let Some(what) = self.beyond_loopback().filter(|_| !self.allow_remote) {
             return Err(Failure::address(format!(
-                "--listen {} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
-                self.listen
+                "{what} is beyond loopback: anybody who reaches it can present nonces; add --allow-remote if that is meant",
             )));
         }
+        if self.tproxy && self.transparent.is_empty() {
+            return Err(Failure::usage("--tproxy is about --transparent, which is not there"));
+        }
+        if self.transparent.len() > TRANSPARENT_MAX {
+            return Err(Failure::usage(format!("--transparent is there more than {TRANSPARENT_MAX} times")));
+        }
+        if self.supervised && self.audit.as_os_str() == "-" {
+            return Err(Failure::usage(
+                "--supervised takes standard output for the control API: name a file with --audit FILE",
+            ));
+        }
         Ok(())
+    }
+
+    /// What others than this machine can reach, if anything. TPROXY assigns connections from anywhere, also to loopback.
+    pub fn beyond_loopback(&self) -> Option<String> {
+        let is_remote = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+        let listen = Some(&self.listen).filter(is_remote).map(|address| format!("--listen {address}"));
+        let transparent = || self.transparent.iter().find(is_remote).map(|address| format!("--transparent {address}"));
+        listen.or_else(transparent).or_else(|| self.tproxy.then(|| "what --tproxy takes".to_owned()))
+    }
+
+    /// What the transparent listeners take.
+    pub fn interception(&self) -> Interception {
+        if self.tproxy { Interception::Tproxy } else { Interception::Redirect }
     }
 
     /// The limits of the data path.

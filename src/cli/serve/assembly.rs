@@ -1,7 +1,7 @@
 //! The parts, put together; started in an order in which nothing is promised before it holds, stopped in reverse.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
 use crate::authority::{Authority, AuthorityError, Home};
@@ -24,9 +24,9 @@ use crate::control;
 use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
-use crate::model::IdentityRule;
 use crate::net::{self, Dialer};
 use crate::policy::Policy;
+use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
 use crate::telemetry;
@@ -38,14 +38,18 @@ pub type Secrets = HashMap<String, Zeroizing<String>>;
 pub struct Sidecar {
     /// Where agents connect.
     pub proxy: SocketAddr,
+    /// Where redirected connections arrive.
+    pub transparent: Vec<SocketAddr>,
     /// Where probes connect.
     pub admin: SocketAddr,
-    /// Where orchestrators connect.
-    pub control: std::path::PathBuf,
+    /// Where orchestrators connect; `None` where there is a supervisor's channel instead.
+    pub control: Option<std::path::PathBuf>,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
     shutdown: Shutdown,
+    /// Cancelled when the supervisor has closed its channel; never where there is none.
+    left_alone: CancellationToken,
 }
 
 /// What is stopped, in this order.
@@ -56,26 +60,24 @@ struct Shutdown {
     sweeper: JoinHandle<()>,
 }
 
-/// The three listeners, bound before anything is started.
-struct Listeners {
-    proxy: TcpListener,
-    admin: TcpListener,
-    control: UnixListener,
-}
-
 impl Sidecar {
-    /// Starts everything; when it returns, requests are served.
-    pub async fn start(arguments: &Arguments, loaded: Loaded, secrets: Secrets) -> Result<Self, Failure> {
+    /// Starts everything; when it returns, requests are served. With a channel the control API is served there alone.
+    pub async fn start(
+        arguments: &Arguments,
+        loaded: Loaded,
+        secrets: Secrets,
+        channel: Option<std::os::unix::net::UnixStream>,
+    ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
         let Loaded { policy, credentials, warnings, .. } = loaded;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        refuse_any_beyond_loopback(arguments, &policy)?;
+        listeners::check(arguments, &policy)?;
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
-        let listeners = bind(arguments).await?;
+        let listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
@@ -101,6 +103,7 @@ impl Sidecar {
         });
         report_ends(&leases, &audit, &metrics);
         let is_stopping = Arc::new(AtomicBool::new(false));
+        let left_alone = CancellationToken::new();
         let shutdown = start_planes(Planes {
             proxy,
             listeners,
@@ -112,19 +115,25 @@ impl Sidecar {
             metrics,
             clock,
             is_stopping: is_stopping.clone(),
-            proxy_url: format!("http://{}", bound.proxy),
+            addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
+            left_alone: left_alone.clone(),
         });
-        let (proxy, admin) = (bound.proxy, bound.admin);
-        let control = arguments.control.clone();
-        Ok(Self { proxy, admin, control, audit, leases, is_stopping, shutdown })
+        let Bound { proxy, transparent, admin } = bound;
+        let control = (!arguments.supervised).then(|| arguments.control.clone());
+        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown, left_alone })
     }
 
     /// Says where everything is, on standard error and in the ready file.
     pub fn announce(&self, ready_file: Option<&Path>) -> Result<(), Failure> {
-        tracing::info!(proxy = %self.proxy, admin = %self.admin, control = %self.control.display(), "ready");
+        let control = self.control.as_ref().map(|path| path.display());
+        tracing::info!(proxy = %self.proxy, admin = %self.admin, control = control.map(tracing::field::display), "ready");
+        for address in &self.transparent {
+            tracing::info!(%address, "redirected connections are taken here");
+        }
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
+            "transparent": listeners::texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
             "pid": std::process::id(),
@@ -136,6 +145,11 @@ impl Sidecar {
     /// Opens the audit's file anew.
     pub fn reopen_audit(&self) {
         self.audit.reopen();
+    }
+
+    /// Completes when the supervisor has closed its channel, if there is one.
+    pub async fn left_alone(&self) {
+        self.left_alone.cancelled().await;
     }
 
     /// Drains, revokes, flushes.
@@ -159,7 +173,7 @@ impl Sidecar {
 }
 
 /// Puts a file in place whole, by a draft beside it that is nobody else's.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".draft-{}", std::process::id()));
     // In a container the process id is always the same: a start that was killed can have left one behind.
@@ -171,16 +185,6 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
             // The first mistake is the one to tell of.
             let _ = std::fs::remove_file(&draft);
         })
-}
-
-fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<(), Failure> {
-    let is_open = policy.agent_rules().iter().any(|agent| agent.identities.contains(&IdentityRule::Any));
-    if is_open && !arguments.listen.ip().is_loopback() {
-        return Err(Failure::address(
-            "an agent with identity = [\"any\"] is only allowed while --listen is on loopback; name who may present its nonces",
-        ));
-    }
-    Ok(())
 }
 
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
@@ -198,36 +202,6 @@ fn unusable(error: AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 
-/// Addresses that were bound; none of them may be dialled.
-struct Bound {
-    proxy: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Bound {
-    fn of(listeners: &Listeners) -> Result<Self, Failure> {
-        let address = |listener: &TcpListener| listener.local_addr().map_err(Failure::address);
-        Ok(Self { proxy: address(&listeners.proxy)?, admin: address(&listeners.admin)? })
-    }
-
-    fn own(&self) -> Vec<SocketAddr> {
-        vec![self.proxy, self.admin]
-    }
-}
-
-async fn bind(arguments: &Arguments) -> Result<Listeners, Failure> {
-    let proxy = bind_tcp(arguments.listen, "--listen").await?;
-    let admin = bind_tcp(arguments.admin, "--admin").await?;
-    let control = control::bind(&arguments.control, arguments.control_group).map_err(Failure::address)?;
-    Ok(Listeners { proxy, admin, control })
-}
-
-async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::address(format!("cannot listen on {flag} {address}: {error} (is it in use? port 0 takes a free one)"))
-    })
-}
-
 fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound: &Bound) -> Result<Audit, Failure> {
     let sink = if arguments.audit.as_os_str() == "-" {
         audit::Sink::Stdout
@@ -239,8 +213,9 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),
         "proxy": bound.proxy.to_string(),
+        "transparent": listeners::texts(&bound.transparent),
         "admin": bound.admin.to_string(),
-        "control": arguments.control,
+        "control": (!arguments.supervised).then_some(&arguments.control),
         "connect_to": overrides,
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
@@ -292,7 +267,8 @@ struct Planes {
     metrics: Arc<Metrics>,
     clock: SharedClock,
     is_stopping: Arc<AtomicBool>,
-    proxy_url: String,
+    addresses: control::Addresses,
+    left_alone: CancellationToken,
 }
 
 fn start_planes(planes: Planes) -> Shutdown {
@@ -304,7 +280,9 @@ fn start_planes(planes: Planes) -> Shutdown {
     };
     let scrape = scrape(&planes, health.clone());
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
-    let proxy = tokio::spawn(planes.proxy.run(planes.listeners.proxy, stop_proxy.clone()));
+    let mut listeners = planes.listeners.transparent;
+    listeners.push((planes.listeners.proxy, Entrance::Proxy));
+    let proxy = tokio::spawn(planes.proxy.run(listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let parts = control::Parts {
         policy: planes.policy,
@@ -313,14 +291,33 @@ fn start_planes(planes: Planes) -> Shutdown {
         metrics: planes.metrics.clone(),
         clock: planes.clock,
         ca_pem: planes.authority.certificate_pem().to_owned(),
-        proxy_url: planes.proxy_url,
+        proxy_url: format!("http://{}", planes.addresses.proxy),
+        addresses: planes.addresses,
         credentials: health,
     };
-    let control = tokio::spawn(control::serve(planes.listeners.control, parts, stop_planes.clone()));
+    let control = start_control(planes.listeners.control, parts, stop_planes.clone(), planes.left_alone);
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
     Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
+}
+
+fn start_control(
+    socket: ControlSocket,
+    parts: control::Parts,
+    stop: CancellationToken,
+    left_alone: CancellationToken,
+) -> JoinHandle<()> {
+    match socket {
+        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, parts, stop)),
+        ControlSocket::Channel(channel) => tokio::spawn(async move {
+            if let Err(error) = control::serve_supervised(channel, parts, stop).await {
+                tracing::error!(%error, "the supervisor's channel cannot be served");
+            }
+            // In whatever way it ended: without it nobody can reach us.
+            left_alone.cancel();
+        }),
+    }
 }
 
 /// What the metrics ask for at each scrape.

@@ -86,6 +86,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         hosts: vec![HostPattern::parse("api.test").unwrap(), HostPattern::parse("other.test").unwrap()],
         credential: credential.clone(),
         slots: Vec::new(),
+        attach: None,
         placeholder: None,
         private: false,
         cleartext: false,

@@ -117,6 +117,17 @@ impl Target {
         Ok(Some((value, self.slot_of(&parameter)?)))
     }
 
+    /// The place of a parameter that is not there: behind all others. The name goes out as it is.
+    #[must_use]
+    pub fn room_for_parameter(&self, name: &str) -> QuerySlot {
+        let before = match self.query() {
+            None => "?",
+            Some("") => "",
+            Some(_) => "&",
+        };
+        QuerySlot { rest: self.clone(), at: self.text.len(), before, name: name.into(), after: "" }
+    }
+
     /// Cuts a parameter out with one of the separators beside it.
     fn slot_of(&self, parameter: &QueryParameter<'_>) -> Result<QuerySlot, Ambiguity> {
         let Range { start, end } = parameter.at;
@@ -143,7 +154,7 @@ fn is_method_override(piece: &str) -> bool {
     METHOD_OVERRIDES.iter().any(|known| known.len() == name.len() && name.iter().zip(*known).all(|(a, b)| same(*a, *b)))
 }
 
-/// The place that a query parameter left: the rest of the target, which is judged, and where a value goes in.
+/// The place of a query parameter that is to be filled: the rest of the target, which is judged, and where a value goes in.
 #[derive(Clone)]
 pub struct QuerySlot {
     rest: Target,

@@ -272,6 +272,20 @@ proptest! {
 }
 
 #[test]
+fn a_parameter_that_was_not_there_goes_behind_all_others() {
+    for (text, filled) in [
+        ("/x", "/x?key=a%2Fb%20%26"),
+        ("/x?", "/x?key=a%2Fb%20%26"),
+        ("/x?a=1", "/x?a=1&key=a%2Fb%20%26"),
+        ("/x/?a=1&", "/x/?a=1&&key=a%2Fb%20%26"),
+    ] {
+        let slot = Target::parse(text).unwrap().room_for_parameter("key");
+        assert_eq!(&**slot.filled(b"a/b &"), filled);
+        assert_eq!(slot.rest().as_str(), text, "what is judged");
+    }
+}
+
+#[test]
 fn every_row_of_the_catalogue_that_concerns_paths_has_cases() {
     let rows: HashSet<String> = cases().into_iter().map(|case| case.row).collect();
     for row in ["C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11", "C12", "C13", "C14"] {

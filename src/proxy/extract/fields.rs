@@ -126,24 +126,22 @@ pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
     Ok(())
 }
 
-/// True for `Upgrade: websocket` with `Connection: upgrade` (RFC 6455, 4.1).
-pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let names = |name: HeaderName, wanted: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
-    };
-    names(header::UPGRADE, "websocket") && names(header::CONNECTION, "upgrade")
+/// `Expect` may say `100-continue`, once (RFC 9110, 10.1.1); what else it could say, nobody defines.
+pub fn check_expectation(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut values = headers.get_all(header::EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        (Some(_), _) => Err(Denial::ExpectationFailed),
+    }
 }
 
 /// Takes out what ends here, in a new map, so that the order of the rest is kept.
-pub fn strip(headers: HeaderMap, version: Version) -> Result<HeaderMap, Denial> {
+pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
     check_connection_options(&headers)?;
-    let wants_trailers = version == Version::HTTP_2
-        && headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    // Said anew for the next leg: trailers go through.
+    let wants_trailers =
+        headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let mut kept = HeaderMap::with_capacity(headers.capacity());
     let mut last = None;
     for (name, value) in headers {

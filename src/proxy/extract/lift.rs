@@ -17,8 +17,8 @@ const BASIC_USER_BYTES_MAX: usize = 39;
 /// Longest password beside a nonce in the user's place: `x-oauth-basic`, `x`, or nothing.
 const BASIC_PASSWORD_BYTES_MAX: usize = 16;
 
-/// A nonce that was lifted out of a request.
-#[derive(Debug)]
+/// A nonce that was lifted out of a request, or that is attached to it.
+#[derive(Debug, Clone)]
 pub struct Lifted {
     /// The hash of what was presented.
     pub hash: NonceHash,
@@ -63,14 +63,20 @@ impl<'a> Slots<'a> {
 
     /// The nonce in a slot's whole value: in its placeholder form, or as it is.
     fn nonce<'v>(&self, value: &'v str) -> Option<&'v str> {
-        let inner = self.placeholders.iter().find_map(|placeholder| {
-            value
-                .strip_prefix(placeholder.prefix.as_str())
-                .and_then(|rest| rest.strip_suffix(placeholder.suffix.as_str()))
-                .filter(|inner| inner.starts_with(nonce::NONCE_PREFIX))
-        });
-        inner.or_else(|| value.starts_with(nonce::NONCE_PREFIX).then_some(value))
+        whole_nonce(value, self.placeholders.iter().copied())
     }
+}
+
+/// The nonce that is the whole of a value, in one of these placeholder forms or as it is; any text that begins like one.
+pub fn whole_nonce<'v, 'p>(value: &'v str, placeholders: impl Iterator<Item = &'p Placeholder>) -> Option<&'v str> {
+    let mut placeholders = placeholders;
+    let inner = placeholders.find_map(|placeholder| {
+        value
+            .strip_prefix(placeholder.prefix.as_str())
+            .and_then(|rest| rest.strip_suffix(placeholder.suffix.as_str()))
+            .filter(|inner| inner.starts_with(nonce::NONCE_PREFIX))
+    });
+    inner.or_else(|| value.starts_with(nonce::NONCE_PREFIX).then_some(value))
 }
 
 /// Lifts the one nonce out; the slot's header stays in its place with an empty value, its parameter leaves the target.

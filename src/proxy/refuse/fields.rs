@@ -7,6 +7,7 @@ use hyper::ext::ReasonPhrase;
 use super::text::{ascii, percent};
 use super::words::{Words, seconds};
 use crate::model::Denial;
+use crate::model::denial::Unclear;
 use crate::policy::Slot;
 
 /// Longest reason phrase, in bytes.
@@ -74,7 +75,7 @@ pub(super) fn add_challenges(headers: &mut HeaderMap, denial: &Denial, slots: &[
     if denial.status() != 401 {
         return;
     }
-    if !matches!(denial, Denial::NonceMissing | Denial::AgentUnidentified) {
+    if !matches!(denial, Denial::NonceMissing(_) | Denial::AgentUnidentified) {
         headers.append(WWW_AUTHENTICATE, INVALID);
         return;
     }
@@ -108,7 +109,7 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 /// The proxy error type (RFC 9209, 2.3) that fits best.
 fn proxy_error(denial: &Denial) -> &'static str {
     match denial {
-        Denial::NonceMissing
+        Denial::NonceMissing(_)
         | Denial::NonceUnknown
         | Denial::NonceExpired { .. }
         | Denial::NonceRevoked { .. }
@@ -130,27 +131,30 @@ fn proxy_error(denial: &Denial) -> &'static str {
         | Denial::SlotOccupied
         | Denial::RequestTimeout
         | Denial::RequestTooLarge(_)
+        | Denial::ExpectationFailed
         | Denial::DestinationMismatch => "http_request_error",
         Denial::UpstreamUnreachable => "destination_unavailable",
+        Denial::UpstreamUnclear(Unclear::Broke) => "http_response_incomplete",
         Denial::UpstreamTls => "tls_certificate_error",
         // Connecting late is one way of answering late.
-        Denial::UpstreamTimeout => "http_response_timeout",
+        Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "http_response_timeout",
         Denial::AnswerUnscrubbable => "http_response_content_coding",
         Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable | Denial::Internal => "proxy_internal_error",
         Denial::Overloaded | Denial::ShuttingDown => "proxy_internal_response",
     }
 }
 
-/// gRPC's status codes: 16 unauthenticated, 7 permission denied, 3 invalid argument, 4 deadline exceeded, 8 resource
+/// gRPC's status codes: 16 unauthenticated, 7 permission denied, 2 unknown, 3 invalid argument, 4 deadline exceeded, 8 resource
 /// exhausted, 9 failed precondition, 13 internal, 14 unavailable, which clients may try again.
 fn grpc_status(denial: &Denial) -> u16 {
     match denial.status() {
         401 => 16,
         403 => 7,
-        400 => 3,
+        400 | 417 => 3,
         408 | 504 => 4,
         413 | 414 | 429 | 431 => 8,
         421 => 9,
+        502 if matches!(denial, Denial::UpstreamUnclear(_)) => 2,
         502 | 503 if denial.is_retryable() => 14,
         _ => 13,
     }

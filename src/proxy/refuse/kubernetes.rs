@@ -58,7 +58,7 @@ pub(super) fn spell(denial: &Denial, context: &Context, words: &Words) -> Spelle
 /// `metav1.StatusReason`; empty stands for unknown there.
 fn reason(status: u16) -> &'static str {
     match status {
-        400 | 414 | 421 | 431 => "BadRequest",
+        400 | 414 | 417 | 421 | 431 => "BadRequest",
         401 => "Unauthorized",
         403 => "Forbidden",
         408 | 504 => "Timeout",

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::denial::{Ambiguity, Misplaced, TooLarge};
+use crate::model::denial::{Ambiguity, Misplaced, Missing, TooLarge, Unclear};
 use crate::model::{NonceId, ScopeName};
 
 const DIALECTS: [(&str, Dialect); 6] = [
@@ -41,7 +41,7 @@ fn every_denial() -> Vec<Denial> {
     let allowed = vec!["GET /v1/customers".to_owned(), "GET /v1/customers/cus_{id}".to_owned()];
     let required_scope = Some(ScopeName::parse("write:refunds").unwrap());
     let mut denials = vec![
-        Denial::NonceMissing,
+        Denial::NonceMissing(Missing::Nowhere),
         Denial::NonceUnknown,
         Denial::NonceExpired { at },
         Denial::NonceRevoked { at },
@@ -58,6 +58,7 @@ fn every_denial() -> Vec<Denial> {
         Denial::RequestMalformed,
         Denial::SlotOccupied,
         Denial::RequestTimeout,
+        Denial::ExpectationFailed,
         Denial::CleartextForbidden,
         Denial::AgentUnidentified,
         Denial::DestinationMismatch,
@@ -68,13 +69,17 @@ fn every_denial() -> Vec<Denial> {
         Denial::UpstreamUnreachable,
         Denial::UpstreamTls,
         Denial::UpstreamTimeout,
+        Denial::UpstreamUnclear(Unclear::Broke),
+        Denial::UpstreamUnclear(Unclear::Late),
         Denial::AnswerUnscrubbable,
         Denial::AuditUnavailable,
         Denial::Overloaded,
         Denial::ShuttingDown,
         Denial::Internal,
     ];
-    let misplaced = [Misplaced::Header, Misplaced::Path, Misplaced::Query, Misplaced::Host];
+    let misplaced = [Misplaced::Header, Misplaced::Path, Misplaced::Query, Misplaced::Host, Misplaced::Proxy];
+    let missing = [Missing::NotAttached, Missing::WebPage, Missing::OtherService];
+    denials.extend(missing.map(Denial::NonceMissing));
     denials.extend(misplaced.map(Denial::NonceMisplaced));
     denials.extend([TooLarge::Target, TooLarge::Head, TooLarge::Body].map(Denial::RequestTooLarge));
     denials.extend(
@@ -92,6 +97,7 @@ fn every_denial() -> Vec<Denial> {
             Ambiguity::MethodOverride,
             Ambiguity::Query,
             Ambiguity::RepeatedHeader,
+            Ambiguity::Handshake,
             Ambiguity::Method,
         ]
         .map(Denial::RequestAmbiguous),
@@ -274,7 +280,7 @@ fn a_missing_nonce_is_asked_for_in_the_form_of_the_slots() {
     ];
     for (slots, schemes) in cases {
         let context = Context { slots: slots.to_vec(), ..context(Dialect::Git) };
-        let response = render(&Denial::NonceMissing, &context);
+        let response = render(&Denial::NonceMissing(Missing::Nowhere), &context);
         let challenges = response.headers().get_all("www-authenticate");
         let found: Vec<_> = challenges.iter().map(|value| value.to_str().unwrap().split(' ').next().unwrap()).collect();
         assert_eq!(found, schemes);
@@ -288,6 +294,19 @@ fn a_refused_connect_is_never_a_challenge() {
         assert!(response.status() != 401 && response.status() != 407 && response.status() != 200);
         assert!(header(&response, "www-authenticate").is_none() && body(&response).is_empty());
         assert!(reason(&response).unwrap().starts_with(denial.code()));
+    }
+}
+
+#[test]
+fn only_what_proxy_credentials_can_mend_is_challenged() {
+    for denial in every_denial() {
+        let response = challenge(&denial);
+        let is_challenge = denial.status() == 401;
+        assert_eq!(response.status() == 407, is_challenge, "{denial:?}");
+        let asked = header(&response, "proxy-authenticate");
+        assert_eq!(asked, is_challenge.then_some("Basic realm=\"valetkey\""));
+        assert!(response.status() != 401 && body(&response).is_empty());
+        assert_eq!(header(&response, "content-length"), Some("0"), "the connection goes on");
     }
 }
 

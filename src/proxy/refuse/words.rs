@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Context;
 use super::text::clean;
-use crate::model::denial::{Misplaced, TooLarge};
+use crate::model::denial::{Misplaced, Missing, TooLarge, Unclear};
 use crate::model::{Ambiguity, Denial, NonceId};
 
 /// Longest `detail`, in characters.
@@ -41,7 +41,11 @@ pub(super) fn say(denial: &Denial, context: &Context) -> Words {
     let allowed = allowed(denial);
     let fact = clean(&fact(denial, &request), FACT_CHARS_MAX);
     let next_steps: Vec<String> = next_steps(denial).into_iter().map(|step| clean(&step, 300)).collect();
-    let again = if denial.is_retryable() { "It may succeed later." } else { "Retrying it unchanged will not help." };
+    let again = match denial {
+        Denial::UpstreamUnclear(_) => "Repeating it could do it twice.",
+        _ if denial.is_retryable() => "It may succeed later.",
+        _ => "Retrying it unchanged will not help.",
+    };
     let first = next_steps.first().map_or("", String::as_str);
     Words {
         title: title(denial),
@@ -70,7 +74,7 @@ pub(super) fn say_without_request(denial: &Denial) -> Words {
 
 /// The lease to name: none for a nonce that is not known, so that all of those get one and the same answer.
 pub(super) fn nonce_id<'a>(denial: &Denial, context: &'a Context) -> Option<&'a NonceId> {
-    let is_unknown = matches!(denial, Denial::NonceMissing | Denial::NonceUnknown);
+    let is_unknown = matches!(denial, Denial::NonceMissing(_) | Denial::NonceUnknown);
     context.nonce_id.as_ref().filter(|_| !is_unknown)
 }
 
@@ -81,7 +85,7 @@ struct Request {
 
 fn title(denial: &Denial) -> &'static str {
     match denial {
-        Denial::NonceMissing => "No nonce",
+        Denial::NonceMissing(_) => "No nonce",
         Denial::NonceUnknown => "Unknown nonce",
         Denial::NonceExpired { .. } => "Nonce expired",
         Denial::NonceRevoked { .. } => "Nonce revoked",
@@ -99,15 +103,16 @@ fn title(denial: &Denial) -> &'static str {
         Denial::SlotOccupied => "Credential slot occupied",
         Denial::RequestTimeout => "Request timed out",
         Denial::RequestTooLarge(_) => "Request too large",
+        Denial::ExpectationFailed => "Unknown expectation",
         Denial::CleartextForbidden => "Clear text forbidden",
         Denial::AgentUnidentified => "Caller not identified",
         Denial::DestinationMismatch => "Destinations disagree",
         Denial::BudgetSpent => "Allowance used up",
         Denial::RateLimited { .. } => "Too many requests",
         Denial::CredentialUnavailable { .. } => "Credential unavailable",
-        Denial::UpstreamUnreachable => "Upstream unreachable",
+        Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "Upstream unreachable",
         Denial::UpstreamTls => "Upstream TLS failed",
-        Denial::UpstreamTimeout => "Upstream timed out",
+        Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "Upstream timed out",
         Denial::AnswerUnscrubbable => "Answer withheld",
         Denial::AuditUnavailable => "Audit unavailable",
         Denial::Overloaded => "Overloaded",
@@ -120,12 +125,14 @@ fn title(denial: &Denial) -> &'static str {
 /// holds nothing that should not be repeated.
 fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> {
     match denial {
-        Denial::NonceMissing => format!("this request to {host} carries no nonce where its API key belongs").into(),
+        Denial::NonceMissing(why) => missing(*why, host),
         Denial::NonceUnknown => "this nonce is not known: mistyped, never minted, or gone for long".into(),
         Denial::NonceExpired { at } => format!("this nonce expired at {at:.0}").into(),
         Denial::NonceRevoked { at } => format!("this nonce was revoked at {at:.0}").into(),
         Denial::NonceSpent { at } => format!("the last use of this nonce was spent at {at:.0}").into(),
-        Denial::AgentMismatch => "this nonce is bound to another agent than the one that presents it".into(),
+        Denial::AgentMismatch => {
+            "this nonce is bound to another agent, or another task, than the one that presents it".into()
+        }
         Denial::OutOfScope { allowed, .. } => format!("{line} is not allowed; {}", summary(allowed)).into(),
         Denial::ConditionFailed { because: Some(because) } => {
             format!("{line} is allowed only on a condition that does not hold: {because}").into()
@@ -151,6 +158,7 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::RequestTooLarge(TooLarge::Target) => "the request target is longer than allowed".into(),
         Denial::RequestTooLarge(TooLarge::Head) => "the request's header block is larger than allowed".into(),
         Denial::RequestTooLarge(TooLarge::Body) => "the request's body is larger than allowed".into(),
+        Denial::ExpectationFailed => "this request expects something other than 100-continue".into(),
         Denial::CleartextForbidden => format!("a credential for {host} would travel over plain http").into(),
         Denial::AgentUnidentified => {
             "the caller could not be identified, and only identified callers are served".into()
@@ -166,6 +174,12 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         }
         Denial::UpstreamTls => format!("the TLS certificate or handshake of {host} was not acceptable").into(),
         Denial::UpstreamTimeout => format!("{host} did not answer in time").into(),
+        Denial::UpstreamUnclear(Unclear::Broke) => {
+            format!("{host} broke off before it had answered; the request may have been carried out").into()
+        }
+        Denial::UpstreamUnclear(Unclear::Late) => {
+            format!("{host} did not answer in time; the request may have been carried out").into()
+        }
         Denial::AnswerUnscrubbable => {
             format!("{host} answered, in a form that cannot be searched for credentials; the answer is withheld").into()
         }
@@ -189,12 +203,28 @@ fn summary(allowed: &[String]) -> String {
     text
 }
 
+fn missing(why: Missing, host: &str) -> Cow<'static, str> {
+    match why {
+        Missing::Nowhere => format!("this request to {host} carries no nonce where its API key belongs").into(),
+        Missing::NotAttached => {
+            format!("no nonce is where the API key of {host} belongs; the one of the proxy only says who asks").into()
+        }
+        Missing::WebPage => {
+            "the proxy's nonce is not used for what a web page may have sent (Origin, Sec-Fetch-Site)".into()
+        }
+        Missing::OtherService => {
+            format!("the proxy's nonce is not for a service at {host}, and there is no other").into()
+        }
+    }
+}
+
 fn misplaced(place: Misplaced, host: &str) -> Cow<'static, str> {
     match place {
         Misplaced::Header => "a nonce stands in a header field other than the one for its API key".into(),
         Misplaced::Path => "a nonce stands in the path".into(),
         Misplaced::Query => "a nonce stands in a query parameter other than the one for its API key".into(),
         Misplaced::Host => format!("this nonce was presented at {host}, which is not a host of its service").into(),
+        Misplaced::Proxy => "a nonce came as the proxy's credentials, over plain http from beyond loopback".into(),
     }
 }
 
@@ -213,6 +243,7 @@ fn ambiguity(what: Ambiguity) -> &'static str {
         Ambiguity::MethodOverride => "it overrides its own method",
         Ambiguity::Query => "a query parameter that matters is repeated or not decodable",
         Ambiguity::RepeatedHeader => "a header field that may be there once is repeated",
+        Ambiguity::Handshake => "its WebSocket handshake is not as RFC 6455 wants it",
         Ambiguity::Method => "its method is not allowed in a tunnel",
     }
 }
@@ -229,7 +260,10 @@ const LATER: &str = "try again after a pause";
 /// What to do next, the best first, without full stops.
 fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
     let fixed: &[&'static str] = match denial {
-        Denial::NonceMissing => &["send the nonce (an_...) as the API key of this service", MINT],
+        Denial::NonceMissing(Missing::OtherService) => &[MINT],
+        Denial::NonceMissing(Missing::Nowhere | Missing::NotAttached | Missing::WebPage) => {
+            &["send the nonce (an_...) as the API key of this service", MINT]
+        }
         Denial::NonceUnknown => &["check that the whole nonce (an_...) is sent as it was given", MINT],
         Denial::NonceExpired { .. } | Denial::NonceSpent { .. } => &[MINT],
         Denial::NonceRevoked { .. } => &["stop using it, and ask your orchestrator whether the task goes on", MINT],
@@ -252,6 +286,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::SlotOccupied => &["let the nonce be the whole value of the API key"],
         Denial::RequestTimeout => &["send it again, without pauses"],
         Denial::RequestTooLarge(_) => &["send a smaller request"],
+        Denial::ExpectationFailed => &["send it without that Expect field"],
         Denial::CleartextForbidden => &["use https"],
         Denial::AgentUnidentified => &["start the agent under the identity that the policy names", OPERATOR],
         Denial::DestinationMismatch => &["open a connection of its own to each host"],
@@ -259,6 +294,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::RateLimited { .. } => &["wait as long as Retry-After says, then send it again"],
         Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable => &[LATER, OPERATOR],
         Denial::UpstreamUnreachable | Denial::UpstreamTimeout | Denial::Overloaded | Denial::ShuttingDown => &[LATER],
+        Denial::UpstreamUnclear(_) => &["look whether it was carried out before you repeat it"],
         Denial::UpstreamTls => &[OPERATOR],
         Denial::AnswerUnscrubbable => &[
             "the request was carried out or may have been: look before you repeat it",

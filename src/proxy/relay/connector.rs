@@ -22,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::parent::Parent;
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
+use crate::proxy::body::IdleAlarm;
 
 /// How each service's upstreams are verified: its own configuration, or the common one.
 pub struct TlsProfiles {
@@ -74,15 +75,26 @@ pub struct Connector {
     pub(super) reach: Reach,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) timeout: Duration,
+    /// How long an upstream may take nothing of what is written to it.
+    pub(super) idle_timeout: Duration,
 }
 
 impl Connector {
-    async fn connect(self) -> Result<Socket, ConnectFault> {
+    /// The same, for what HTTP/2 cannot carry: the same trust, and HTTP/1.1 the only protocol on offer.
+    pub(super) fn http1_only(mut self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.tls = Arc::new(tls);
+        self
+    }
+
+    pub(super) async fn connect(self) -> Result<Socket, ConnectFault> {
         let timeout = self.timeout;
         tokio::time::timeout(timeout, self.dial_and_verify()).await.map_err(|_| ConnectFault::Timeout)?
     }
 
     async fn dial_and_verify(self) -> Result<Socket, ConnectFault> {
+        let stall = Stall::new(self.idle_timeout);
         let (stream, address) = match &self.parent {
             Some(parent) => parent.tunnel(&self.dialer, &self.destination).await?,
             None => self.dialer.dial(&self.destination, self.reach).await?,
@@ -100,7 +112,7 @@ impl Connector {
                 Leg::Tls(Box::new(TokioIo::new(verified)))
             }
         };
-        Ok(Socket { leg, address })
+        Ok(Socket { leg, address, is_deaf: false, stall })
     }
 }
 
@@ -122,7 +134,63 @@ impl tower_service::Service<Uri> for Connector {
 /// A connected upstream.
 pub struct Socket {
     leg: Leg,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
+    /// The upstream takes no more. It may have answered before it closed, and the library, told of a failed write, would
+    /// not look: so that the rest is thrown away, and reading tells the end.
+    is_deaf: bool,
+    stall: Stall,
+}
+
+impl Socket {
+    /// What came of writing `length` bytes.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self.stall.watch(cx, written) {
+            Poll::Ready(Err(error)) if is_hung_up(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+
+    fn flushed(&mut self, cx: &mut Context<'_>, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match self.stall.watch(cx, flushed) {
+            Poll::Ready(Err(error)) if is_hung_up(&error) => {
+                self.is_deaf = true;
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Writes that wait for too long: while the library waits for a socket, it does not look at the body, whose own limit of
+/// idleness is then of no use.
+struct Stall(IdleAlarm);
+
+impl Stall {
+    fn new(limit: Duration) -> Self {
+        Self(IdleAlarm::new(limit))
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match outcome {
+            Poll::Pending => self.0.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready @ Poll::Ready(_) => {
+                self.0.moved();
+                ready
+            }
+        }
+    }
+}
+
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 enum Leg {
@@ -151,17 +219,25 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.leg {
+        if self.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_write(cx, buf),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
+        };
+        self.written(cx, written, buf.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.leg {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_flush(cx),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
+        };
+        self.flushed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -183,9 +259,14 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.leg {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let written = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-        }
+        };
+        self.written(cx, written, length)
     }
 }

@@ -53,8 +53,14 @@ impl Upstream {
             // Connections under way live on with their exchanges.
             self.pools.clear();
         }
+        let pool = build(&self.limits, self.connector(errand)?);
+        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+    }
+
+    /// The way to where an errand goes.
+    pub(super) fn connector(&self, errand: &Errand) -> Result<Connector, Denial> {
         let service = self.policy.service(&errand.service).ok_or(Denial::Internal)?;
-        let connector = Connector {
+        Ok(Connector {
             dialer: self.dialer.clone(),
             parent: self.parent_to(&errand.destination, service.private),
             destination: errand.destination.clone(),
@@ -62,9 +68,8 @@ impl Upstream {
             reach: if service.private { Reach::Private } else { Reach::Public },
             tls: self.tls.of(&errand.service),
             timeout: self.limits.connect_timeout,
-        };
-        let pool = build(&self.limits, connector);
-        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+            idle_timeout: self.limits.idle_timeout,
+        })
     }
 }
 

@@ -24,8 +24,14 @@ pub(in crate::proxy) fn returned(headers: HeaderMap) -> HeaderMap {
     if headers.keys().all(is_returned) {
         return headers;
     }
-    let kept = headers.iter().filter(|(name, _)| is_returned(name));
+    let kept = headers.iter().filter(|(name, _)| is_returned(name) && !is_of_connection(&headers, name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// True for a field that `Connection` names (RFC 9110, 7.6.1).
+fn is_of_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name.as_str()))
 }
 
 fn is_returned(name: &HeaderName) -> bool {

@@ -1,12 +1,9 @@
 // openai for Node: a completion, whole or `streamed`; `refused` lists files.
 import OpenAI from "openai";
-import { EnvHttpProxyAgent, fetch } from "undici";
 
-const client = new OpenAI({
-  apiKey: process.env.API_KEY,
-  fetch,
-  fetchOptions: { dispatcher: new EnvHttpProxyAgent() },
-});
+import { fetch } from "./proxied.mjs";
+
+const client = new OpenAI({ apiKey: process.env.API_KEY, fetch });
 const messages = [{ role: "user", content: "hello" }];
 if (process.argv[2] === "refused") {
   console.log(await client.files.list());

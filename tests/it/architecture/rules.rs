@@ -122,7 +122,8 @@ pub fn longer_than(sources: &[Source], lines_max: usize) -> Vec<String> {
 /// Files that make or accept TCP connections and do not say `TCP_NODELAY`.
 pub fn sockets_with_nagle(sources: &[Source]) -> Vec<String> {
     let makes = |source: &&Source| {
-        let is_listener = source.code.contains("TcpListener") && source.code.contains(".accept()");
+        let is_listener = source.code.contains("TcpListener")
+            && [".accept()", ".poll_accept("].iter().any(|call| source.code.contains(call));
         source.code.contains("TcpStream::connect") || is_listener
     };
     let delays = |source: &&Source| !source.code.contains("set_nodelay(true)");

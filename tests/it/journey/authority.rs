@@ -60,7 +60,7 @@ async fn what_is_published_is_public_and_whole() {
     let stage = Stage::new().await;
     let mut names = files_below(&stage.sidecar.path("public"));
     names.sort();
-    assert_eq!(names, ["ca-bundle.pem", "ca.pem"]);
+    assert_eq!(names, ["ca-bundle.pem", "ca.pem", "truststore.p12"]);
     let (ca, bundle) = (stage.sidecar.text("public/ca.pem"), stage.sidecar.text("public/ca-bundle.pem"));
     assert_eq!(ca.matches("BEGIN CERTIFICATE").count(), 1);
     assert!(bundle.ends_with(&ca) && bundle.matches("BEGIN CERTIFICATE").count() > 50, "system roots and ours");

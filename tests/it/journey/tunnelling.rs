@@ -103,3 +103,79 @@ async fn private_addresses_are_not_reached_through_it() {
     }
     open.sidecar.audited(|record| record["code"] == "address_forbidden").await;
 }
+
+/// Two bare sockets with an unread tunnel between them, the TLS greeting already through.
+async fn bare(flags: &[&str]) -> (TestSidecar, tokio::net::TcpStream, tokio::net::TcpStream) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let policy = format!("{}\n[egress]\nunlisted = \"tunnel\"\n", policies::ONE_API)
+        .replace("upstream_ca = \"{dir}/api.pem\"\n", "");
+    let to = format!("other.test:443:{}", listener.local_addr().expect("an address"));
+    let builder = TestSidecar::with_policy(&policy).environment("API_KEY", &canary()).flag("--connect-to").flag(&to);
+    let sidecar = flags.iter().fold(builder, |builder, flag| builder.flag(flag)).start().await;
+    let (answer, mut client) = Agent::new(sidecar.proxy, "").connect("other.test:443").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let name = ServerName::try_from("other.test").expect("a name");
+    let config = Arc::new(Agent::new(sidecar.proxy, "").tls(&[]));
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(config, name).expect("a client").write_tls(&mut hello).expect("memory");
+    client.write_all(&hello).await.expect("writable");
+    let (mut server, _) = listener.accept().await.expect("a connection");
+    let mut greeting = vec![0; hello.len()];
+    server.read_exact(&mut greeting).await.expect("the greeting");
+    assert_eq!(greeting, hello, "as it was sent");
+    (sidecar, client, server)
+}
+
+/// A megabyte that says where it is.
+fn large() -> Vec<u8> {
+    (0..256 * 1024u32).flat_map(u32::to_be_bytes).collect()
+}
+
+#[tokio::test]
+async fn either_side_may_end_first_and_the_other_is_heard_out() {
+    for client_first in [true, false] {
+        let (sidecar, client, server) = bare(&[]).await;
+        let (mut first, mut second) = if client_first { (client, server) } else { (server, client) };
+        first.write_all(b"the question").await.expect("writable");
+        first.shutdown().await.expect("its end");
+        let mut question = Vec::new();
+        second.read_to_end(&mut question).await.expect("the question and its end");
+        assert_eq!(question, b"the question");
+        let answering = tokio::spawn(async move {
+            second.write_all(&large()).await.expect("still open");
+            second.shutdown().await.expect("its end");
+        });
+        let mut answer = Vec::new();
+        first.read_to_end(&mut answer).await.expect("the answer and its end");
+        assert_eq!(answer, large(), "whole");
+        answering.await.expect("no panic");
+        let end = sidecar.audited(|record| record["type"] == "end").await;
+        assert_eq!(end["ending"], "complete");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_rests_is_cut_even_with_one_side_ended() {
+    for ended in [false, true] {
+        let (sidecar, mut client, mut server) = bare(&["--idle-timeout", "1s"]).await;
+        client.write_all(b"last words").await.expect("writable");
+        server.read_exact(&mut [0; 10]).await.expect("the words");
+        if ended {
+            client.shutdown().await.expect("its end");
+            assert_eq!(server.read(&mut [0; 1]).await.expect("an end"), 0);
+        }
+        let end = sidecar.audited(|record| record["type"] == "end").await;
+        assert_eq!(end["ending"], "cut", "ended {ended}");
+        assert!(end["request_bytes"].as_u64().expect("a number") >= 10, "counted although it was cut: {end:#}");
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_cut_when_the_drain_is_over() {
+    let (mut sidecar, mut client, _server) = bare(&["--drain-timeout", "1s"]).await;
+    sidecar.signal("TERM");
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert_eq!(sidecar.wait(), Some(0));
+    assert!(sidecar.audit().iter().any(|record| record["ending"] == "cut"), "{:#?}", sidecar.audit());
+}

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -28,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Agent {
     proxy: SocketAddr,
     roots: RootCertStore,
+    /// What it says in `Proxy-Authorization` with each `CONNECT`.
+    proxy_authorization: Option<String>,
 }
 
 /// A whole answer.
@@ -94,12 +98,17 @@ impl Agent {
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.expect("a certificate")).expect("a root");
         }
-        Self { proxy, roots }
+        Self { proxy, roots, proxy_authorization: None }
     }
 
     /// The same agent at another proxy.
     pub fn at(&self, proxy: SocketAddr) -> Self {
-        Self { proxy, roots: self.roots.clone() }
+        Self { proxy, ..self.clone() }
+    }
+
+    /// The same agent with `http://USER:PASSWORD@…` as its proxy; given are both, with the colon.
+    pub fn vouched(&self, pair: &str) -> Self {
+        Self { proxy_authorization: Some(format!("Basic {}", STANDARD.encode(pair))), ..self.clone() }
     }
 
     /// A TCP connection to the proxy.
@@ -118,7 +127,9 @@ impl Agent {
 
     /// CONNECT; the head of the answer and the socket.
     pub async fn connect(&self, authority: &str) -> (String, TcpStream) {
-        let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+        let field = self.proxy_authorization.as_ref();
+        let field = field.map_or_else(String::new, |value| format!("Proxy-Authorization: {value}\r\n"));
+        let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{field}\r\n");
         self.connect_with(head.as_bytes()).await
     }
 
@@ -178,6 +189,14 @@ impl Agent {
             .expect("HTTP/2");
         tokio::spawn(connection);
         Tunnel::H2(sender)
+    }
+
+    /// HTTP/2 in a tunnel, frame by frame.
+    pub async fn frames(&self, host: &str) -> h2::client::SendRequest<Bytes> {
+        let stream = self.tls_tunnel(host, host, &[b"h2"]).await.expect("TLS");
+        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        sender.ready().await.expect("an open connection")
     }
 
     /// One request in a tunnel of its own, HTTP/1.1.

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{FakeUpstream, TestSidecar};
+use super::{FakeUpstream, Namespace, TestSidecar};
 
 /// How long a sidecar may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(20);
@@ -19,6 +19,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
     directory: Option<Arc<tempfile::TempDir>>,
     user: Option<u32>,
+    namespace: Option<Arc<Namespace>>,
 }
 
 impl Builder {
@@ -42,6 +43,7 @@ impl Builder {
             files: Vec::new(),
             directory: None,
             user: None,
+            namespace: None,
         }
     }
 
@@ -106,6 +108,12 @@ impl Builder {
         self
     }
 
+    /// In a network namespace.
+    pub fn inside(mut self, namespace: &Arc<Namespace>) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> TestSidecar {
         let (mut child, directory) = self.spawn();
@@ -146,7 +154,12 @@ impl Builder {
     fn spawn(self) -> (Child, Arc<tempfile::TempDir>) {
         let directory = self.directory.clone();
         let directory = directory.unwrap_or_else(|| Arc::new(tempfile::tempdir().expect("a directory")));
-        let child = self.command(directory.path()).spawn().expect("the binary starts");
+        let mut command = self.command(directory.path());
+        let child = match &self.namespace {
+            Some(namespace) => namespace.inside(0, || command.spawn()),
+            None => command.spawn(),
+        };
+        let child = child.expect("the binary starts");
         (child, directory)
     }
 

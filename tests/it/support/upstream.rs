@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 pub use answers::{Body, PIECE, gzip};
 
 use super::authority::TestAuthority;
+use super::websocket::Wire;
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
@@ -89,8 +90,24 @@ impl FakeUpstream {
 
     /// With a TLS configuration of its own.
     pub async fn start_tls(authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
+        Self::start_tls_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), authority, config)
+    }
+
+    /// Both protocols, on a listener that may be in another network namespace.
+    pub fn start_on(listener: TcpListener, names: &[&str]) -> Self {
+        let authority = TestAuthority::new();
+        let config = authority.server(names, &[b"h2", b"http/1.1"]);
+        Self::start_tls_on(listener, authority, config)
+    }
+
+    /// HTTP/1.1 in clear text, on a listener that may be in another network namespace.
+    pub fn plain_on(listener: TcpListener) -> Self {
+        Self::accept_on(listener, TestAuthority::new(), |stream, number, seen| serve(stream, false, number, seen))
+    }
+
+    fn start_tls_on(listener: TcpListener, authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Self::accept(authority, move |stream, number, seen| {
+        Self::accept_on(listener, authority, move |stream, number, seen| {
             let acceptor = acceptor.clone();
             async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
@@ -99,7 +116,6 @@ impl FakeUpstream {
                 }
             }
         })
-        .await
     }
 
     /// HTTP/1.1 in clear text.
@@ -127,6 +143,36 @@ impl FakeUpstream {
         Self::speaking(names, usize::MAX, answer).await
     }
 
+    /// A server over HTTP/1.1 whose connections are `speak`'s, from the end of the first request head on.
+    pub async fn speaking_freely<F>(
+        names: &[&str],
+        speak: impl Fn(String, Box<dyn Wire>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let authority = TestAuthority::new();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
+        let speak = Arc::new(speak);
+        Self::accept(authority, move |stream, number, seen| {
+            let (acceptor, speak) = (acceptor.clone(), speak.clone());
+            async move {
+                let mut first = [0];
+                let is_tls = stream.peek(&mut first).await.is_ok() && first[0] == 0x16;
+                let mut wire: Box<dyn Wire> = if is_tls {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    Box::new(stream)
+                } else {
+                    Box::new(stream)
+                };
+                let head = read_head(&mut wire).await;
+                seen.lock().expect("not poisoned").push(Seen::of_head(number, &head));
+                speak(head, wire).await;
+            }
+        })
+        .await
+    }
+
     async fn speaking(names: &[&str], heads: usize, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
@@ -152,12 +198,42 @@ impl FakeUpstream {
         .await
     }
 
+    /// A server each of whose connections is played by hand.
+    pub async fn played<F>(
+        names: &[&str],
+        alpn: &[u8],
+        play: impl Fn(TlsStream<TcpStream>, u64) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let authority = TestAuthority::new();
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[alpn])));
+        let play = Arc::new(std::sync::Mutex::new(play));
+        Self::accept(authority, move |stream, number, _| {
+            let (acceptor, play) = (acceptor.clone(), play.clone());
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let playing = play.lock().expect("not poisoned")(stream, number);
+                playing.await;
+            }
+        })
+        .await
+    }
+
     async fn accept<F, S>(authority: Arc<TestAuthority>, serve: S) -> Self
     where
         S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::accept_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), authority, serve)
+    }
+
+    fn accept_on<F, S>(listener: TcpListener, authority: Arc<TestAuthority>, serve: S) -> Self
+    where
+        S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicU64::new(0));
@@ -194,7 +270,8 @@ impl FakeUpstream {
     }
 }
 
-async fn read_head(stream: &mut TlsStream<TcpStream>) -> String {
+/// Reads up to the end of an HTTP/1.1 head.
+pub async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 64 * 1024 {

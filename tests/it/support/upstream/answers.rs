@@ -107,6 +107,8 @@ pub async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, 
             response
         }
         "/401" => text(StatusCode::UNAUTHORIZED, "the upstream's own 401"),
+        "/205" => Response::builder().status(205).body(empty()).expect("a response"),
+        "/304" => Response::builder().status(304).header("etag", "\"x\"").body(empty()).expect("a response"),
         "/204" => Response::builder().status(204).body(empty()).expect("a response"),
         "/alt-svc" => {
             let mut response = text(StatusCode::OK, "ok");

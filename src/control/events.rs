@@ -1,0 +1,161 @@
+//! Following the audit: server-sent events (WHATWG HTML, 9.2) of the records that the caller may see.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::caller::Caller;
+use super::front::Control;
+use super::query::EventsAsked;
+use super::refusal::Refusal;
+use super::serve::Answer;
+use super::types::Problem;
+use crate::audit::{Followed, Follower, Written};
+use crate::policy::Permission;
+
+/// A comment is sent so often, so that either end notices when the other is gone.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Events that wait to be sent; further ones wait in the audit's own bound.
+const READY_MAX: usize = 16;
+
+/// The body of an answer: whole, or events until somebody ends them.
+pub(super) enum AnswerBody {
+    Whole(Full<Bytes>),
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl AnswerBody {
+    /// True for a body that may go on as long as its connection.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self, Self::Events(_))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Events(events) => events.poll_recv(context).map(|event| event.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Follows the audit from now on: an event for each record of one's own agents, `event` its type, `id` its `seq`, `data`
+/// the JSON as it is in the file.
+///
+/// Records that belong to no agent are shown to minters of all agents only. Who reads too slowly gets an event `gap`
+/// with the number of records that were passed over. Every 15 seconds there is a comment.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "operations", operation_id = "events",
+    params(
+        ("agent" = Option<String>, Query, description = "Of this agent only"),
+        ("task" = Option<String>, Query, description = "For this task only"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream", description = "Events until either side ends them"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
+        (status = 503, body = Problem, content_type = "application/problem+json",
+         description = "overloaded: as many follow as may"),
+    )
+)]
+pub(super) fn events(control: &Control, caller: &Caller, asked: EventsAsked) -> Result<Answer, Refusal> {
+    match &asked.agent {
+        Some(agent) => caller.acting(Permission::Events, agent).map(|_| ())?,
+        None => caller.require(Permission::Events)?,
+    }
+    let follower = control.parts.audit.follow().ok_or(Refusal::TooManyFollowers)?;
+    let (sender, receiver) = mpsc::channel(READY_MAX);
+    let shown = Shown { caller: caller.clone(), asked };
+    tokio::spawn(pump(follower, shown, sender, control.stopping.clone()));
+    let mut answer = Response::new(AnswerBody::Events(receiver));
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(answer)
+}
+
+/// Which records are shown.
+struct Shown {
+    caller: Caller,
+    asked: EventsAsked,
+}
+
+impl Shown {
+    fn shows(&self, record: &Written) -> bool {
+        let is_own = match &record.agent {
+            Some(agent) => self.caller.has(Permission::Events, agent),
+            None => self.caller.has_over_all(Permission::Events),
+        };
+        is_own
+            && self.asked.agent.as_ref().is_none_or(|agent| record.agent.as_ref() == Some(agent))
+            && self.asked.task.as_ref().is_none_or(|task| record.task.as_ref() == Some(task))
+    }
+}
+
+/// Moves records to the connection until the reader is gone, the audit is over, or we stop.
+async fn pump(mut follower: Follower, shown: Shown, sender: mpsc::Sender<Bytes>, stopping: CancellationToken) {
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            () = stopping.cancelled() => return,
+            () = sender.closed() => return,
+            _ = heartbeat.tick() => Some(Bytes::from_static(b": still here\n\n")),
+            followed = follower.next() => match followed {
+                None => return,
+                Some(followed) => event(&shown, &followed),
+            },
+        };
+        let Some(next) = next else { continue };
+        // A reader that stands still holds this task back, not the audit: the follower falls behind.
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            sent = sender.send(next) => if sent.is_err() { return },
+        }
+    }
+}
+
+/// The event of a record, where it is shown.
+fn event(shown: &Shown, followed: &Followed) -> Option<Bytes> {
+    let text = match followed {
+        Followed::Gap(records) => format!("event: gap\ndata: {{\"type\":\"gap\",\"records\":{records}}}\n\n"),
+        Followed::Record(record) if shown.shows(record) => spell(record),
+        Followed::Record(_) => return None,
+    };
+    Some(text.into())
+}
+
+/// A record is one line of printable ASCII, so that nothing in it can end the event.
+fn spell(record: &Arc<Written>) -> String {
+    let Written { seq, kind, line, .. } = &**record;
+    format!("event: {kind}\nid: {seq}\ndata: {line}\n\n")
+}

@@ -1,0 +1,85 @@
+//! Renewing: policy, then the audit, then the lease, then the answer.
+
+use http::StatusCode;
+
+use super::answer;
+use super::ask;
+use super::caller::Caller;
+use super::front::Control;
+use super::json::Json;
+use super::refusal::Refusal;
+use super::serve::Answer;
+use super::types::{LeaseView, Problem, RenewalAsked};
+use super::view;
+use crate::audit::Event;
+use crate::lease::{EndCause, Lease};
+use crate::model::{MinterName, NonceId};
+use crate::policy::Permission;
+use jiff::Timestamp;
+
+/// What caps a renewal that would go beyond the life of the nonce.
+const CAPPED_BY_LIFE: &str = "lifetime";
+
+/// Renews a nonce: the same nonce gets a new period from now on, within its ceiling and its life.
+///
+/// The expiry never moves backwards: who asks for less than what is left changes nothing. Only the minter that minted
+/// it may renew it. What is over does not come back.
+#[utoipa::path(
+    post, path = "/v1/nonces/{id}/renew", tag = "nonces", operation_id = "renew",
+    params(("id" = String, Path, description = "The accessor, `nc_…`")),
+    request_body(content = Option<RenewalAsked>, content_type = "application/json"),
+    responses(
+        (status = 200, body = LeaseView, description = "The lease as it is now; `ttl_capped_by` where it got less than asked"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+         description = "forbidden: alive, and not one's own mint"),
+        (status = 404, body = Problem, content_type = "application/problem+json",
+         description = "not_found: unknown, forgotten, or over and not of one's own agents"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "not_renewable: it is over"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "unsupported_media_type"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "audit_unavailable"),
+    )
+)]
+pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &Json) -> Result<Answer, Refusal> {
+    caller.require(Permission::Mint)?;
+    let asked = ask::renewal(body)?;
+    let id = NonceId::parse(id).ok_or(Refusal::NotFound)?;
+    let lease = control.live(id).ok_or_else(|| over(control, caller, id))?;
+    let terms = lease.terms();
+    let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name.clone();
+    let parts = &control.parts;
+    let plan = parts.policy.plan_renewal(terms.grants, asked);
+    let renewal = lease.renewal(plan.ttl, &parts.clock.now());
+    let event = event(caller, &lease, minter, renewal.until.wall);
+    parts.audit.record(event).await.map_err(|_| Refusal::AuditUnavailable)?;
+    if !parts.leases.renew(&lease, renewal.until) {
+        return Err(Refusal::NotRenewable(lease.ended().unwrap_or(EndCause::Expired)));
+    }
+    parts.metrics.renewed();
+    let mut view = view::lease_view(&parts.policy, &lease, &parts.clock.now());
+    view.ttl_capped_by = if renewal.is_capped { Some(CAPPED_BY_LIFE.to_owned()) } else { plan.ttl_capped_by };
+    Ok(answer::json(StatusCode::OK, &view))
+}
+
+/// The dead are told of to those who may renew for their agents; to others they never were.
+fn over(control: &Control, caller: &Caller, id: NonceId) -> Refusal {
+    let dead = control.parts.leases.dead(id);
+    let own = dead.filter(|dead| caller.acting_as(&dead.minter, Permission::Mint, &dead.agent).is_ok());
+    own.map_or(Refusal::NotFound, |dead| Refusal::NotRenewable(dead.cause))
+}
+
+fn event(caller: &Caller, lease: &Lease, minter: MinterName, expires_at: Timestamp) -> Event {
+    let terms = lease.terms();
+    Event::Renewed {
+        nonce_id: lease.id(),
+        agent: terms.agent.clone(),
+        task: terms.task.clone(),
+        minter,
+        renewed_by: caller.identity.clone(),
+        expires_at,
+    }
+}

@@ -1,0 +1,105 @@
+//! A request's body as the agent sends it.
+//!
+//! Whoever drops it before its end need not think of the rest. On HTTP/1.1 an agent that still sends would get a reset
+//! instead of its answer if the connection were just closed, so the rest is read and thrown away for a while; then the
+//! connection can even be kept. An agent that waits to be asked for its body (`Expect: 100-continue`) is not asked.
+//! On HTTP/2 the library resets the stream, after the answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::pace::Busy;
+
+/// How long the rest of an unwanted body is read at most.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long an agent may be silent meanwhile.
+const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The agent's body; what nobody wants of it is drained.
+#[derive(Debug)]
+pub struct Inbound(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    body: Incoming,
+    /// The connection is at work as long as a body flows on it, which may be longer than its answer.
+    busy: Busy,
+    rest: Rest,
+}
+
+/// What becomes of the rest when nobody wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It is read and thrown away.
+    Drained,
+    /// Nothing: the agent has not been asked for it.
+    Unasked,
+    /// Nothing: its stream is reset.
+    Reset,
+}
+
+impl Inbound {
+    /// A request with its body watched over.
+    pub(super) fn of(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
+        let rest = match request.version() {
+            Version::HTTP_2 => Rest::Reset,
+            _ if request.headers().contains_key(header::EXPECT) => Rest::Unasked,
+            _ => Rest::Drained,
+        };
+        request.map(|body| Self(Some(Open { body, busy: busy.again(), rest })))
+    }
+
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take()
+            && open.rest == Rest::Drained
+            && !open.body.is_end_stream()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // One at a time for a connection, and over with it.
+            runtime.spawn(drain(open));
+        }
+    }
+}
+
+async fn drain(mut open: Open) {
+    let reading = async { while let Ok(Some(Ok(_))) = timeout(DRAIN_SILENCE_MAX, open.body.frame()).await {} };
+    let _ = timeout_at(Instant::now() + DRAIN_TIME_MAX, reading).await;
+    drop(open.busy);
+}
+
+impl HttpBody for Inbound {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(open) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        if open.rest == Rest::Unasked {
+            // The library asks for a body when it is first looked at.
+            open.rest = Rest::Drained;
+        }
+        Pin::new(&mut open.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|open| open.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |open| open.body.size_hint())
+    }
+}

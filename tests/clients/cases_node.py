@@ -1,0 +1,102 @@
+"""Node's clients and SDKs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from case import (
+    ANTHROPIC,
+    CUSTOMERS,
+    GRPC,
+    MESSAGES,
+    OPENAI,
+    REPOSITORY,
+    SENTENCE,
+    SOCKETS,
+    Case,
+    Client,
+    Where,
+    allowed,
+    ignores,
+    refused,
+    shimmed,
+)  # fmt: skip
+
+_CA = "`NODE_EXTRA_CA_CERTS`"
+_FETCH = "as Node's fetch"
+_AGENT = "`EnvHttpProxyAgent` of undici before Node 22.21"
+_NODE = (20, 0)
+# The first that reads the proxy variables, with NODE_USE_ENV_PROXY.
+_NODE_WITH_PROXY = (22, 21)
+
+
+def cases() -> list[Case]:
+    """Allowed in each way in which it is used, and refused."""
+    return [*_http(), *_apis(), *_others()]
+
+
+def _http() -> list[Case]:
+    fetch = Client(
+        "Node fetch",
+        ("node", "--version"),
+        "`HTTPS_PROXY` with `NODE_USE_ENV_PROXY=1`, from Node 22.21",
+        _CA,
+        _AGENT,
+        node=_NODE,
+    )
+    undici = _client("undici", "none: `EnvHttpProxyAgent` in code, which reads `HTTPS_PROXY`", "`EnvHttpProxyAgent` in code")
+    axios = _client("axios", "`HTTPS_PROXY`")
+    around = "https://{trap}/"
+    without = ("env", "-u", "NODE_USE_ENV_PROXY")
+    return [
+        *_both(fetch, REPOSITORY, "fetch"),
+        replace(allowed(fetch, "by variables alone", REPOSITORY, *_run("fetch_plain")), node=_NODE_WITH_PROXY),
+        ignores(fetch, "without agent and switch", REPOSITORY, (*without, *_run("fetch_plain", around)), _run("fetch", around)),
+        shimmed(fetch, REPOSITORY, *_run("fetch_plain")),
+        *_both(undici, REPOSITORY, "undici"),
+        *_both(axios, REPOSITORY, "axios"),
+    ]
+
+
+def _apis() -> list[Case]:
+    stripe = _client(
+        "stripe", "none: `httpAgent` or `createFetchHttpClient` in code", "`httpAgent` or `createFetchHttpClient` in code"
+    )
+    around = "{trap}"
+    return [
+        *_both(_client("openai", _FETCH, _AGENT), OPENAI, "openai", "streamed"),
+        *_both(_client("@anthropic-ai/sdk", _FETCH, _AGENT), ANTHROPIC, "anthropic", "streamed"),
+        *_both(stripe, CUSTOMERS, "stripe", "fetch client"),
+        ignores(stripe, "as it comes", CUSTOMERS, _run("stripe", "around", around), _run("stripe", "through", around)),
+        shimmed(stripe, CUSTOMERS, *_run("stripe", "around")),
+        *_both(_client("@octokit/rest", _FETCH, _AGENT), REPOSITORY, "octokit"),
+        *_both(_client("@slack/web-api", _FETCH, _AGENT), MESSAGES, "slack"),
+    ]
+
+
+def _others() -> list[Case]:
+    sockets = _client("ws", "none: `https-proxy-agent` in code", "`https-proxy-agent` in code")
+    grpc = _client(
+        "@grpc/grpc-js", "`https_proxy` or `grpc_proxy`, in lower case alone", ca="`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`"
+    )
+    around = "wss://{trap}/"
+    return [
+        *_both(sockets, SOCKETS, "ws"),
+        ignores(sockets, "as it comes", REPOSITORY, _run("ws", "around", around), _run("ws", "through", around)),
+        shimmed(sockets, SOCKETS, *_run("ws", "around")),
+        *_both(grpc, GRPC, "grpc", "bidirectional"),
+    ]
+
+
+def _client(package: str, proxy: str, needs: str = "", ca: str = _CA) -> Client:
+    return Client(f"Node {package}", ("npm", package), proxy, ca, needs, node=_NODE)
+
+
+def _both(client: Client, where: Where, program: str, *ways: str) -> list[Case]:
+    made = [allowed(client, "", where, *_run(program, "allowed"))]
+    made += [allowed(client, way, where, *_run(program, way), is_streamed="streamed" in way) for way in ways]
+    return [*made, refused(client, where, *_run(program, "refused"), shows=SENTENCE)]
+
+
+def _run(program: str, *arguments: str) -> tuple[str, ...]:
+    return ("node", f"{{node}}/{program}.mjs", *arguments)
