@@ -64,7 +64,7 @@ impl Stage {
         };
         let target = workspace.target.join("benches");
         let mut build = workspace.cargo("build");
-        build.args(["--release", "--manifest-path"]).arg(workspace.root.join("benches/Cargo.toml"));
+        build.args(["--release", "--package", "floor", "--package", "load", "--manifest-path"]).arg(workspace.root.join("benches/Cargo.toml"));
         build.arg("--target-dir").arg(&target);
         ensure!(succeeds(&mut build)?, "the benchmarks' programs do not build");
         let directory = workspace.target.join("bench-stage");
