@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod body;
+mod carrier;
 pub mod connect;
 pub mod decrypt;
 mod deliver;

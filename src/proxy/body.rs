@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::carrier;
 use super::extract::check_trailers;
 use super::inject::Tie;
 use super::want::{ASK_TIME_MAX, Want, Wanted};
@@ -196,12 +197,19 @@ fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        carrier::let_go();
+    }
+}
+
 impl HttpBody for Upload {
     type Data = Bytes;
     type Error = UploadFault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let this = self.get_mut();
+        carrier::looked_at(&this.want);
         let frame = ready!(this.poll_next(cx));
         if let Some(Err(fault)) = &frame {
             // The first one is the cause.
