@@ -77,9 +77,12 @@ fn an_end_in_a_message_is_none() {
     }
 }
 
+type Field = (&'static str, &'static str);
+type Verdict = Result<Option<Protocol>, ()>;
+
 #[test]
 fn the_head_of_an_answer_says_what_its_messages_are() {
-    let cases: [(&[(&'static str, &'static str)], Result<Option<Protocol>, ()>); 23] = [
+    let cases: [(&[Field], Verdict); 23] = [
         (&[], Ok(None)),
         (&[("content-type", "text/plain"), ("grpc-encoding", "gzip")], Ok(None)),
         (&[("content-type", "text/plain"), ("content-type", "text/html")], Ok(None)),
