@@ -230,3 +230,23 @@ impl HttpBody for Upload {
         self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_below_the_limit_is_kept_and_above_it_is_cut() {
+        let mut idle = IdleAlarm::new(Duration::from_secs(300));
+        // Events, each after a silence of almost the limit.
+        for _ in 0..3 {
+            assert!(timeout(Duration::from_secs(299), poll_fn(|cx| idle.poll(cx))).await.is_err());
+            idle.moved();
+        }
+        assert!(timeout(Duration::from_secs(301), poll_fn(|cx| idle.poll(cx))).await.is_ok());
+    }
+}
