@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod body;
+mod carrier;
 pub mod connect;
 pub mod decrypt;
 mod deliver;
@@ -212,12 +213,14 @@ impl Proxy {
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
         let recorded = exchange.record(permit).await?; // on record before any secret moves
-        let spare = recorded.copied(Permit::spare); // a request without a body can be sent once more
+        let may_come_back = session.spoken.may_come_back();
+        let spare = if may_come_back { recorded.copied(Permit::spare) } else { None }; // what has no body can go once more
         let answered = match (self.send(session, recorded, exchange, meter).await, spare) {
             (Err(Setback::Untouched), Some(spare)) => self.send(session, spare, exchange, meter).await,
             (answered, _) => answered,
         };
         let (answer, search) = answered.map_err(Setback::denial)?;
+        session.spoken.heard(answer.response.version());
         scrub(answer, &search) // streams, never buffers
     }
 

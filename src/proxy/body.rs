@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::carrier;
 use super::extract::check_trailers;
 use super::inject::Tie;
 use super::want::{ASK_TIME_MAX, Want, Wanted};
@@ -123,7 +124,8 @@ impl CutAlarm {
 
 /// The agent's body on its way upstream.
 pub struct Upload {
-    want: Want,
+    /// `None` where there is no body.
+    want: Option<Want>,
     patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
@@ -132,7 +134,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+    pub(super) fn new(want: Option<Want>, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
         Self {
             want,
             patience: IdleAlarm::new(ASK_TIME_MAX),
@@ -152,10 +154,11 @@ impl Upload {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
-        if !self.poll_wanted(cx)? {
+        let Some(want) = self.want.clone() else { return Poll::Ready(None) };
+        if !self.poll_wanted(&want, cx)? {
             return Poll::Pending;
         }
-        match self.want.poll_frame(cx) {
+        match want.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
                 let Some(frame) = frame else { return Poll::Ready(None) };
@@ -174,11 +177,11 @@ impl Upload {
 
 impl Upload {
     /// Whether anything is to be sent now.
-    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
-        match self.want.poll(cx) {
+    fn poll_wanted(&mut self, want: &Want, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
+        match want.poll(cx) {
             Wanted::Yes | Wanted::Sent => Ok(true),
             Wanted::NotYet if self.patience.poll(cx).is_ready() => {
-                self.want.ask();
+                want.ask();
                 Ok(true)
             }
             Wanted::NotYet if self.cut.poll(cx).is_ready() => Err(UploadFault::Cut),
@@ -196,12 +199,21 @@ fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        carrier::let_go();
+    }
+}
+
 impl HttpBody for Upload {
     type Data = Bytes;
     type Error = UploadFault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let this = self.get_mut();
+        if let Some(want) = &this.want {
+            carrier::looked_at(want);
+        }
         let frame = ready!(this.poll_next(cx));
         if let Some(Err(fault)) = &frame {
             // The first one is the cause.
@@ -211,10 +223,30 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.want.is_end_stream()
+        self.want.as_ref().is_none_or(Want::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.want.size_hint()
+        self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_below_the_limit_is_kept_and_above_it_is_cut() {
+        let mut idle = IdleAlarm::new(Duration::from_secs(300));
+        // Events, each after a silence of almost the limit.
+        for _ in 0..3 {
+            assert!(timeout(Duration::from_secs(299), poll_fn(|cx| idle.poll(cx))).await.is_err());
+            idle.moved();
+        }
+        assert!(timeout(Duration::from_secs(301), poll_fn(|cx| idle.poll(cx))).await.is_ok());
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept::{Connection, serve_h1};
-use super::connect::{Form, Session, Tunnel, Way, passage, refused};
+use super::connect::{Form, Session, Spoken, Tunnel, Way, passage, refused};
 use super::decrypt::Prefixed;
 use super::download::Body;
 use super::pace::{Busy, Paced, Protocol};
@@ -155,6 +155,7 @@ impl Front {
                     scheme: Scheme::Http,
                     form: Form::Origin,
                     voucher: None,
+                    spoken: Spoken::default(),
                 });
                 self.proxy.serve(session, request, busy).await
             }

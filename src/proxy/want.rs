@@ -137,12 +137,14 @@ impl Wanted {
     }
 }
 
-/// Rides with an answer; when it is dropped, the answer is over.
-pub(super) struct Answering(pub(super) Want);
+/// Rides with an answer; when it is dropped, the answer is over. `None` for an answer to a request without a body.
+pub(super) struct Answering(pub(super) Option<Want>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.tell(Event::Over);
+        if let Some(want) = &self.0 {
+            want.tell(Event::Over);
+        }
     }
 }
 
@@ -191,9 +193,9 @@ mod tests {
         assert_eq!(after(Wanted::Yes, sent), Wanted::Sent);
         let over = |want: &Want| {
             refused(want);
-            drop(Answering(want.clone()));
+            drop(Answering(Some(want.clone())));
         };
         assert_eq!(after(Wanted::Yes, over), Wanted::Over);
-        assert_eq!(after(Wanted::Yes, |want| drop(Answering(want.clone()))), Wanted::Yes, "an upload may go on");
+        assert_eq!(after(Wanted::Yes, |want| drop(Answering(Some(want.clone())))), Wanted::Yes, "an upload may go on");
     }
 }
