@@ -57,17 +57,36 @@ impl UploadFault {
     }
 }
 
-/// Counts an exchange's upload; shared between the upload and the record.
+/// Counts an exchange's bodies; shared between the upload, the answer and the record.
 #[derive(Debug, Clone, Default)]
-pub struct Meter(Arc<AtomicU64>);
+pub struct Meter(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    /// Pieces of either body.
+    moves: AtomicU64,
+}
 
 impl Meter {
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn sent(&self, bytes: usize) {
+        self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.moved();
     }
 
+    /// A piece of either body has passed.
+    pub(super) fn moved(&self) {
+        self.0.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes of the upload.
     pub(super) fn total(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// Changes with each piece of either body: while one moves, the other may rest.
+    pub(super) fn moves(&self) -> u64 {
+        self.0.moves.load(Ordering::Relaxed)
     }
 }
 
@@ -76,11 +95,13 @@ pub(super) struct IdleAlarm {
     limit: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
     is_armed: bool,
+    /// What had moved beside it when it was armed.
+    moves: u64,
 }
 
 impl IdleAlarm {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, alarm: None, is_armed: false }
+        Self { limit, alarm: None, is_armed: false, moves: 0 }
     }
 
     pub(super) fn moved(&mut self) {
@@ -88,12 +109,23 @@ impl IdleAlarm {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_beside(cx, 0)
+    }
+
+    /// The same, but it does not fire while `moves` changes: what moves beside it keeps it quiet.
+    pub(super) fn poll_beside(&mut self, cx: &mut Context<'_>, moves: u64) -> Poll<()> {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.limit)));
-        if !self.is_armed {
-            alarm.as_mut().reset(Instant::now() + self.limit);
-            self.is_armed = true;
+        loop {
+            if !self.is_armed {
+                alarm.as_mut().reset(Instant::now() + self.limit);
+                (self.is_armed, self.moves) = (true, moves);
+            }
+            ready!(alarm.as_mut().poll(cx));
+            if self.moves == moves {
+                return Poll::Ready(());
+            }
+            self.is_armed = false;
         }
-        alarm.as_mut().poll(cx)
     }
 }
 
@@ -164,12 +196,14 @@ impl Upload {
                 let Some(frame) = frame else { return Poll::Ready(None) };
                 let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
-                    self.meter.add(data.map_or(0, Bytes::len));
+                    self.meter.sent(data.map_or(0, Bytes::len));
                 }
                 Poll::Ready(Some(frame))
             }
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Cut))),
-            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
+            Poll::Pending if self.idle.poll_beside(cx, self.meter.moves()).is_ready() => {
+                Poll::Ready(Some(Err(UploadFault::Idle)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -248,5 +282,26 @@ mod tests {
             idle.moved();
         }
         assert!(timeout(Duration::from_secs(301), poll_fn(|cx| idle.poll(cx))).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_beside_it_keeps_it_quiet() {
+        let mut idle = IdleAlarm::new(Duration::from_secs(300));
+        let meter = Meter::default();
+        let moving = async {
+            for _ in 0..4 {
+                tokio::time::sleep(Duration::from_secs(250)).await;
+                meter.moved();
+            }
+            std::future::pending::<()>().await;
+        };
+        let begun = Instant::now();
+        let watching = async { poll_fn(|cx| idle.poll_beside(cx, meter.moves())).await };
+        tokio::select! {
+            () = watching => {}
+            () = moving => {}
+        }
+        // The last move at 1,000 s was seen at 1,200 s.
+        assert_eq!(begun.elapsed().as_secs(), 1500);
     }
 }

@@ -157,7 +157,9 @@ impl Flow {
                 Poll::Ready(frame)
             }
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Cut))),
-            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Idle))),
+            Poll::Pending if self.idle.poll_beside(cx, self.meter.moves()).is_ready() => {
+                Poll::Ready(Some(Err(BodyFault::Idle)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -165,7 +167,10 @@ impl Flow {
     fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let frame = ready!(self.poll_next(cx));
         match &frame {
-            Some(Ok(frame)) => self.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64),
+            Some(Ok(frame)) => {
+                self.meter.moved();
+                self.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64);
+            }
             Some(Err(fault)) => self.fault = Some(*fault),
             None => self.is_over = true,
         }
@@ -201,6 +206,8 @@ struct State {
     /// Why it was.
     fault: BodyFault,
     has_moved: bool,
+    /// What had moved, in either direction, when the watch last looked.
+    moves: u64,
     /// Since when nothing has moved, as far as the watch has seen.
     resting_since: Option<Instant>,
     waker: Option<Waker>,
@@ -208,15 +215,18 @@ struct State {
 
 impl State {
     fn of(flow: Flow) -> Self {
-        Self { flow: Some(flow), fault: BodyFault::Cut, has_moved: true, resting_since: None, waker: None }
+        Self { flow: Some(flow), fault: BodyFault::Cut, has_moved: true, moves: 0, resting_since: None, waker: None }
     }
 
     /// What is wrong with what flows, if anything; called by the watch from time to time.
     fn judge(&mut self, now: Instant, idle_timeout: Duration) -> Option<BodyFault> {
-        if self.flow.as_ref()?.cut.is_cut() {
+        let flow = self.flow.as_ref()?;
+        if flow.cut.is_cut() {
             return Some(BodyFault::Cut);
         }
-        if std::mem::take(&mut self.has_moved) {
+        let moves = flow.meter.moves();
+        let is_beside = std::mem::replace(&mut self.moves, moves) != moves;
+        if std::mem::take(&mut self.has_moved) || is_beside {
             self.resting_since = None;
         }
         let since = *self.resting_since.get_or_insert(now);
