@@ -1,7 +1,7 @@
 //! Refusals on standard error as they happen.
 
 use super::attached::attached;
-use super::{Bench, READS, WRITES};
+use super::{Bench, GRANT, READS, WRITES};
 use crate::cli::Desk;
 use crate::support::{Stage, policies};
 
@@ -21,6 +21,16 @@ async fn a_refusal_is_told_with_what_would_have_been_allowed() {
     std::fs::remove_file(bench.desk.path("audit.jsonl")).expect("a file");
     let quiet = bench.sh(&["--quiet"], WRITES).await.ends(0);
     assert_eq!(quiet.err, "");
+}
+
+#[tokio::test]
+async fn what_was_allowed_and_failed_later_is_told_by_its_name() {
+    let bench = Bench::new().await;
+    let mut command = bench.command(&GRANT, &["sh", "-c", READS]);
+    command.env_remove("API_KEY");
+    let done = bench.done(command).await.ends(0);
+    assert_eq!(done.out, "503\n");
+    done.says("refused GET api.test/x: credential_unavailable").says("0 allowed, 1 refused");
 }
 
 #[tokio::test]
