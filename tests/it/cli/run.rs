@@ -164,6 +164,18 @@ async fn the_command_gets_no_real_key_and_no_identity() {
 }
 
 #[tokio::test]
+async fn keys_go_by_their_names_too() {
+    let bench =
+        Bench::of(&policies::ONE_API.replace("services.api", "services.stripe").replace("{ api =", "{ stripe =")).await;
+    let mut command = bench.command(&["--grant", "stripe:read=KEY"], &["printenv"]);
+    // Too short to be looked for in other variables; and a key of a service in the policy that the policy does not read.
+    command.env("API_KEY", "short").env("STRIPE_SECRET_KEY", "another");
+    let done = bench.done(command).await.ends(0);
+    assert!(!done.out.contains("API_KEY=short") && !done.out.contains("STRIPE_SECRET_KEY"), "{}", done.out);
+    done.says("not given to the command: API_KEY, STRIPE_SECRET_KEY\n");
+}
+
+#[tokio::test]
 async fn grants_with_one_name_are_one_nonce_and_services_have_their_shapes() {
     let shaped = policies::one_api_with("placeholder = \"sk_test_{nonce}\"");
     let bench = Bench::of(&shaped).await;
