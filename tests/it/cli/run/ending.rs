@@ -17,6 +17,8 @@ async fn a_command_that_is_not_there_ends_with_127_and_one_that_cannot_run_with_
     bench.desk.write("plain", "#!/bin/sh\n");
     bench.done(bench.command(&GRANT, &["no-such-command"])).await.ends(127).says("no-such-command: ");
     bench.done(bench.command(&GRANT, &["./plain"])).await.ends(126).says("./plain: ");
+    bench.done(bench.command(&GRANT, &["/"])).await.ends(126).says("/: this is a directory");
+    bench.done(bench.command(&GRANT, &["echo hi"])).await.ends(127).says("goes behind `sh -c`");
 }
 
 /// Starts a script that says in a file when it is ready.
@@ -78,5 +80,6 @@ async fn a_sidecar_that_is_killed_is_told_of() {
     bench.desk.write("go", "");
     let done = going.done().await.ends(5);
     bench.assert_clean(&done);
-    done.says("the sidecar has ended");
+    let done = done.says("the sidecar has ended");
+    assert!(!done.err.contains("was not revoked"), "its nonces ended with it: {}", done.err);
 }

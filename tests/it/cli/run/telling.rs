@@ -55,6 +55,16 @@ async fn what_is_told_is_written_line_by_line_beside_what_the_command_writes() {
 }
 
 #[tokio::test]
+async fn what_was_allowed_and_failed_later_is_told_by_its_name() {
+    let bench = Bench::new().await;
+    let mut command = bench.command(&GRANT, &["sh", "-c", READS]);
+    command.env_remove("API_KEY");
+    let done = bench.done(command).await.ends(0);
+    assert_eq!(done.out, "503\n");
+    done.says("refused GET api.test/x: credential_unavailable").says("0 allowed, 1 refused");
+}
+
+#[tokio::test]
 async fn refusals_of_a_running_sidecar_are_told_and_those_of_others_are_not() {
     let stage = Stage::new().await;
     let other = stage.reader().await;
