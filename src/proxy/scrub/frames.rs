@@ -189,7 +189,7 @@ impl Frames {
         }
         // A close frame's status, too: its two bytes could be the beginning of an echo.
         if let Some(masked) = self.needles.mask(&payload) {
-            payload = masked.into();
+            payload = masked;
         }
         self.is_closed |= opcode == CLOSE;
         self.at = At::START;
