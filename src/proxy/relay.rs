@@ -111,6 +111,10 @@ pub(super) async fn relay(
         // Nobody has asked to switch protocols; what follows such a head is no HTTP.
         return Err(repeat.after(Unclear::Broke).into());
     }
+    if response.headers().len() > limits.headers_max {
+        // As over HTTP/1, where the parser counts.
+        return Err(repeat.after(Unclear::Broke).into());
+    }
     if let Some(want) = &want {
         want.answered(response.status());
     }

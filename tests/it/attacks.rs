@@ -5,6 +5,7 @@ mod authorities;
 mod fields;
 mod framing;
 mod places;
+mod sockets;
 mod trailers;
 
 use crate::support::Stage;
