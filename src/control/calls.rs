@@ -86,7 +86,7 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
         (status = 204, description = "It is over now, whatever it was"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "forbidden: alive, and not of one's own agents; it lives on"),
+         description = "forbidden: alive, or spent with something still under way, and not of one's own agents; it goes on"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not_found: not an id"),
     )
 )]
