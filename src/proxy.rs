@@ -1,7 +1,7 @@
 //! The life of a request, stage by stage:
 //! accept, connect, decrypt, extract, grant, inject, (refuse), relay, scrub.
 //!
-//! The types make the order a law: [`inject()`] takes a recorded permit, a permit is made only in [`mod@grant`], [`relay()`]
+//! The types make the order a law: [`inject()`] takes a recorded permit, a permit is made only in [`mod@grant`], [`mod@relay`]
 //! takes what `inject` armed, and what is searched for in the answer is made only in `inject`.
 
 pub mod accept;
@@ -9,7 +9,7 @@ pub mod connect;
 pub mod decrypt;
 mod deliver;
 pub mod extract;
-mod flow;
+pub mod flow;
 mod gate;
 pub mod grant;
 pub mod inject;
