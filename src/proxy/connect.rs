@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::accept::Connection;
-use super::download::Body;
+use super::flow::Body;
 use super::pace::Busy;
 use super::{Proxy, decrypt, gate, refuse, unread};
 use crate::audit::Event;

@@ -13,7 +13,7 @@ use http_body::Body as _;
 
 use super::Limits;
 use super::connect::{Form, Session};
-use super::inbound::Inbound;
+use super::flow::Inbound;
 use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::connect::Session;
 use super::extract::Lifted;
+use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
-use super::inbound::Inbound;
 use super::scrub::{Needles, narrow_accepted};
 use super::websocket::Handshake;
 use crate::audit::Recorded;

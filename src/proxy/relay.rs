@@ -16,10 +16,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Limits;
-use super::body::{Meter, Upload};
+use super::flow::{Answering, Meter, Upload, Want, Wanted};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
-use super::want::{Answering, Want, Wanted};
 use super::websocket::Switch;
 use crate::lease::Reservation;
 use crate::model::ServiceName;

@@ -37,7 +37,7 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 pub use accept::narrow_accepted;
 pub use body::{ScrubError, ScrubbedBody};
-pub use frames::{Frames, close};
+pub use frames::{FrameFault, Frames, close};
 pub use masker::{Masker, Needles};
 
 use crate::model::Denial;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::accept::{Connection, serve_h1};
 use super::connect::{Form, Session, Spoken, Tunnel, Way, passage, refused};
 use super::decrypt::Prefixed;
-use super::download::Body;
+use super::flow::Body;
 use super::pace::{Busy, Paced, Protocol};
 use super::{Proxy, decrypt, unread};
 use crate::audit::Event;

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::parent::Parent;
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
-use crate::proxy::body::IdleAlarm;
+use crate::proxy::flow::IdleAlarm;
 
 /// How each service's upstreams are verified: its own configuration, or the common one.
 pub struct TlsProfiles {

@@ -12,8 +12,7 @@ use crate::model::{Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
 use crate::proxy::Limits;
-use crate::proxy::body::Upload;
-use crate::proxy::carrier::Carrier;
+use crate::proxy::flow::{Carrier, Upload};
 use crate::proxy::inject::Errand;
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.

@@ -16,9 +16,9 @@ use super::failure::blame;
 use super::{Answer, Upstream, UseTaken};
 use crate::model::Denial;
 use crate::proxy::Limits;
+use crate::proxy::flow::Answering;
 use crate::proxy::grant::dead;
 use crate::proxy::inject::{Errand, Tie};
-use crate::proxy::want::Answering;
 use crate::proxy::websocket::{Agreed, Handshake, Switch};
 
 /// A question that carries the real credential.

@@ -15,14 +15,15 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::body::{CutAlarm, IdleAlarm, Meter};
-use super::inject::Tie;
-use super::pace::Busy;
-use super::relay::returned;
-use super::scrub::ScrubbedBody;
+use super::Meter;
+use super::alarms::{CutAlarm, IdleAlarm};
 use super::want::Answering;
 use super::watch::{Watch, Watched};
 use crate::audit::{Ending, Exchange};
+use crate::proxy::inject::Tie;
+use crate::proxy::pace::Busy;
+use crate::proxy::relay::returned;
+use crate::proxy::scrub::ScrubbedBody;
 
 /// What ends a body early, towards the agent. Says nothing of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +48,11 @@ pub enum Body {
 }
 
 impl Body {
-    pub(super) fn empty() -> Self {
+    pub(in crate::proxy) fn empty() -> Self {
         Self::Refusal(Full::default())
     }
 
-    pub(super) fn refusal(body: Full<Bytes>) -> Self {
+    pub(in crate::proxy) fn refusal(body: Full<Bytes>) -> Self {
         Self::Refusal(body)
     }
 }
@@ -112,7 +113,7 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(flow: Flow, idle_timeout: Duration, watch: &Arc<Watch>) -> Self {
+    pub(in crate::proxy) fn new(flow: Flow, idle_timeout: Duration, watch: &Arc<Watch>) -> Self {
         // What is over already needs no watching.
         let is_over = flow.source.is_end_stream();
         let slot = Arc::new(Slot { idle_timeout, state: Mutex::new(State::of(flow)) });
@@ -135,7 +136,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(
+    pub(in crate::proxy) fn new(
         source: Source,
         exchange: Exchange,
         meter: Meter,
@@ -236,7 +237,7 @@ impl State {
 
 impl Slot {
     /// Empties the slot if its lease was revoked, or if nothing has moved for too long.
-    pub(super) fn look(&self, now: Instant) {
+    pub(in crate::proxy) fn look(&self, now: Instant) {
         let mut state = self.state.lock();
         let Some(fault) = state.judge(now, self.idle_timeout) else { return };
         state.fault = fault;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hyper::rt::Executor;
 
-use super::body::IdleAlarm;
+use super::alarms::IdleAlarm;
 use super::want::{Want, Wanted};
 
 thread_local! {
@@ -22,21 +22,21 @@ thread_local! {
 }
 
 /// The library looks at an upload.
-pub(super) fn looked_at(want: &Want) {
+pub(in crate::proxy) fn looked_at(want: &Want) {
     LOOKED_AT.set(Some(want.clone()));
 }
 
 /// It will not do so again.
-pub(super) fn let_go() {
+pub(in crate::proxy) fn let_go() {
     // A thread that ends has forgotten it.
     let _ = LOOKED_AT.try_with(RefCell::take);
 }
 
 /// Spawns on tokio.
 #[derive(Debug, Clone)]
-pub(super) struct Carrier {
+pub(in crate::proxy) struct Carrier {
     /// How long an upload may wait for room.
-    pub(super) idle_timeout: Duration,
+    pub(in crate::proxy) idle_timeout: Duration,
 }
 
 impl<F: Future<Output = ()> + Send + Unpin + 'static> Executor<F> for Carrier {
