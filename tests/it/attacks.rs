@@ -4,6 +4,7 @@ mod answers;
 mod authorities;
 mod fields;
 mod framing;
+mod interim;
 mod places;
 mod sockets;
 mod trailers;
