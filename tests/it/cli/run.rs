@@ -91,8 +91,19 @@ struct Going {
 }
 
 impl Going {
-    fn new(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    /// With every signal as a terminal's shell leaves it: what was started in the background of a script ignores some,
+    /// and so would its children, to the last `sh`.
+    fn new(command: &Command) -> Self {
+        let mut going = Command::new("env");
+        going.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => going.env(name, value),
+                None => going.env_remove(name),
+            };
+        }
+        going.current_dir(command.get_current_dir().expect("a directory")).stdin(Stdio::null());
+        let child = going.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         Self { child }
     }
 
@@ -108,10 +119,26 @@ impl Going {
         text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
     }
 
-    async fn done(self) -> Done {
+    async fn done(mut self) -> Done {
+        let begun = Instant::now();
+        while self.child.try_wait().expect("a child").is_none() {
+            if begun.elapsed() > PATIENCE {
+                // Else its command would go on, and hold the pipes open.
+                self.children().into_iter().for_each(kill);
+                self.child.kill().expect("it runs");
+                panic!("it did not end");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let output = tokio::task::spawn_blocking(move || self.child.wait_with_output().expect("an end"));
         Done::of(&tokio::time::timeout(PATIENCE, output).await.expect("an end").expect("no panic"))
     }
+}
+
+/// Ends a process of ours; one that is over already is no matter.
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
 /// Asks again and again until it is so.
