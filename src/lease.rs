@@ -36,6 +36,7 @@
 //! are locked alone.
 
 mod handles;
+mod lingering;
 mod live;
 mod schedule;
 mod state;

@@ -1,20 +1,17 @@
 //! The life of a request, stage by stage:
 //! accept, connect, decrypt, extract, grant, inject, (refuse), relay, scrub.
 //!
-//! The types make the order a law: [`inject()`] takes a recorded permit, a permit is made only in [`mod@grant`], [`relay()`]
+//! The types make the order a law: [`inject()`] takes a recorded permit, a permit is made only in [`mod@grant`], [`mod@relay`]
 //! takes what `inject` armed, and what is searched for in the answer is made only in `inject`.
 
 pub mod accept;
-pub mod body;
 pub mod connect;
 pub mod decrypt;
 mod deliver;
-pub mod download;
 pub mod extract;
+pub mod flow;
 mod gate;
 pub mod grant;
-mod idle;
-pub mod inbound;
 pub mod inject;
 pub mod pace;
 pub mod refuse;
@@ -23,8 +20,6 @@ pub mod relay;
 pub mod scrub;
 mod transparent;
 mod unread;
-mod want;
-pub mod watch;
 mod websocket;
 
 use std::sync::Arc;
@@ -45,18 +40,15 @@ use crate::model::Denial;
 use crate::net::Dialer;
 use crate::policy::Policy;
 use accept::Entrance;
-use body::Meter;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
-use download::Body;
 use extract::extract;
+use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, grant};
-use inbound::Inbound;
 use inject::{Search, Searches, inject};
 use pace::Busy;
 use refused::Refused;
 use relay::{Answer, Parent, Setback, TlsProfiles, Upstream, relay};
-use watch::Watch;
 
 /// Every limit and timeout of the data path, each a named setting with a default.
 #[derive(Debug, Clone)]
@@ -212,12 +204,14 @@ impl Proxy {
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
         let recorded = exchange.record(permit).await?; // on record before any secret moves
-        let spare = recorded.copied(Permit::spare); // a request without a body can be sent once more
+        let may_come_back = session.spoken.may_come_back();
+        let spare = if may_come_back { recorded.copied(Permit::spare) } else { None }; // what has no body can go once more
         let answered = match (self.send(session, recorded, exchange, meter).await, spare) {
             (Err(Setback::Untouched), Some(spare)) => self.send(session, spare, exchange, meter).await,
             (answered, _) => answered,
         };
         let (answer, search) = answered.map_err(Setback::denial)?;
+        session.spoken.heard(answer.response.version());
         scrub(answer, &search) // streams, never buffers
     }
 

@@ -74,7 +74,7 @@ def main() -> int:
         sidecar = Sidecar(Path(binary), HERE / "policy.toml", Path(place) / "sidecar")
         try:
             # The upstream's CA is what this sidecar takes for the system's roots.
-            sidecar.start({"STRIPE_RESTRICTED_KEY": key, "SSL_CERT_FILE": str(upstream.ca_file)}, [HOST], upstream.port)
+            sidecar.start({"STRIPE_RESTRICTED_KEY": key, "SSL_CERT_FILE": str(upstream.ca_file)}, {HOST: upstream.port})
             results = checks(sidecar, upstream, key)
         finally:
             sidecar.stop()

@@ -181,11 +181,12 @@ async fn examine(client: &Client, program: &Path, surgery: &Surgery) -> Option<F
         None => run::judged(&ran),
         Some(book) => {
             let seen = book.of(&host);
-            // A client that ran out of time has not said no.
-            let no = ran.code.is_some().then_some(false);
+            // One that ran out of time, or fell over before it asked anybody, has not said no.
+            let no = run::judged(&ran).0.and(Some(false));
+            let ended = ran.code.is_some().then_some(false);
             (
                 if seen.proxy { Some(true) } else { no },
-                if seen.request { Some(true) } else { no.filter(|_| seen.proxy) },
+                if seen.request { Some(true) } else { ended.filter(|_| seen.proxy) },
             )
         }
     };
@@ -211,7 +212,10 @@ impl Scratch {
         getrandom::fill(&mut random).map_err(Failure::other)?;
         let path = std::env::temp_dir().join(format!("valetkey-doctor-{}", hex::encode(random)));
         let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(|error| Failure::other(format!("cannot make {}: {error}", path.display())))?;
+        made.map_err(|error| {
+            let path = path.display();
+            Failure::other(format!("cannot make {path}: {error}\n  TMPDIR names a directory that can be written to"))
+        })?;
         Ok(Self(path))
     }
 

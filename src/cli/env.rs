@@ -79,7 +79,8 @@ fn proxy(text: &str) -> Result<Destination, String> {
 /// An entry of `NO_PROXY`: a host, a suffix or a range.
 pub(super) fn direct(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_:*/[]".contains(&b);
-    if !text.is_empty() && text.bytes().all(allowed) {
+    // An address of a page is no entry that any client understands.
+    if !text.is_empty() && !text.contains("//") && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
     Err("expected a host such as db.internal, a suffix such as .svc.cluster.local, or a range such as 10.0.0.0/8"

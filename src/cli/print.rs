@@ -6,6 +6,8 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write};
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
 
@@ -43,10 +45,17 @@ pub fn ascii(document: &str) -> String {
     out
 }
 
-/// Says something beside the answer, on standard error.
+/// Says something beside the answer, on standard error: a line in one write, since others may write there meanwhile.
 pub fn note(text: impl Display) {
+    let line = format!("{text}\n");
+    let mut error = io::stderr().lock();
+    let shown = match AutoStream::choice(&error) {
+        // Its own stream would write what is between the colours piece by piece.
+        ColorChoice::Never => strip_str(&line).to_string(),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => line,
+    };
     // Nobody to tell it to is no reason to fail.
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = error.write_all(shown.as_bytes());
 }
 
 /// A warning on standard error.

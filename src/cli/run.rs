@@ -83,7 +83,7 @@ pub struct Arguments {
     no_shims: bool,
 
     /// Let the command have this variable, which would be taken out. Repeatable.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = names::variable)]
     keep_env: Vec<String>,
 
     /// Allow credentials with source = "exec".

@@ -39,11 +39,12 @@ const KEYS: Keys = Keys {
     later: &["leak_scan", "client_certificate"],
 };
 
-const DIALECTS: [(&str, Dialect); 6] = [
+const DIALECTS: [(&str, Dialect); 7] = [
     ("json", Dialect::Json),
     ("git", Dialect::Git),
     ("aws", Dialect::Aws),
     ("slack", Dialect::Slack),
+    ("npm", Dialect::Npm),
     ("grpc", Dialect::Grpc),
     ("kubernetes", Dialect::Kubernetes),
 ];

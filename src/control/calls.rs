@@ -86,18 +86,19 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
         (status = 204, description = "It is over now, whatever it was"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "forbidden: alive, and not of one's own agents; it lives on"),
+         description = "forbidden: alive, or spent with something still under way, and not of one's own agents; it goes on"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not_found: not an id"),
     )
 )]
 pub(super) fn revoke(control: &Control, caller: &Caller, id: &str) -> Result<Answer, Refusal> {
     caller.require(Permission::Revoke)?;
     let id = NonceId::parse(id).ok_or(Refusal::NotFound)?;
-    if let Some(lease) = control.parts.leases.get(id) {
+    let leases = &control.parts.leases;
+    if let Some(lease) = leases.get(id).or_else(|| leases.lingering(id)) {
         let minter = caller.acting(Permission::Revoke, lease.terms().agent)?;
         let by = format!("{} ({})", minter.name, caller.identity);
-        // False: somebody else ended it in this moment, which is what was wanted.
-        let _was_live = control.parts.leases.revoke(id, EndCause::Revoked, &by);
+        // False: it was over before, and what was under way is cut, which is what was wanted.
+        let _was_live = leases.revoke(id, EndCause::Revoked, &by);
     }
     Ok(answer::empty())
 }

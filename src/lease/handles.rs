@@ -84,10 +84,21 @@ impl Minter {
         self.0.extend(lease, until)
     }
 
-    /// Ends a lease: no request is accepted after this has returned. False if there was none.
+    /// By accessor: one that is spent or has expired while exchanges of it may go on.
+    #[must_use]
+    pub fn lingering(&self, id: NonceId) -> Option<Arc<Lease>> {
+        self.0.lingering(id)
+    }
+
+    /// Ends a lease: no request is accepted after this has returned, and what is under way is cut, also where the lease
+    /// was over before. False if it was not alive.
     #[must_use]
     pub fn revoke(&self, id: NonceId, cause: EndCause, by: &str) -> bool {
-        self.get(id).is_some_and(|lease| self.0.finish(&lease, cause, Some(by)))
+        let ended = self.get(id).is_some_and(|lease| self.0.finish(&lease, cause, Some(by)));
+        if !ended && let Some(lease) = self.lingering(id) {
+            lease.cut();
+        }
+        ended
     }
 
     /// Ends all leases where `which` says so, as [`Minter::revoke`] does; how many. Every lease that was minted

@@ -168,7 +168,7 @@ impl Lease {
     /// The second half of joining, in which the lease may end.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Membership> {
         let token = self.cut.get_or_init(CancellationToken::new).clone();
-        // Pairs with the fence in `end`: either the token is seen there, or the cause here.
+        // Pairs with the fence in `cut`: either the token is seen there, or the cause here.
         fence(Ordering::SeqCst);
         self.cause().is_none().then(|| Membership { lease: self.clone(), token })
     }
@@ -184,13 +184,24 @@ impl Lease {
         if !self.state.end(cause) {
             return false;
         }
-        fence(Ordering::SeqCst);
-        if cause.cuts()
-            && let Some(token) = self.cut.get()
-        {
-            token.cancel();
+        if cause.cuts() {
+            self.cut();
         }
         true
+    }
+
+    /// Cuts the exchanges of a lease that is over.
+    pub(super) fn cut(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(token) = self.cut.get() {
+            token.cancel();
+        }
+    }
+
+    /// True if it ever had an exchange; a lease that is over gets no more.
+    pub(super) fn was_joined(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.cut.get().is_some()
     }
 
     /// What is left of this period, by both clocks; nothing once the whole store is gone.
@@ -247,7 +258,7 @@ impl Membership {
     /// True once the lease is revoked (or misplaced): nothing more may pass.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.lease.cause().is_some_and(EndCause::cuts)
+        self.token.is_cancelled() || self.lease.cause().is_some_and(EndCause::cuts)
     }
 
     /// Completes when the lease is revoked or misplaced (not when it merely expires or is spent).

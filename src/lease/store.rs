@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::lingering::Lingering;
 use super::schedule::{Due, Schedule};
 use super::terms::Shared;
 use super::tombs::Tombs;
@@ -91,6 +92,7 @@ pub struct Store {
     by_id: RwLock<BTreeSet<ById>>,
     schedule: Mutex<Schedule>,
     tombs: Mutex<Tombs>,
+    lingering: Mutex<Lingering>,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -108,6 +110,7 @@ impl Store {
             by_id: RwLock::default(),
             schedule: Mutex::default(),
             tombs: Mutex::new(Tombs::new(&config)),
+            lingering: Mutex::default(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -272,6 +275,13 @@ impl Store {
         self.tombs.lock().find_id(id, boot).cloned()
     }
 
+    /// One that is over while exchanges of it may go on.
+    pub(super) fn lingering(&self, id: NonceId) -> Option<Arc<Lease>> {
+        // In this order: it is among those before it leaves these.
+        let ending = self.by_id.read().get(&id).map(|entry| entry.0.clone());
+        ending.filter(|lease| lease.cause().is_some()).or_else(|| self.lingering.lock().find(id))
+    }
+
     fn close(&self, lease: &Lease, cause: EndCause) -> bool {
         let ended = lease.end(cause);
         if ended {
@@ -294,6 +304,12 @@ impl Store {
         let now = self.now();
         let tombstone = tombstone(lease, cause, &now);
         self.tombs.lock().lay(lease.hash, tombstone, now.boot);
+        if !cause.cuts() && lease.was_joined() {
+            let known = self.by_id.read().get(&lease.id).map(|entry| entry.0.clone());
+            if let Some(lease) = known {
+                self.lingering.lock().add(&lease);
+            }
+        }
         // First of the indexes: waits for a minting that is still putting it into the others.
         let entry = self.by_id.write().take(&lease.id);
         self.by_hash.remove(&lease.hash);

@@ -17,8 +17,10 @@ pub enum Dialect {
     Git,
     /// XML, which AWS SDKs read.
     Aws,
-    /// A string in `error`.
+    /// A code in `error`.
     Slack,
+    /// The sentence in `error`, all that npm shows of a body.
+    Npm,
     /// `grpc-status` and `grpc-message`.
     Grpc,
     /// A Kubernetes `Status`.

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::download::Body;
+use super::flow::Body;
 use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect, transparent};
 use crate::audit::Event;

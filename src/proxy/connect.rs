@@ -1,12 +1,13 @@
 //! `CONNECT host:port` and absolute-form requests → where they go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::accept::Connection;
-use super::download::Body;
+use super::flow::Body;
 use super::pace::Busy;
 use super::{Proxy, decrypt, gate, refuse, unread};
 use crate::audit::Event;
@@ -26,6 +27,25 @@ pub struct Session {
     pub form: Form,
     /// The nonce that came as the proxy's credentials with the `CONNECT`, or with this request in absolute form.
     pub voucher: Option<NonceHash>,
+    /// What its upstream speaks, as far as its answers have told.
+    pub spoken: Spoken,
+}
+
+/// Whether an upstream last spoke HTTP/1, in which no request can be refused unseen; hyper itself sends again there what
+/// it has not written.
+#[derive(Debug, Clone, Default)]
+pub struct Spoken(Arc<AtomicBool>);
+
+impl Spoken {
+    /// True where a request may come back untouched: over HTTP/2, and as long as nothing is known.
+    pub(super) fn may_come_back(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+
+    /// An answer came.
+    pub(super) fn heard(&self, version: Version) {
+        self.0.store(version != Version::HTTP_2, Ordering::Relaxed);
+    }
 }
 
 /// The form in which a request may come here.
@@ -77,7 +97,14 @@ fn absolute(proxy: &Proxy, connection: &Arc<Connection>, request: &Request<Incom
     let destination = Destination::parse(authority.as_str(), Some(scheme.default_port()))
         .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
     let voucher = gate::admit(proxy, connection, request.headers())?;
-    Ok(Session { connection: connection.clone(), destination, scheme, form: Form::Absolute, voucher })
+    Ok(Session {
+        connection: connection.clone(),
+        destination,
+        scheme,
+        form: Form::Absolute,
+        voucher,
+        spoken: Spoken::default(),
+    })
 }
 
 fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
@@ -173,4 +200,20 @@ pub(super) fn refused(
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_kept_for_once_more_unless_http1_was_last_spoken() {
+        let spoken = Spoken::default();
+        assert!(spoken.may_come_back(), "nothing is known");
+        for (version, may_come_back) in [(Version::HTTP_11, false), (Version::HTTP_2, true), (Version::HTTP_10, false)]
+        {
+            spoken.heard(version);
+            assert_eq!(spoken.clone().may_come_back(), may_come_back, "{version:?}");
+        }
+    }
 }

@@ -9,17 +9,14 @@ use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::ext::Protocol;
 
 use super::Proxy;
-use super::body::Meter;
 use super::connect::Session;
-use super::download::{Body, Download, Flow, Source};
 use super::extract::wants_problem_json;
-use super::inbound::Inbound;
+use super::flow::{Answering, Body, Download, Flow, Inbound, Meter, Source};
 use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
 use super::refused::Refused;
 use super::relay::{Answer, returned};
-use super::want::Answering;
 use super::websocket::{self, Opening, Switch};
 use crate::audit::{Ending, Exchange, ExchangeFacts};
 use crate::model::denial::Unclear;

@@ -13,7 +13,7 @@ use http_body::Body as _;
 
 use super::Limits;
 use super::connect::{Form, Session};
-use super::inbound::Inbound;
+use super::flow::Inbound;
 use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
@@ -69,6 +69,10 @@ pub fn extract(
     request: Request<Inbound>,
 ) -> Result<Presented, Denial> {
     let (mut head, body) = request.into_parts();
+    if head.headers.len() > limits.headers_max {
+        // The HTTP/1 parser has counted already; over HTTP/2 only bytes are.
+        return Err(Denial::RequestTooLarge(TooLarge::Head));
+    }
     let websocket = Handshake::take(session, &mut head)?;
     if websocket.is_none() {
         check_method(&head.method)?;

@@ -227,7 +227,7 @@ impl Scene<'_> {
 
     /// A nonce that came as the proxy's credentials, and a request with none of its own.
     fn attach(&self, lease: &Arc<Lease>, presented: Presented, facts: DecisionFacts) -> Result<Permit, Refused> {
-        match attach::services(lease, &presented) {
+        match attach::services(lease, self.session.scheme, &presented) {
             Ok(services) => self.decide_among(&services, lease, presented, facts),
             Err(why) => self.anonymous(presented, facts, why),
         }

@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 
 use super::connect::Session;
 use super::extract::Lifted;
+use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
-use super::inbound::Inbound;
-use super::scrub::{Needles, narrow_accept_encoding};
+use super::scrub::{Needles, narrow_accepted};
 use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
@@ -135,8 +135,7 @@ fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) 
 
 /// Answers must be searchable: only encodings that can be, and no parts of a body.
 fn make_searchable(headers: &mut HeaderMap) {
-    let narrowed = narrow_accept_encoding(headers);
-    headers.insert(header::ACCEPT_ENCODING, narrowed);
+    narrow_accepted(headers);
     if headers.contains_key(header::RANGE) || headers.contains_key(header::IF_RANGE) {
         // Not `remove`: it would change the order of the rest.
         let kept = headers.iter().filter(|(name, _)| **name != header::RANGE && **name != header::IF_RANGE);

@@ -63,6 +63,7 @@ pub fn render(denial: &Denial, context: &Context) -> Response<Full<Bytes>> {
     let spelled = match context.dialect {
         Dialect::Json => json::spell(denial, context, &words),
         Dialect::Slack => json::spell_slack(denial, context, &words),
+        Dialect::Npm => json::spell_npm(denial, context, &words),
         Dialect::Git => plain::spell(denial, context, &words),
         Dialect::Aws => xml::spell(denial, context, &words),
         Dialect::Kubernetes => kubernetes::spell(denial, context, &words),

@@ -16,10 +16,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Limits;
-use super::body::{Meter, Upload};
+use super::flow::{Answering, Meter, Upload, Want, Wanted};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
-use super::want::{Answering, Want, Wanted};
 use super::websocket::Switch;
 use crate::lease::Reservation;
 use crate::model::ServiceName;
@@ -68,13 +67,8 @@ pub(super) async fn relay(
     }
     let is_head = head.method == Method::HEAD;
     let repeat = Repeat::of(&head.method);
-    let waits = head.headers.contains_key(header::EXPECT) && !body.is_end_stream();
-    let wanted = match body.is_end_stream() {
-        true => Wanted::Sent,
-        false if waits => Wanted::NotYet,
-        false => Wanted::Yes,
-    };
-    let want = Want::new(wanted, body);
+    let wanted = if head.headers.contains_key(header::EXPECT) { Wanted::NotYet } else { Wanted::Yes };
+    let want = (!body.is_end_stream()).then(|| Want::new(wanted, body));
     let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone());
     let upload_fault = upload.fault();
     let client = upstream.client(&errand)?;
@@ -82,8 +76,7 @@ pub(super) async fn relay(
     let use_taken = UseTaken(reservation);
     let begun = Instant::now();
     let mut request = Request::from_parts(head, upload);
-    if waits {
-        let want = want.clone();
+    if let Some(want) = want.clone().filter(|_| wanted == Wanted::NotYet) {
         hyper::ext::on_informational(&mut request, move |interim| {
             if interim.status() == StatusCode::CONTINUE {
                 want.ask();
@@ -117,7 +110,13 @@ pub(super) async fn relay(
         // Nobody has asked to switch protocols; what follows such a head is no HTTP.
         return Err(repeat.after(Unclear::Broke).into());
     }
-    want.answered(response.status());
+    if response.headers().len() > limits.headers_max {
+        // As over HTTP/1, where the parser counts.
+        return Err(repeat.after(Unclear::Broke).into());
+    }
+    if let Some(want) = &want {
+        want.answered(response.status());
+    }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let answering = Answering(want);
     let took = begun.elapsed();

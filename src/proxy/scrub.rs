@@ -1,8 +1,8 @@
 //! An answer leaves without any echo of the credential.
 //!
 //! What is found is masked with `*`, byte for byte, so that lengths stay what they were. What cannot be searched is
-//! withheld: an answer in an encoding other than gzip, stacked encodings, and parts of a whole (206), since a secret
-//! can be carried out of two halves.
+//! withheld: an answer in an encoding other than gzip, stacked encodings, compressed gRPC messages, and parts of a whole
+//! (206), since a secret can be carried out of two halves.
 //!
 //! - `forms`: the spellings of a credential that are searched for, and the limits of that list
 //! - `masker`: the search over any split into chunks
@@ -10,6 +10,8 @@
 //! - `head`: headers, trailers and the reason phrase
 //! - `gunzip`: gzip, opened in bounded memory
 //! - `body`: the answer's body, searched as it streams
+//! - `text`: a body's text, all of it or message by message
+//! - `envelopes`: the messages of gRPC, gRPC-Web and Connect
 //! - `frames`: what comes over a WebSocket, message by message
 //! - `accept`: what upstream is told that we can read
 //!
@@ -20,23 +22,26 @@
 
 mod accept;
 mod body;
+mod envelopes;
 mod forms;
 mod frames;
 mod gunzip;
 mod head;
 mod masker;
 mod skip;
+mod text;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-pub use accept::narrow_accept_encoding;
+pub use accept::narrow_accepted;
 pub use body::{ScrubError, ScrubbedBody};
-pub use frames::{Frames, close};
+pub use frames::{FrameFault, Frames, close};
 pub use masker::{Masker, Needles};
 
 use crate::model::Denial;
+use envelopes::Protocol;
 
 /// How a body is encoded: what can be searched, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +54,21 @@ enum Encoding {
 /// and encoding headers describe a body that is not there and stay as they are.
 ///
 /// # Errors
-/// [`Denial::AnswerUnscrubbable`] for an encoding that cannot be searched, and for a 206.
+/// [`Denial::AnswerUnscrubbable`] for an encoding that cannot be searched, of the whole or of its messages, and for a 206.
 pub fn scrub<B>(answer: Response<B>, needles: &Needles, is_bodyless: bool) -> Result<Response<ScrubbedBody<B>>, Denial>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let (mut parts, body) = answer.into_parts();
     let body = if is_bodyless {
-        ScrubbedBody::identity(body, needles.clone())
+        ScrubbedBody::identity(body, None, needles.clone())
     } else {
+        let protocol = Protocol::of(&parts.headers)?;
         match searchable(parts.status, &parts.headers)? {
-            Encoding::Identity => ScrubbedBody::identity(body, needles.clone()),
+            Encoding::Identity => ScrubbedBody::identity(body, protocol, needles.clone()),
             Encoding::Gzip => {
                 forget_encoded_bytes(&mut parts.headers);
-                ScrubbedBody::gzip(body, needles.clone())
+                ScrubbedBody::gzip(body, protocol, needles.clone())
             }
         }
     };

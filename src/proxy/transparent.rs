@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept::{Connection, serve_h1};
-use super::connect::{Form, Session, Tunnel, Way, passage, refused};
+use super::connect::{Form, Session, Spoken, Tunnel, Way, passage, refused};
 use super::decrypt::Prefixed;
-use super::download::Body;
+use super::flow::Body;
 use super::pace::{Busy, Paced, Protocol};
 use super::{Proxy, decrypt, unread};
 use crate::audit::Event;
@@ -155,6 +155,7 @@ impl Front {
                     scheme: Scheme::Http,
                     form: Form::Origin,
                     voucher: None,
+                    spoken: Spoken::default(),
                 });
                 self.proxy.serve(session, request, busy).await
             }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Proxy;
 use super::connect::Tunnel;
 use super::decrypt::{Prefixed, reclaim};
-use super::idle::{Moved, relay};
+use super::flow::{Moved, relay};
 use crate::audit::{Ending, ExchangeFacts};
 use crate::model::{Denial, Host, Scheme};
 use crate::net::{DialError, Reach};

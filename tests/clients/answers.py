@@ -28,6 +28,8 @@ def body(host: str, path: str, text: str) -> tuple[str, bytes] | None:
             return _json({"object": "list", "url": "/v1/customers", "has_more": False, "data": [_customer(text)]})
         case "api.github.com", "/repos/acme/demo":
             return _json({"id": 1, "full_name": "acme/demo", "description": text})
+        case "attached.example.com", "/demo":
+            return _json({"description": text})
         case "slack.com", "/api/chat.postMessage":
             return _json({"ok": True, "channel": "C1", "ts": "1.1", "message": {"text": text}})
         case "api.openai.com", "/v1/chat/completions":

@@ -62,11 +62,16 @@ class Case:
     """For a client that ignores the proxy: the same thing made to obey it, which the test must notice."""
     files: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    node: tuple[int, int] = (0, 0)
-    """The Node that this needs at least, where that is more than the client needs."""
-
+    has_newer_node: bool = False
+    """Whether it is run by the Node that the suite pins, which reads the proxy variables, and not by the machine's."""
     has_shims: bool = False
     """Whether it is run with the shims, without which it would ignore the variables."""
+    is_attached: bool = False
+    """Whether it has its nonce as the proxy's credentials alone."""
+    grant: str | None = None
+    """For a client that is run by `valetkey run`: the variables that it asks for, as `=NAME`, or nothing for the usual ones."""
+    code: int = 0
+    """What it ends with, as far as that is known; where it is 0 and the client is refused, with any other number."""
 
     @property
     def name(self) -> str:
@@ -82,6 +87,22 @@ def allowed(client: Client, what: str, where: Where, *command: str, is_streamed:
 def shimmed(client: Client, where: Where, *command: str) -> Case:
     """Allowed, by the shims and with no word in the code."""
     return replace(allowed(client, "as it comes, with the shims", where, *command), has_shims=True)
+
+
+def newer(case: Case) -> Case:
+    """The same by a Node that reads the proxy variables."""
+    return replace(case, what=f"{case.what}, Node 24", has_newer_node=True)
+
+
+def attached(client: Client, *command: str) -> Case:
+    """Allowed, with no key in the request."""
+    return replace(allowed(client, "by the proxy's credentials", ATTACHED, *command), is_attached=True)
+
+
+def by_run(case: Case, grant: str = "", code: int = 0) -> Case:
+    """The same under `valetkey run`, where nothing else is set; `code` is what it ends with."""
+    what = ", ".join(part for part in ("under `valetkey run`", case.what) if part)
+    return replace(case, what=what, grant=grant, code=code)
 
 
 def refused(client: Client, where: Where, *command: str, shows: str = SENTENCE) -> Case:
@@ -102,4 +123,5 @@ ANTHROPIC = Where("anthropic", "api.anthropic.com", ("generate",))
 PYPI = Where("pypi", "pypi.example.com", ("read",))
 NPM = Where("npm", "npm.example.com", ("read",))
 GRPC = Where("grpc", "grpc.example.com", ("talk",))
+ATTACHED = Where("attached", "attached.example.com", ("read",))
 SOCKETS = Where("sockets", "sockets.example.com", ("talk",))

@@ -8,7 +8,7 @@ from case import REPOSITORY, SENTENCE, Case, Client, allowed, ignores, refused
 
 JAVA = Client(
     "Java HttpClient", ("java", "--version"), "`https.proxyHost` and `https.proxyPort` in `JAVA_TOOL_OPTIONS`",
-    "`javax.net.ssl.trustStore` in `JAVA_TOOL_OPTIONS`", "the CA as a PKCS#12 truststore", program="javac",
+    "`javax.net.ssl.trustStore` in `JAVA_TOOL_OPTIONS`", program="javac",
 )  # fmt: skip
 
 _SOURCE = str(Path(__file__).parent / "programs" / "WithHttpClient.java")

@@ -18,6 +18,7 @@ from case import (
     Where,
     allowed,
     ignores,
+    newer,
     refused,
     shimmed,
 )  # fmt: skip
@@ -26,8 +27,6 @@ _CA = "`NODE_EXTRA_CA_CERTS`"
 _FETCH = "as Node's fetch"
 _AGENT = "`EnvHttpProxyAgent` of undici before Node 22.21"
 _NODE = (20, 0)
-# The first that reads the proxy variables, with NODE_USE_ENV_PROXY.
-_NODE_WITH_PROXY = (22, 21)
 
 
 def cases() -> list[Case]:
@@ -50,11 +49,12 @@ def _http() -> list[Case]:
     without = ("env", "-u", "NODE_USE_ENV_PROXY")
     return [
         *_both(fetch, REPOSITORY, "fetch"),
-        replace(allowed(fetch, "by variables alone", REPOSITORY, *_run("fetch_plain")), node=_NODE_WITH_PROXY),
+        newer(allowed(fetch, "by variables alone", REPOSITORY, *_run("fetch_plain"))),
         ignores(fetch, "without agent and switch", REPOSITORY, (*without, *_run("fetch_plain", around)), _run("fetch", around)),
         shimmed(fetch, REPOSITORY, *_run("fetch_plain")),
         *_both(undici, REPOSITORY, "undici"),
         *_both(axios, REPOSITORY, "axios"),
+        newer(allowed(axios, "", REPOSITORY, *_run("axios", "allowed"))),
     ]
 
 
@@ -69,8 +69,13 @@ def _apis() -> list[Case]:
         *_both(stripe, CUSTOMERS, "stripe", "fetch client"),
         ignores(stripe, "as it comes", CUSTOMERS, _run("stripe", "around", around), _run("stripe", "through", around)),
         shimmed(stripe, CUSTOMERS, *_run("stripe", "around")),
+        newer(shimmed(stripe, CUSTOMERS, *_run("stripe", "around"))),
         *_both(_client("@octokit/rest", _FETCH, _AGENT), REPOSITORY, "octokit"),
         *_both(_client("@slack/web-api", _FETCH, _AGENT), MESSAGES, "slack"),
+        *_plain("openai", OPENAI, "openai", "plain, streamed"),
+        *_plain("@anthropic-ai/sdk", ANTHROPIC, "anthropic", "plain, streamed"),
+        *_plain("@octokit/rest", REPOSITORY, "octokit"),
+        *_plain("@slack/web-api", MESSAGES, "slack"),
     ]
 
 
@@ -84,8 +89,29 @@ def _others() -> list[Case]:
         *_both(sockets, SOCKETS, "ws"),
         ignores(sockets, "as it comes", REPOSITORY, _run("ws", "around", around), _run("ws", "through", around)),
         shimmed(sockets, SOCKETS, *_run("ws", "around")),
+        newer(shimmed(sockets, SOCKETS, *_run("ws", "around"))),
         *_both(grpc, GRPC, "grpc", "bidirectional"),
     ]
+
+
+def _plain(package: str, where: Where, program: str, *ways: str) -> list[Case]:
+    """With Node's own fetch, by the variables alone."""
+    client = _client(package, _FETCH, _AGENT)
+    made = [newer(allowed(client, "by variables alone", where, *_run(program, "plain")))]
+    for way in ways:
+        case = allowed(client, "by variables alone, streamed", where, *_run(program, way), is_streamed="streamed" in way)
+        made.append(newer(case))
+    refusal = refused(client, where, *_run(program, "plain, refused"), shows=SENTENCE)
+    return [*made, newer(replace(refusal, what="by variables alone, refused"))]
+
+
+def node_case(name: str, where: Where, program: str, how: str) -> Case:
+    """A client of these in another way of running it."""
+    client = next(case.client for case in cases() if case.client.name == name)
+    if "refused" in how:
+        return refused(client, where, *_run(program, how), shows=SENTENCE)
+    what = "streamed" if "streamed" in how else ""
+    return allowed(client, what, where, *_run(program, how), is_streamed=bool(what))
 
 
 def _client(package: str, proxy: str, needs: str = "", ca: str = _CA) -> Client:

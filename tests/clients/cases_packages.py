@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from case import NPM, PYPI, REASON, Case, Client
+from case import NPM, PYPI, REASON, SENTENCE, Case, Client
 
 PIP = Client(
     "pip", ("pip", "pip"), "`HTTPS_PROXY`", "`PIP_CERT` or `REQUESTS_CA_BUNDLE`", "the key as the password in the index's URL",
     refusal="the reason phrase, with `-vv` alone",
 )  # fmt: skip
 NPM_CLIENT = Client(
-    "npm", ("npm", "--version"), "`HTTPS_PROXY`", "`npm_config_cafile`", "the key as `_authToken` of the registry", program="npm",
+    "npm", ("npm", "--version"), "`HTTPS_PROXY`", "`npm_config_cafile`", "the key as `_authToken` of the registry",
+    program="npm",
+    refusal="the sentence, with `dialect = \"npm\"` in the policy; else the reason phrase",
 )  # fmt: skip
 
 _QUIET = ("--no-input", "--no-cache-dir", "--disable-pip-version-check", "--retries", "0")
@@ -32,5 +34,5 @@ def cases() -> list[Case]:
         Case(PIP, "", PYPI, run, "hello from pypi.example.com", is_echoed=False, environment=own),
         Case(PIP, "refused", PYPI, (*install, "-vv", "other"), REASON, is_refused=True, is_echoed=False, environment=own),
         Case(NPM_CLIENT, "", NPM, node, "hello from npm.example.com", is_echoed=False, files=files),
-        Case(NPM_CLIENT, "refused", NPM, (*_NPM, "other"), REASON, is_refused=True, is_echoed=False, files=files),
+        Case(NPM_CLIENT, "refused", NPM, (*_NPM, "other"), SENTENCE, is_refused=True, is_echoed=False, files=files),
     ]

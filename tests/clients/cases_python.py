@@ -19,6 +19,7 @@ from case import (
     Client,
     Where,
     allowed,
+    attached,
     ignores,
     refused,
     shimmed,
@@ -44,6 +45,7 @@ def _http() -> list[Case]:
     around = "https://{trap}/"
     return [
         *_both(_client("requests", ca=_REQUESTS), REPOSITORY, "requests", REASON),
+        attached(_client("requests", ca=_REQUESTS), *_run("requests", "attached")),
         *_both(_client("httpx"), MESSAGES, "httpx", REASON, "http2"),
         *_both(aiohttp, REPOSITORY, "aiohttp", REASON),
         ignores(
@@ -75,6 +77,15 @@ def _others() -> list[Case]:
         *_both(grpc, GRPC, "grpcio", SENTENCE, "bidirectional"),
         *_both(websockets, SOCKETS, "websockets", SENTENCE),
     ]
+
+
+def python_case(name: str, where: Where, program: str, how: str) -> Case:
+    """A client of these in another way of running it."""
+    client = next(case.client for case in cases() if case.client.name == name)
+    if how == "refused":
+        return refused(client, where, *_run(program, how), shows=SENTENCE)
+    is_streamed = how == "streamed"
+    return allowed(client, how if is_streamed else "", where, *_run(program, how), is_streamed=is_streamed)
 
 
 def _client(package: str, proxy: str = _VARIABLE, ca: str = _OPENSSL, needs: str = "") -> Client:

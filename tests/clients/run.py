@@ -21,8 +21,11 @@ import leaks
 from case import Case
 from cases import cases
 from controls import run_controls
+from doctor import run_doctor
+from redirected import run_redirected
 from rows import Possible, Tally, run_case
 from stage import Stage, has_shims, stage
+from under_run import run_under_run
 
 WORKERS = 3
 
@@ -33,7 +36,9 @@ def work(binary: Path, waiting: queue.SimpleQueue[Case], possible: Possible, tal
         with stage(binary) as on:
             try:
                 while True:
-                    run_case(on, waiting.get_nowait(), possible, tally)
+                    case = waiting.get_nowait()
+                    run = run_case if case.grant is None else run_under_run
+                    run(on, case, possible, tally)
             except queue.Empty:
                 check_sidecar(on, tally)
     except Exception as error:  # a thread's exception would be lost, and with it the rows that were not run
@@ -65,6 +70,15 @@ def node_version() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def newer_node(node: Path | None) -> Path | None:
+    """The directory of the Node that is pinned among the packages; none where npm left it out, as for other machines."""
+    programs = node.glob("node_modules/node-linux-*/bin/node") if node else ()
+    for program in programs:
+        if subprocess.run([program, "--version"], capture_output=True, timeout=30, check=False).returncode == 0:
+            return program.parent
+    return None
+
+
 def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,12 +99,15 @@ def main() -> int:
             waiting.put(case)
     tally = Tally()
     without_node = given.without_node or "no --node was given"
-    possible = Possible(given.node, node_version(), without_node, has_shims(given.binary))
+    possible = Possible(given.node, newer_node(given.node), node_version(), without_node, has_shims(given.binary))
     workers = [threading.Thread(target=work, args=(given.binary, waiting, possible, tally)) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
+    if given.only is None or given.only in "redirected":
+        run_redirected(given.binary, possible, tally)
     for worker in workers:
         worker.join()
+    run_doctor(given.binary, possible, tally)
     with stage(given.binary) as on:
         run_controls(on, tally)
     if given.write_docs:

@@ -37,14 +37,13 @@ class Sidecar:
         (directory / "policy.toml").write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
         self.proxy = ""
+        self.connect_to: list[str] = []
+        """The flags that lead to our upstreams."""
 
-    def start(
-        self, credentials: Mapping[str, str], hosts: Sequence[str], upstream_port: int, others: Mapping[str, int] | None = None
-    ) -> None:
-        """Starts it before the upstream and waits until it is ready. `others` are hosts that are at ports of their own."""
-        ports = {**dict.fromkeys(hosts, upstream_port), **(others or {})}
-        connect_to = [part for host, port in ports.items() for part in ("--connect-to", f"{host}:443:127.0.0.1:{port}")]
-        command = [str(self.binary), "serve", *self._flags(), *connect_to]
+    def start(self, credentials: Mapping[str, str], ports: Mapping[str, int], flags: Sequence[str] = ()) -> None:
+        """Starts it before upstreams at these ports, by host, and waits until it is ready. `flags` are more of them."""
+        self.connect_to = [part for host in ports for part in ("--connect-to", f"{host}:443:127.0.0.1:{ports[host]}")]
+        command = [str(self.binary), "serve", *self._flags(), *self.connect_to, *flags]
         with (self.directory / "stderr.log").open("wb") as log, (self.directory / "stdout.log").open("wb") as output:
             self._process = subprocess.Popen(
                 command, env={"PATH": os.environ["PATH"], **credentials}, stdin=subprocess.DEVNULL, stdout=output, stderr=log

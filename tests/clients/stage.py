@@ -28,6 +28,7 @@ PREFIXES = {
     "PACKAGES_KEY": "pypi-",
     "GRPC_KEY": "grpc-",
     "SOCKETS_KEY": "sockets-",
+    "ATTACHED_KEY": "attached-",
 }
 HOSTS = {
     "api.stripe.com": "STRIPE_KEY",
@@ -40,6 +41,7 @@ HOSTS = {
     "npm.example.com": "PACKAGES_KEY",
     "grpc.example.com": "GRPC_KEY",
     "sockets.example.com": "SOCKETS_KEY",
+    "attached.example.com": "ATTACHED_KEY",
 }
 
 
@@ -58,6 +60,9 @@ class Stage:
 
     directory: Path
     keys: Mapping[str, str]
+    """The real keys, by host."""
+    credentials: Mapping[str, str]
+    """The same by the variables that the policy names."""
     upstream: FakeUpstream
     sidecar: Sidecar
     blind: BlindProxy
@@ -75,8 +80,8 @@ def has_shims(binary: Path) -> bool:
 
 
 @contextmanager
-def stage(binary: Path) -> Iterator[Stage]:
-    """Starts everything, with keys that exist nowhere else."""
+def stage(binary: Path, *flags: str) -> Iterator[Stage]:
+    """Starts everything, with keys that exist nowhere else. `flags` are more of them for the sidecar."""
     credentials = {name: prefix + secrets.token_hex(20) for name, prefix in PREFIXES.items()}
     keys = {host: credentials[name] for host, name in HOSTS.items()}
     with tempfile.TemporaryDirectory(prefix="valetkey-clients-") as place, ExitStack() as ends:
@@ -89,7 +94,7 @@ def stage(binary: Path) -> Iterator[Stage]:
         (sidecar.directory / "upstream.pem").write_bytes(upstream.ca_file.read_bytes())
         ends.callback(sidecar.stop)
         others = {"grpc.example.com": grpc.port}
-        sidecar.start(credentials, list(keys), upstream.port, others)
+        sidecar.start(credentials, {**dict.fromkeys(keys, upstream.port), **others}, flags)
         blind = BlindProxy({**dict.fromkeys(keys, upstream.port), **others})
         ends.callback(blind.close)
         trap = Trap()
@@ -100,7 +105,7 @@ def stage(binary: Path) -> Iterator[Stage]:
             shutil.copy(upstream.ca_file, other / name)
         through = _block(sidecar, sidecar.proxy, sidecar.directory / "public", directory / "shims")
         past = _block(sidecar, blind.address, other, directory / "other-shims")
-        yield Stage(directory, keys, upstream, sidecar, blind, trap, through, past)
+        yield Stage(directory, keys, credentials, upstream, sidecar, blind, trap, through, past)
 
 
 def _block(sidecar: Sidecar, proxy: str, published: Path, shims: Path) -> Block:

@@ -4,7 +4,9 @@ mod answers;
 mod authorities;
 mod fields;
 mod framing;
+mod interim;
 mod places;
+mod sockets;
 mod trailers;
 
 use crate::support::Stage;

@@ -25,7 +25,9 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let is_executable =
         |path: &PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(is_executable)
+    // It is started in another directory than this one.
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    std::env::split_paths(&path).map(|directory| absolute(directory.join(program))).find(is_executable)
 }
 
 /// Runs a program to its end or to the limit, in a process group of its own, without input.
@@ -80,7 +82,10 @@ pub(super) fn version(said: &str) -> Option<String> {
     let mut versions = words.filter_map(|word| {
         let word = word.strip_prefix("version=").unwrap_or(word).trim_matches(['"', ',', '(', ')']);
         let word = word.strip_prefix('v').unwrap_or(word);
-        (word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.')).then(|| word.to_owned())
+        let is_version = word.starts_with(|c: char| c.is_ascii_digit())
+            && word.contains('.')
+            && word.chars().all(|c| c.is_ascii_graphic());
+        is_version.then(|| word.to_owned())
     });
     versions.next().map(|version| version.chars().take(24).collect())
 }
@@ -104,8 +109,13 @@ pub(super) fn judged(ran: &Ran) -> (Option<bool>, Option<bool>) {
         "getaddrinfo",
         "Name does not resolve",
         "server misbehaving",
+        "nodename nor servname",
+        "lookup",
+        "FailedToOpenSocket",
     ];
-    let says = |words: &[&str]| words.iter().any(|word| ran.said.contains(word));
+    // What curl prints when there was no answer.
+    let said = ran.said.replace("status=000", "");
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match () {
         // First, since some clients speak of certificates when all is well.
         () if ran.code == Some(0) || says(ANSWERS) => (Some(true), Some(true)),
@@ -132,6 +142,7 @@ mod tests {
             assert_eq!(version(said).as_deref(), Some(found), "{said}");
         }
         assert_eq!(version("none here"), None);
+        assert_eq!(version("1.\u{1b}[2J 2.\u{fffd}"), None);
     }
 
     #[test]
@@ -142,6 +153,8 @@ mod tests {
         assert_eq!(of(8, "Loaded CA certificate 'x'\n  HTTP/1.1 403 host_not_listed: x"), (Some(true), Some(true)));
         assert_eq!(of(60, "SSL certificate problem: unable to get local issuer"), (Some(true), Some(false)));
         assert_eq!(of(6, "Could not resolve host: curl.doctor.invalid"), (Some(false), None));
+        assert_eq!(of(6, "status=000\ncurl: (6) Could not resolve host: x"), (Some(false), None));
+        assert_eq!(of(7, "status=000\ncurl: (7) Failed to connect to 127.0.0.1 port 1"), (None, None));
         assert_eq!(judged(&Ran::default()), (None, None));
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
@@ -80,8 +81,25 @@ pub(super) fn start(line: &[OsString], environment: &Environment) -> Result<Chil
     command.args(arguments).env_clear().envs(environment.variables());
     command.spawn().map_err(|error| {
         let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-        Failure::with_code(code, format!("{}: {error}", print::visible(&program.to_string_lossy())))
+        let why = reason(Path::new(program)).map_or_else(|| error.to_string(), str::to_owned);
+        Failure::with_code(code, format!("{}: {why}", print::visible(&program.to_string_lossy())))
     })
+}
+
+/// Why a program could not be started, where more can be said than the system's own word for it.
+fn reason(program: &Path) -> Option<&'static str> {
+    let name = program.to_string_lossy();
+    let is_path = name.contains('/');
+    match () {
+        () if name.is_empty() => Some("the command behind -- is empty"),
+        () if is_path && program.is_dir() => Some("this is a directory"),
+        () if is_path && program.exists() => None,
+        () if name.contains(char::is_whitespace) => {
+            Some("there is no such program; a line for a shell goes behind `sh -c`")
+        }
+        () if !is_path => Some("there is no such program in PATH"),
+        () => None,
+    }
 }
 
 /// Waits for its end, and hands on what comes meanwhile; its exit code as a shell would tell it.
@@ -122,6 +140,15 @@ fn by_signal(number: i32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn common_mistakes_are_called_by_their_names() {
+        let says = |program: &str, word: &str| reason(Path::new(program)).is_some_and(|said| said.contains(word));
+        assert!(
+            says("", "empty") && says("/", "directory") && says("no-such-program", "PATH") && says("echo hi", "sh -c")
+        );
+        assert_eq!(reason(Path::new("./missing")), None, "the system says it");
+    }
 
     #[test]
     fn codes_are_those_of_a_shell() {

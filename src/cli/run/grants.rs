@@ -57,6 +57,11 @@ impl Wish {
         if let Some(name) = names.iter().find(|name: &&String| !names::is_variable(name)) {
             return Err(format!("{name:?} is no name of a variable; {FORM}"));
         }
+        if let Some(name) = names.iter().find(|name| names::is_taken(name)) {
+            return Err(format!(
+                "{name} is for something else than a key: name the variable that the client reads it from"
+            ));
+        }
         Ok(Self { service: service.to_owned(), scopes, names })
     }
 
@@ -88,8 +93,9 @@ impl Wish {
 pub(super) fn plan(wishes: &[Wish], services: &[ServiceFacts]) -> Result<Vec<Plan>, Failure> {
     let mut plans: Vec<Plan> = Vec::new();
     for wish in wishes {
+        let mut plan = Plan { grants: Vec::new(), exports: Vec::new() };
         let grant = GrantAsked { service: wish.service.clone(), scopes: wish.scopes.clone() };
-        let mut plan = Plan { grants: vec![grant], exports: wish.exports(services)? };
+        plan.absorb(Plan { grants: vec![grant], exports: wish.exports(services)? });
         let mut at = plans.len();
         // A wish with two names can join two nonces into one.
         for index in (0..plans.len()).rev() {
@@ -116,10 +122,15 @@ impl Plan {
     }
 
     fn absorb(&mut self, other: Self) {
-        for grant in other.grants {
-            match self.grants.iter_mut().find(|own| own.service == grant.service) {
-                Some(own) => own.scopes.extend(grant.scopes),
-                None => self.grants.push(grant),
+        for GrantAsked { service, scopes } in other.grants {
+            let at = self.grants.iter().position(|own| own.service == service).unwrap_or_else(|| {
+                self.grants.push(GrantAsked { service, scopes: Vec::new() });
+                self.grants.len() - 1
+            });
+            for scope in scopes {
+                if !self.grants[at].scopes.contains(&scope) {
+                    self.grants[at].scopes.push(scope);
+                }
             }
         }
         for export in other.exports {
@@ -181,6 +192,20 @@ mod tests {
         {
             assert!(Wish::parse(text).is_err_and(|error| error.contains("SERVICE:SCOPE")), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_nonce_breaks_no_program() {
+        for name in ["PATH", "HOME", "LD_PRELOAD", "IFS", "BASH_ENV", "NODE_OPTIONS", "grpc_proxy", "VALETKEY_CONTROL"]
+        {
+            let error = Wish::parse(&format!("own:read=KEY,{name}")).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_is_granted_once() {
+        assert_eq!(planned(&["own:a,a=X,X", "own:a,b=X"]), pairs(&[("own:a,b", "X")]));
     }
 
     #[test]

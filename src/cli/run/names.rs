@@ -60,6 +60,8 @@ const IDENTITY: &[&str] = &[
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_CREDENTIALS",
+    "GOOGLE_CLOUD_KEYFILE_JSON",
+    "GCLOUD_KEYFILE_JSON",
     "GOOGLE_OAUTH_ACCESS_TOKEN",
     "CLOUDSDK_AUTH_ACCESS_TOKEN",
     "AZURE_CLIENT_SECRET",
@@ -67,8 +69,15 @@ const IDENTITY: &[&str] = &[
     "AZURE_CLIENT_CERTIFICATE_PASSWORD",
     "AZURE_PASSWORD",
     "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
     "ARM_CLIENT_SECRET",
+    "ARM_CLIENT_CERTIFICATE_PASSWORD",
     "ARM_OIDC_TOKEN",
+    "ARM_OIDC_REQUEST_TOKEN",
+    "ARM_ACCESS_KEY",
+    "ARM_SAS_TOKEN",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
     "MSI_ENDPOINT",
@@ -78,9 +87,28 @@ const IDENTITY: &[&str] = &[
     "ACTIONS_RUNTIME_TOKEN",
     "CI_JOB_TOKEN",
     "CI_JOB_JWT",
+    "CI_JOB_JWT_V2",
+    "CI_REGISTRY_PASSWORD",
+    "CI_DEPLOY_PASSWORD",
+    "CI_DEPENDENCY_PROXY_PASSWORD",
+    "SYSTEM_ACCESSTOKEN",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+    "BITBUCKET_STEP_OIDC_TOKEN",
     "VAULT_TOKEN",
+    "VAULT_SECRET_ID",
     "BAO_TOKEN",
     "OP_SERVICE_ACCOUNT_TOKEN",
+    "OP_CONNECT_TOKEN",
+    "BWS_ACCESS_TOKEN",
+    "BW_SESSION",
+    "DOPPLER_TOKEN",
+    "INFISICAL_TOKEN",
+    "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET",
+    "AKEYLESS_TOKEN",
+    "CONJUR_AUTHN_API_KEY",
+    "SOPS_AGE_KEY",
     "SSH_AUTH_SOCK",
 ];
 
@@ -126,6 +154,37 @@ const HARMLESS: &[&str] = &[
     "LC_CTYPE",
 ];
 
+/// What says how a program starts, or where: a nonce in there breaks the command, and no client reads a key from it.
+const STARTS: &[&str] = &[
+    "IFS",
+    "ENV",
+    "BASH_ENV",
+    "SHELLOPTS",
+    "PS4",
+    "NODE_OPTIONS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PERL5LIB",
+    "PERL5OPT",
+    "RUBYOPT",
+    "RUBYLIB",
+    "JAVA_TOOL_OPTIONS",
+    "GCONV_PATH",
+    "AWS_EC2_METADATA_DISABLED",
+];
+
+/// True for a variable that the command, its interpreter or the sidecar's block needs for something else than a key.
+pub(super) fn is_taken(name: &str) -> bool {
+    let is_own = name.starts_with(OWN) || is_loader(name);
+    is_own || is_harmless(name) || STARTS.contains(&name) || AROUND.contains(&name)
+}
+
+/// What the dynamic linker loads into programs, or does otherwise at their start (ld.so(8), dyld(1)).
+pub(super) fn is_loader(name: &str) -> bool {
+    name.starts_with("LD_") || name.starts_with("DYLD_")
+}
+
 /// Where the SDKs of a service look for its key; empty for one that is not well known.
 pub(super) fn read_by_sdks(service: &str, hosts: &[String]) -> &'static [&'static str] {
     known(service, hosts).map_or(&[], |known| known.read)
@@ -157,4 +216,10 @@ pub(super) fn is_variable(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A name of a variable on the command line.
+pub(super) fn variable(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && !text.contains(['=', '\0']);
+    is_name.then(|| text.to_owned()).ok_or_else(|| "expected the name of a variable, without a value".to_owned())
 }

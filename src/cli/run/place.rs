@@ -16,14 +16,23 @@ impl Place {
     /// files go.
     pub(super) fn new() -> Result<Self, Failure> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-        let parent = runtime.unwrap_or_else(std::env::temp_dir);
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| Failure::other(format!("no randomness: {error}")))?;
-        let parent = std::path::absolute(&parent).unwrap_or(parent);
-        let path = parent.join(format!("valetkey-run-{}", hex::encode(random)));
-        // Fails if it is there already: a directory that somebody else prepared is not taken.
-        make(&path).map_err(|error| Failure::other(format!("cannot make {}: {error}", path.display())))?;
+        let name = format!("valetkey-run-{}", hex::encode(random));
+        // After `su` and `sudo` the variable may name a directory of the user before.
+        let made = runtime.and_then(|runtime| Self::below(&runtime, &name).ok());
+        let path = made.map_or_else(|| Self::below(&std::env::temp_dir(), &name), Ok)?;
         Ok(Self { path })
+    }
+
+    fn below(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
+        let path = std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned()).join(name);
+        // Fails if it is there already: a directory that somebody else prepared is not taken.
+        make(&path).map_err(|error| {
+            let path = path.display();
+            Failure::other(format!("cannot make {path}: {error}\n  TMPDIR names a directory that can be written to"))
+        })?;
+        Ok(path)
     }
 
     /// Where the CA files are.

@@ -216,7 +216,9 @@ impl Session {
         for renewal in &self.renewals {
             renewal.abort();
         }
-        if timeout(REVOKE_MAX, revoke(&self.client, &self.held, self.voice)).await.is_err() {
+        // The nonces of a private sidecar that is over are over with it.
+        let is_over = self.sidecar.as_mut().is_some_and(Sidecar::is_over);
+        if !is_over && timeout(REVOKE_MAX, revoke(&self.client, &self.held, self.voice)).await.is_err() {
             self.voice.warn("not all nonces of this run could be revoked in time");
         }
         if let Some((told, end)) = self.told.take() {

@@ -85,6 +85,11 @@ impl Sidecar {
         let _ = self.child.wait().await;
     }
 
+    /// True if it has ended.
+    pub(super) fn is_over(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Stops it: it drains, and ends its audit in good order.
     pub(super) async fn stop(mut self) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
@@ -125,9 +130,12 @@ fn command(settings: &Settings<'_>, theirs: UnixStream) -> std::io::Result<Comma
         // Ctrl-C on the terminal is for the command; the sidecar serves it to its end.
         .process_group(0)
         .kill_on_drop(true);
-    // The settings of another sidecar are not its own.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(names::OWN)) {
-        command.env_remove(name);
+    // The settings of another sidecar are not its own, and nothing is loaded into the process that has the real keys.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with(names::OWN) || names::is_loader(&text) {
+            command.env_remove(&name);
+        }
     }
     Ok(command)
 }

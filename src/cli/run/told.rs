@@ -16,6 +16,8 @@ use crate::control::client::Events;
 const LAST_MAX: Duration = Duration::from_secs(2);
 /// Different refusals that are told; more are only counted.
 const LINES_MAX: usize = 100;
+/// Exchanges under way whose requests are remembered; the refusals of others are told without.
+const UNDER_WAY_MAX: usize = 1024;
 /// Rules that are named as allowed at most.
 const ALLOWED_MAX: usize = 6;
 
@@ -24,6 +26,9 @@ pub(super) struct Told {
     held: Vec<Held>,
     /// Nonces whose end is not on record yet.
     live: HashSet<String>,
+    /// What was asked for in exchanges that were allowed and have not ended, by their ids: only the first of their
+    /// records says it.
+    under_way: HashMap<String, String>,
     voice: Voice,
     lines: HashMap<String, u64>,
     allowed: u64,
@@ -35,7 +40,8 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn new(held: &[Held], voice: Voice) -> Self {
         let live = held.iter().map(|held| held.id.clone()).collect();
-        Self { held: held.to_vec(), live, voice, lines: HashMap::new(), allowed: 0, refused: 0, missed: 0 }
+        let (under_way, lines) = (HashMap::new(), HashMap::new());
+        Self { held: held.to_vec(), live, under_way, voice, lines, allowed: 0, refused: 0, missed: 0 }
     }
 
     /// Tells of each refusal, until the ends of all the run's nonces are on record or the sidecar is gone, and not much
@@ -61,14 +67,24 @@ impl Told {
     fn take(&mut self, record: &Value) {
         let text = |name: &str| record[name].as_str().unwrap_or_default();
         match (text("type"), text("decision"), text("ending")) {
-            ("decision", "allow", _) => self.allowed += 1,
-            ("decision", "deny", _) => self.refuse(record),
-            // Allowed, and refused later: by the dial, the credential's source, the audit.
-            ("end", "allow", "refused") => {
-                self.allowed = self.allowed.saturating_sub(1);
-                self.refuse(record);
+            ("decision", "allow", _) => {
+                self.allowed += 1;
+                if self.under_way.len() < UNDER_WAY_MAX {
+                    self.under_way.insert(text("exchange.id").to_owned(), target(record));
+                }
             }
-            ("connection", ..) if record["code"].is_string() => self.refuse(record),
+            ("decision", "deny", _) => self.refuse(record, &target(record)),
+            ("end", "allow", ending) => {
+                let target = self.under_way.remove(text("exchange.id")).unwrap_or_default();
+                // Allowed, and refused later: by the dial, the credential's source, the audit.
+                if ending == "refused" {
+                    self.allowed = self.allowed.saturating_sub(1);
+                    self.refuse(record, &target);
+                }
+            }
+            // Clients connect in advance, and leave again.
+            ("connection", ..) if text("code") == "client_gone" => {}
+            ("connection", ..) if record["code"].is_string() => self.refuse(record, &target(record)),
             ("lease_end", ..) => {
                 self.live.remove(text("nonce.id"));
             }
@@ -78,9 +94,9 @@ impl Told {
         }
     }
 
-    fn refuse(&mut self, record: &Value) {
+    fn refuse(&mut self, record: &Value, target: &str) {
         self.refused += 1;
-        let line = self.line(record);
+        let line = self.line(record, target);
         let known = self.lines.len();
         match self.lines.get_mut(&line) {
             Some(count) => *count += 1,
@@ -93,11 +109,9 @@ impl Told {
         self.lines.entry(line).or_insert(1);
     }
 
-    fn line(&self, record: &Value) -> String {
+    fn line(&self, record: &Value, target: &str) -> String {
         let text = |name: &str| record[name].as_str().unwrap_or_default();
-        let (destination, code) = (text("destination"), text("code"));
-        let destination = destination.strip_suffix(":443").unwrap_or(destination);
-        let method = if text("method").is_empty() { "CONNECT" } else { text("method") };
+        let code = text("code");
         let why = match code {
             "out_of_scope" => self.allowed_rules(text("nonce.id"), text("service")),
             "nonce_missing" => "no nonce came with it".to_owned(),
@@ -106,10 +120,14 @@ impl Told {
             "foreign_credential" => "another credential came with it".to_owned(),
             "host_not_listed" => "no service of the policy has this host".to_owned(),
             "agent_mismatch" => "the policy names another user for this agent".to_owned(),
+            "tls_handshake_failed" => {
+                "the client broke off; if it does not trust the CA, see `valetkey doctor`".to_owned()
+            }
             _ => String::new(),
         };
         let colon = if why.is_empty() { "" } else { ": " };
-        print::visible(&format!("{method} {destination}{}: {code}{colon}{why}", text("path")))
+        let target = if target.is_empty() { "a request" } else { target };
+        print::visible(&format!("{target}: {code}{colon}{why}"))
     }
 
     /// What a nonce of ours allows of a service.
@@ -141,6 +159,18 @@ impl Told {
             place.unwrap_or_default()
         ));
     }
+}
+
+/// What a record says was asked for; empty where it does not.
+fn target(record: &Value) -> String {
+    let text = |name: &str| record[name].as_str().unwrap_or_default();
+    let destination = text("destination");
+    if destination.is_empty() {
+        return String::new();
+    }
+    let destination = destination.strip_suffix(":443").unwrap_or(destination);
+    let method = if text("method").is_empty() { "CONNECT" } else { text("method") };
+    format!("{method} {destination}{}", text("path"))
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -179,12 +209,15 @@ mod tests {
     #[test]
     fn a_refusal_says_what_where_why_and_what_instead() {
         let told = told();
-        assert_eq!(told.line(&refusal("out_of_scope", "/x")), "POST s.test/x: out_of_scope: allowed GET /a, GET /b");
-        assert_eq!(told.line(&refusal("rate_limited", "/x")), "POST s.test/x: rate_limited");
-        let odd = told.line(&refusal("x", "/\u{1b}[2J"));
+        let line = |record: Value| told.line(&record, &target(&record));
+        assert_eq!(line(refusal("out_of_scope", "/x")), "POST s.test/x: out_of_scope: allowed GET /a, GET /b");
+        assert_eq!(line(refusal("rate_limited", "/x")), "POST s.test/x: rate_limited");
+        let odd = line(refusal("x", "/\u{1b}[2J"));
         assert!(!odd.contains('\u{1b}'), "{odd}");
         let tunnel = json!({"type": "connection", "destination": "h:25", "code": "host_not_listed"});
-        assert_eq!(told.line(&tunnel), "CONNECT h:25: host_not_listed: no service of the policy has this host");
+        assert_eq!(line(tunnel), "CONNECT h:25: host_not_listed: no service of the policy has this host");
+        let garbage = json!({"type": "connection", "code": "request_malformed"});
+        assert_eq!(line(garbage), "a request: request_malformed");
     }
 
     #[test]
@@ -193,19 +226,33 @@ mod tests {
         for record in [
             json!({"type": "decision", "decision": "allow"}),
             json!({"type": "end", "decision": "allow", "ending": "complete"}),
-            json!({"type": "decision", "decision": "allow"}),
-            json!({"type": "end", "decision": "allow", "ending": "refused", "code": "upstream_unreachable"}),
+            json!({"type": "decision", "decision": "allow", "exchange.id": "ex_1", "method": "GET",
+                "destination": "s.test:443", "path": "/late"}),
+            json!({"type": "end", "decision": "allow", "ending": "refused", "code": "upstream_unreachable",
+                "exchange.id": "ex_1"}),
+            json!({"type": "connection", "destination": "s.test:443", "code": "client_gone"}),
             refusal("out_of_scope", "/x"),
             json!({"type": "end", "decision": "deny", "ending": "refused", "code": "out_of_scope"}),
         ] {
             told.take(&record);
         }
         assert_eq!((told.allowed, told.refused), (1, 2));
+        assert!(told.lines.contains_key("GET s.test/late: upstream_unreachable"), "{:?}", told.lines);
+        assert!(told.under_way.is_empty());
         assert!(!told.live.is_empty());
         told.take(&json!({"type": "gap", "records": 3}));
         assert_eq!(told.missed, 3);
         told.take(&json!({"type": "lease_end", "nonce.id": "nc_1"}));
         assert!(told.live.is_empty());
+    }
+
+    #[test]
+    fn exchanges_under_way_are_remembered_within_bounds() {
+        let mut told = told();
+        for number in 0..2 * UNDER_WAY_MAX {
+            told.take(&json!({"type": "decision", "decision": "allow", "exchange.id": number.to_string()}));
+        }
+        assert_eq!(told.under_way.len(), UNDER_WAY_MAX);
     }
 
     #[test]

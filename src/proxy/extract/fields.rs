@@ -101,6 +101,10 @@ const CREDENTIAL_PARAMETERS: [&str; 14] = [
     "x-goog-signature",
 ];
 
+/// How subprotocols begin in which credentials travel: a web page can say nothing else in a WebSocket's handshake.
+const CREDENTIAL_PROTOCOLS: [&str; 5] =
+    ["base64url.bearer.", "bearer.", "openai-insecure-api-key.", "openai-ephemeral-user-api-key.", "header-"];
+
 /// One unambiguous framing (RFC 9112, 6): hyper has refused or dropped the worst, the rest is refused here.
 pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
     let framing = Denial::RequestAmbiguous(Ambiguity::Framing);
@@ -183,12 +187,17 @@ fn is_stripped(name: &str) -> bool {
     HOP_BY_HOP.contains(&name)
         || FORWARDING.contains(&name)
         || FORWARDING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || (is_spelled_otherwise && name == header::CONTENT_LENGTH.as_str())
+        || (is_spelled_otherwise && (name == header::CONTENT_LENGTH.as_str() || name.starts_with("sec-websocket-")))
 }
 
 /// True for a field in which credentials travel.
 pub fn is_credential(name: &str) -> bool {
     CREDENTIAL_FIELDS.contains(&&*with_dashes(name))
+}
+
+fn is_credential_protocol(protocol: &[u8]) -> bool {
+    let protocol = protocol.trim_ascii().to_ascii_lowercase();
+    CREDENTIAL_PROTOCOLS.iter().any(|start| protocol.starts_with(start.as_bytes()))
 }
 
 /// True for a field that may stand after a body.
@@ -217,6 +226,10 @@ fn check_connection_options(headers: &HeaderMap) -> Result<(), Denial> {
 pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lifted>) -> Result<(), Denial> {
     let own_field = lifted.and_then(|lifted| lifted.field.as_ref());
     if headers.keys().any(|name| is_credential(name.as_str()) && own_field != Some(name)) {
+        return Err(Denial::ForeignCredential);
+    }
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    if protocols.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(is_credential_protocol) {
         return Err(Denial::ForeignCredential);
     }
     // Some frameworks separate parameters by `;` too, and all read `+` as a space.

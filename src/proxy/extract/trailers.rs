@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use super::{fields, strays};
-use crate::proxy::body::UploadFault;
+use crate::proxy::flow::UploadFault;
 
 /// Judges an agent's trailers: a credential or a nonce ends the upload; what a trailer may not say (RFC 9110, 6.5.1)
 /// is taken out.

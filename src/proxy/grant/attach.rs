@@ -8,7 +8,7 @@ use super::{holds, present};
 use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::Missing;
-use crate::model::{Denial, NonceHash};
+use crate::model::{Denial, NonceHash, Scheme};
 use crate::policy::{Service, Slot, Target};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Basic, Lifted, Presented};
@@ -51,7 +51,7 @@ pub fn is_same_task(one: &Lease, other: &Lease) -> bool {
 }
 
 /// The services to whose requests the credential is attached; never none.
-pub fn services(lease: &Lease, presented: &Presented) -> Result<Vec<Arc<Service>>, Missing> {
+pub fn services(lease: &Lease, scheme: Scheme, presented: &Presented) -> Result<Vec<Arc<Service>>, Missing> {
     let held = presented.services.iter().filter(|service| holds(lease, service));
     let (mut attaching, mut is_held) = (Vec::new(), false);
     for service in held {
@@ -66,14 +66,21 @@ pub fn services(lease: &Lease, presented: &Presented) -> Result<Vec<Arc<Service>
     if attaching.is_empty() {
         return Err(Missing::NotAttached);
     }
-    if may_be_a_web_page(&presented.head.headers) {
+    if may_be_a_web_page(scheme, &presented.head.headers) {
         return Err(Missing::WebPage);
     }
     Ok(attaching)
 }
 
 /// A browser behind this proxy sends the nonce along whoever wrote the page; only the page's own site may use it.
-fn may_be_a_web_page(headers: &HeaderMap) -> bool {
+///
+/// In clear text it does not say whose page it was (Fetch Metadata, 2), so that nothing of a browser is harmless there;
+/// no page can change what the browser calls itself.
+fn may_be_a_web_page(scheme: Scheme, headers: &HeaderMap) -> bool {
+    let is_browser = |agent: &http::HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
+    if scheme == Scheme::Http && headers.get_all(header::USER_AGENT).iter().any(is_browser) {
+        return true;
+    }
     let is_harmless = |site: &http::HeaderValue| site == "none" || site == "same-origin";
     headers.contains_key(header::ORIGIN) || !headers.get_all(SEC_FETCH_SITE).iter().all(is_harmless)
 }
@@ -102,7 +109,7 @@ mod tests {
     fn only_what_no_page_of_another_site_can_send_is_harmless() {
         let judge = |fields: &[(&'static str, &'static str)]| {
             let fields = fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
-            may_be_a_web_page(&fields.collect())
+            may_be_a_web_page(Scheme::Https, &fields.collect())
         };
         for harmless in [&[][..], &[("sec-fetch-site", "none")], &[("sec-fetch-site", "same-origin")]] {
             assert!(!judge(harmless), "{harmless:?}");
@@ -116,6 +123,11 @@ mod tests {
         let mut twice = HeaderMap::new();
         twice.append("sec-fetch-site", HeaderValue::from_static("none"));
         twice.append("sec-fetch-site", HeaderValue::from_static("cross-site"));
-        assert!(may_be_a_web_page(&twice));
+        assert!(may_be_a_web_page(Scheme::Https, &twice));
+        for (agent, is_browser) in [("Mozilla/5.0 (X11)", true), ("curl/8.5.0", false)] {
+            let fields = HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static(agent))]);
+            assert_eq!(may_be_a_web_page(Scheme::Http, &fields), is_browser, "{agent}");
+            assert!(!may_be_a_web_page(Scheme::Https, &fields), "{agent}");
+        }
     }
 }

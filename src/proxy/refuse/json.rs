@@ -52,6 +52,12 @@ pub(super) fn spell_slack(denial: &Denial, context: &Context, words: &Words) -> 
     Spelled { content_type: "application/json; charset=utf-8", body }
 }
 
+/// npm shows `error` as it is, which has to be a string then.
+pub(super) fn spell_npm(denial: &Denial, context: &Context, words: &Words) -> Spelled {
+    let body = body(denial, context, words, None, &words.detail);
+    Spelled { content_type: "application/json; charset=utf-8", body }
+}
+
 fn body<E: Serialize>(denial: &Denial, context: &Context, words: &Words, ok: Option<bool>, error: E) -> String {
     let code = denial.code();
     let refusal = Refusal {

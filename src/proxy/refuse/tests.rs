@@ -13,11 +13,12 @@ use super::*;
 use crate::model::denial::{Ambiguity, Misplaced, Missing, TooLarge, Unclear};
 use crate::model::{NonceId, ScopeName};
 
-const DIALECTS: [(&str, Dialect); 6] = [
+const DIALECTS: [(&str, Dialect); 7] = [
     ("json", Dialect::Json),
     ("git", Dialect::Git),
     ("aws", Dialect::Aws),
     ("slack", Dialect::Slack),
+    ("npm", Dialect::Npm),
     ("grpc", Dialect::Grpc),
     ("kubernetes", Dialect::Kubernetes),
 ];
@@ -361,7 +362,7 @@ proptest! {
                 let phrase = reason(&response).unwrap_or_default();
                 prop_assert!(phrase.len() <= 200 && phrase.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
                 match dialect {
-                    Dialect::Json | Dialect::Slack | Dialect::Kubernetes => {
+                    Dialect::Json | Dialect::Slack | Dialect::Npm | Dialect::Kubernetes => {
                         prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
                     }
                     Dialect::Git => {

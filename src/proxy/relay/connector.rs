@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::parent::Parent;
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
-use crate::proxy::body::IdleAlarm;
+use crate::proxy::flow::IdleAlarm;
 
 /// How each service's upstreams are verified: its own configuration, or the common one.
 pub struct TlsProfiles {
@@ -63,6 +63,10 @@ pub enum ConnectFault {
 /// The address that answered, on every response that came over its connection.
 #[derive(Debug, Clone, Copy)]
 pub struct DialledAddress(pub SocketAddr);
+
+/// How many reads an upstream gets before whoever waits for what it said has a turn. The library reads on for as long as
+/// there is something, and keeps each interim head (1xx) until then: a flood of small ones takes a hundred times its size.
+const READS_PER_TURN: u8 = 8;
 
 /// Connects to the one destination of a pool.
 #[derive(Clone)]
@@ -112,7 +116,7 @@ impl Connector {
                 Leg::Tls(Box::new(TokioIo::new(verified)))
             }
         };
-        Ok(Socket { leg, address, is_deaf: false, stall })
+        Ok(Socket { leg, address, is_deaf: false, stall, reads: 0 })
     }
 }
 
@@ -139,6 +143,8 @@ pub struct Socket {
     /// not look: so that the rest is thrown away, and reading tells the end.
     is_deaf: bool,
     stall: Stall,
+    /// How many reads in a row found something.
+    reads: u8,
 }
 
 impl Socket {
@@ -210,10 +216,17 @@ impl Connection for Socket {
 
 impl Read for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match &mut self.leg {
+        if self.reads >= READS_PER_TURN {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let read = match &mut self.leg {
             Leg::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
             Leg::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
+        };
+        self.reads = if read.is_pending() { 0 } else { self.reads + 1 };
+        read
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 
 use super::connector::{Connector, TlsProfiles};
 use super::parent::Parent;
@@ -12,7 +12,7 @@ use crate::model::{Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
 use crate::proxy::Limits;
-use crate::proxy::body::Upload;
+use crate::proxy::flow::{Carrier, Upload};
 use crate::proxy::inject::Errand;
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
@@ -92,7 +92,7 @@ fn is_outdated(known: &Errand, fresh: &Errand) -> bool {
 
 /// The client, with every option spelled out.
 fn build(limits: &Limits, connector: Connector) -> Pool {
-    Client::builder(TokioExecutor::new())
+    Client::builder(Carrier { idle_timeout: limits.idle_timeout })
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(limits.idle_timeout.min(std::time::Duration::from_secs(90)))

@@ -16,10 +16,9 @@ use super::failure::blame;
 use super::{Answer, Upstream, UseTaken};
 use crate::model::Denial;
 use crate::proxy::Limits;
+use crate::proxy::flow::Answering;
 use crate::proxy::grant::dead;
-use crate::proxy::inbound::Inbound;
 use crate::proxy::inject::{Errand, Tie};
-use crate::proxy::want::{Answering, Want, Wanted};
 use crate::proxy::websocket::{Agreed, Handshake, Switch};
 
 /// A question that carries the real credential.
@@ -58,7 +57,7 @@ impl Asking {
         let is_bodyless =
             matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let (service, address) = (errand.service, Some(address));
-        let answering = Answering(Want::new(Wanted::Sent, Inbound::none()));
+        let answering = Answering(None);
         Ok(Answer { response, is_bodyless, service, address, tie, answering, took: begun.elapsed(), switch })
     }
 }

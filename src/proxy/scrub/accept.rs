@@ -3,10 +3,22 @@
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 
+use super::envelopes::ACCEPT_MESSAGE_ENCODING;
+
+/// Leaves in a request only what can be searched in its answer; fields keep their places.
+pub fn narrow_accepted(request: &mut HeaderMap) {
+    let narrowed = narrow_accept_encoding(request);
+    request.insert(ACCEPT_ENCODING, narrowed);
+    for name in ACCEPT_MESSAGE_ENCODING {
+        if request.contains_key(&name) {
+            request.insert(name, HeaderValue::from_static("identity"));
+        }
+    }
+}
+
 /// The `Accept-Encoding` to send upstream: `gzip` if the client accepts it (by name or by `*`, with a weight above
 /// zero), else `identity`. A client that sends no field is not known to decode anything (RFC 9110, 12.5.3).
-#[must_use]
-pub fn narrow_accept_encoding(request: &HeaderMap) -> HeaderValue {
+fn narrow_accept_encoding(request: &HeaderMap) -> HeaderValue {
     let mut named = None;
     let mut any = false;
     for value in request.get_all(ACCEPT_ENCODING) {
@@ -59,5 +71,21 @@ mod tests {
             }
             assert_eq!(narrow_accept_encoding(&headers), *expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn messages_are_asked_for_as_they_are_and_fields_keep_their_places() {
+        let mut headers = HeaderMap::new();
+        let fields = ["x-a", "grpc-accept-encoding", "accept-encoding", "connect-accept-encoding", "x-b"];
+        for name in fields.iter().chain(&["grpc-accept-encoding"]) {
+            headers.append(*name, HeaderValue::from_static("br, gzip"));
+        }
+        narrow_accepted(&mut headers);
+        let narrowed: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let expected = ["br, gzip", "identity", "gzip", "identity", "br, gzip"];
+        assert_eq!(narrowed, fields.into_iter().zip(expected).collect::<Vec<_>>());
+        let mut bare = HeaderMap::new();
+        narrow_accepted(&mut bare);
+        assert_eq!(bare.len(), 1, "what was not there is not added");
     }
 }

@@ -11,9 +11,11 @@ use flate2::write::GzEncoder;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::Needles;
+use super::envelopes::{EnvelopeFault, Protocol};
 use super::gunzip::{Gunzip, GunzipError};
 use super::head::mask_headers;
-use super::{Masker, Needles};
+use super::text::Text;
 
 /// Opened gzip is taken in steps of this many bytes: all the memory that a bomb can fill.
 const STEP_BYTES: usize = 32 * 1024;
@@ -34,6 +36,9 @@ pub enum ScrubError {
     /// The body grows more than a thousandfold, and beyond 1 MiB.
     #[error("the upstream's gzip grows beyond any honest ratio")]
     Bomb,
+    /// A message in it cannot be searched, or is none.
+    #[error("the upstream's messages cannot be searched")]
+    Envelope(#[from] EnvelopeFault),
 }
 
 impl From<GunzipError> for ScrubError {
@@ -49,7 +54,7 @@ impl From<GunzipError> for ScrubError {
 pub struct ScrubbedBody<B> {
     inner: B,
     needles: Needles,
-    masker: Masker,
+    text: Text,
     /// Of a gzip body.
     recoder: Option<Box<Recoder>>,
     flow: Flow,
@@ -79,12 +84,13 @@ struct Recoder {
 }
 
 impl<B> ScrubbedBody<B> {
-    pub(super) fn identity(inner: B, needles: Needles) -> Self {
-        Self { inner, masker: Masker::new(needles.clone()), needles, recoder: None, flow: Flow::Open }
+    pub(super) fn identity(inner: B, protocol: Option<Protocol>, needles: Needles) -> Self {
+        let text = Text::new(protocol, needles.clone());
+        Self { inner, needles, text, recoder: None, flow: Flow::Open }
     }
 
-    pub(super) fn gzip(inner: B, needles: Needles) -> Self {
-        Self { recoder: Some(Box::new(Recoder::new())), ..Self::identity(inner, needles) }
+    pub(super) fn gzip(inner: B, protocol: Option<Protocol>, needles: Needles) -> Self {
+        Self { recoder: Some(Box::new(Recoder::new())), ..Self::identity(inner, protocol, needles) }
     }
 }
 
@@ -121,7 +127,7 @@ where
         match self.flow {
             Flow::Open => {
                 let is_settled = match &self.recoder {
-                    None => self.masker.held_bytes() == 0,
+                    None => self.text.is_settled(),
                     Some(recoder) => recoder.is_untouched(),
                 };
                 is_settled && self.inner.is_end_stream()
@@ -134,7 +140,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match (&self.flow, &self.recoder) {
             (Flow::Open, None) => {
-                let held = self.masker.held_bytes() as u64;
+                let held = self.text.held_bytes() as u64;
                 let inner = self.inner.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(inner.lower().saturating_add(held));
@@ -156,9 +162,10 @@ where
 {
     fn poll_identity(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
         loop {
+            self.text.check()?;
             match ready!(self.poll_inner(context)) {
                 Some(Ok(Received::Data(data))) => {
-                    let safe = self.masker.push(data);
+                    let safe = self.text.push(data);
                     // All of it held back: at most as often as a form has bytes.
                     if !safe.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(safe))));
@@ -169,7 +176,7 @@ where
                 None => self.flow = Flow::Ended,
             }
             if !matches!(self.flow, Flow::Open) {
-                let rest = self.masker.finish();
+                let rest = self.text.finish()?;
                 return self.deliver_last(rest);
             }
         }
@@ -190,7 +197,8 @@ where
         let mut opened_bytes = 0;
         loop {
             while recoder.has_work() {
-                opened_bytes += recoder.step(&mut self.masker)?;
+                opened_bytes += recoder.step(&mut self.text)?;
+                self.text.check()?;
                 if recoder.encoded_bytes() >= SEND_BYTES || opened_bytes >= POLL_BYTES_MAX {
                     return recoder.send(context);
                 }
@@ -208,7 +216,7 @@ where
                 Poll::Pending => return Poll::Pending,
             }
             if !matches!(self.flow, Flow::Open) {
-                let rest = recoder.finish(&mut self.masker)?;
+                let rest = recoder.finish(&mut self.text)?;
                 return self.deliver_last(rest);
             }
         }
@@ -279,11 +287,11 @@ impl Recoder {
     }
 
     /// Opens one step, masks it, encodes it; gives the number of opened bytes.
-    fn step(&mut self, masker: &mut Masker) -> Result<usize, GunzipError> {
+    fn step(&mut self, text: &mut Text) -> Result<usize, GunzipError> {
         let step = self.gunzip.step(&self.input, &mut self.scratch)?;
         self.input.advance(step.read);
         self.has_more = step.written == self.scratch.len();
-        let safe = masker.push(Bytes::copy_from_slice(&self.scratch[..step.written]));
+        let safe = text.push(Bytes::copy_from_slice(&self.scratch[..step.written]));
         self.encode(&safe)?;
         Ok(step.written)
     }
@@ -314,16 +322,16 @@ impl Recoder {
         Ok(self.take())
     }
 
-    fn finish(&mut self, masker: &mut Masker) -> Result<Bytes, GunzipError> {
+    fn finish(&mut self, text: &mut Text) -> Result<Bytes, ScrubError> {
         if !self.gunzip.may_end() {
-            return Err(GunzipError::Corrupt);
+            return Err(ScrubError::Corrupt);
         }
         if self.gunzip.is_untouched() {
             return Ok(Bytes::new());
         }
-        let rest = masker.finish();
+        let rest = text.finish()?;
         self.encode(&rest)?;
-        self.encoder.try_finish().map_err(|_| GunzipError::Corrupt)?;
+        self.encoder.try_finish().map_err(|_| ScrubError::Corrupt)?;
         Ok(self.take())
     }
 }

@@ -184,14 +184,12 @@ impl Frames {
     }
 
     fn control(&mut self, opcode: u8, mut payload: Vec<u8>, out: &mut BytesMut) -> Result<(), FrameFault> {
-        // The first two bytes of a close frame are its status.
-        let text_from = if opcode == CLOSE { payload.len().min(2) } else { 0 };
         if opcode == CLOSE && payload.len() == 1 {
             return Err(FrameFault::Control);
         }
-        if let Some(masked) = self.needles.mask(&payload[text_from..]) {
-            payload.truncate(text_from);
-            payload.extend_from_slice(&masked);
+        // A close frame's status, too: its two bytes could be the beginning of an echo.
+        if let Some(masked) = self.needles.mask(&payload) {
+            payload = masked;
         }
         self.is_closed |= opcode == CLOSE;
         self.at = At::START;

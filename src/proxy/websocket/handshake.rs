@@ -15,12 +15,14 @@ use crate::proxy::connect::Session;
 const WEBSOCKET: &str = "websocket";
 
 /// The fields of the question that are written anew for upstream.
-const ASKED_ANEW: [HeaderName; 5] = [
+const ASKED_ANEW: [HeaderName; 6] = [
     header::CONNECTION,
     header::UPGRADE,
     header::SEC_WEBSOCKET_KEY,
     header::SEC_WEBSOCKET_VERSION,
     header::SEC_WEBSOCKET_ACCEPT,
+    // There is no body to expect anything of.
+    header::EXPECT,
 ];
 
 /// The fields of the answer that are written anew for the agent, or have no place in it (RFC 9110, 8.6).

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep_until};
@@ -59,11 +59,13 @@ pub async fn pass(
     let Opening { connection, client, upstream, tie, frames } = opening;
     let tally = Tally::new();
     let ending = tokio::select! {
-        ending = relay(client, upstream, frames, &tally) => Some(ending),
-        () = over(tie.as_deref()) => Some(Ending::Cut),
-        () = tally.rests(idle_timeout) => Some(Ending::Cut),
+        // What ends it is asked first: a relay that is never at rest would leave no turn to it.
+        biased;
         // The audit knows already.
         () = cutting.cancelled() => None,
+        () = over(tie.as_deref()) => Some(Ending::Cut),
+        () = tally.rests(idle_timeout) => Some(Ending::Cut),
+        ending = relay(client, upstream, frames, &tally, tie.as_deref()) => Some(ending),
     };
     exchange.count_request(tally.sent.load(Ordering::Relaxed));
     exchange.count_response(tally.received.load(Ordering::Relaxed));
@@ -114,18 +116,25 @@ impl Tally {
     }
 }
 
-async fn relay(client: OnUpgrade, upstream: OnUpgrade, frames: Option<Frames>, tally: &Tally) -> Ending {
+/// Between two looks of [`over`] much can pass; so each piece asks. An answer that is on its way ends in the same way.
+fn may_pass(tie: Option<&Tie>) -> Result<(), Ending> {
+    if tie.is_some_and(|tie| tie.membership.is_cut()) { Err(Ending::Cut) } else { Ok(()) }
+}
+
+async fn relay(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    frames: Option<Frames>,
+    tally: &Tally,
+    tie: Option<&Tie>,
+) -> Ending {
     // The agent's side comes once the answer is with it; upstream's is there.
     let Ok(client) = client.await else { return Ending::ClientGone };
     let Ok(upstream) = upstream.await else { return Ending::UpstreamBroke };
-    both(TokioIo::new(client), TokioIo::new(upstream), frames, tally).await
-}
-
-async fn both(client: TokioIo<Upgraded>, upstream: TokioIo<Upgraded>, frames: Option<Frames>, tally: &Tally) -> Ending {
-    let (client_read, client_write) = split(client);
-    let (upstream_read, upstream_write) = split(upstream);
-    let up = up(client_read, upstream_write, tally);
-    let down = Down { agent: client_write, frames, tally }.run(upstream_read);
+    let (client_read, client_write) = split(TokioIo::new(client));
+    let (upstream_read, upstream_write) = split(TokioIo::new(upstream));
+    let up = up(client_read, upstream_write, tally, tie);
+    let down = Down { agent: client_write, frames, tally, tie }.run(upstream_read);
     tokio::pin!(up, down);
     let ended = tokio::select! {
         ended = &mut up => match ended {
@@ -144,7 +153,7 @@ async fn both(client: TokioIo<Upgraded>, upstream: TokioIo<Upgraded>, frames: Op
 }
 
 /// From the agent to upstream, as it is.
-async fn up<R, W>(mut agent: R, mut upstream: W, tally: &Tally) -> Result<(), Ending>
+async fn up<R, W>(mut agent: R, mut upstream: W, tally: &Tally, tie: Option<&Tie>) -> Result<(), Ending>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -153,6 +162,7 @@ where
     loop {
         buffer.reserve(READ_BYTES);
         let count = agent.read_buf(&mut buffer).await.map_err(|_| Ending::ClientGone)?;
+        may_pass(tie)?;
         let sent = if count == 0 { upstream.shutdown().await } else { write(&mut upstream, &buffer).await };
         // An upstream that takes nothing more may still have something to say: the other direction ends this.
         if count == 0 || sent.is_err() {
@@ -168,6 +178,7 @@ struct Down<'a, W> {
     agent: W,
     frames: Option<Frames>,
     tally: &'a Tally,
+    tie: Option<&'a Tie>,
 }
 
 impl<W: AsyncWrite + Unpin> Down<'_, W> {
@@ -203,6 +214,7 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Ending> {
+        may_pass(self.tie)?;
         write(&mut self.agent, bytes).await.map_err(|_| Ending::ClientGone)?;
         self.tally.moved(&self.tally.received, bytes.len());
         Ok(())

@@ -3,9 +3,10 @@ import { Octokit } from "@octokit/rest";
 
 import { fetch } from "./proxied.mjs";
 
+const how = (process.argv[2] ?? "").replace(/^plain, /, "");
 const client = new Octokit({ auth: process.env.API_KEY, request: { fetch } });
 const demo = { owner: "acme", repo: "demo" };
-if (process.argv[2] === "refused") {
+if (how === "refused") {
   console.log((await client.issues.listForRepo(demo)).data);
 } else {
   const answer = await client.repos.get(demo);

@@ -3,11 +3,12 @@ import OpenAI from "openai";
 
 import { fetch } from "./proxied.mjs";
 
+const how = (process.argv[2] ?? "").replace(/^plain, /, "");
 const client = new OpenAI({ apiKey: process.env.API_KEY, fetch });
 const messages = [{ role: "user", content: "hello" }];
-if (process.argv[2] === "refused") {
+if (how === "refused") {
   console.log(await client.files.list());
-} else if (process.argv[2] === "streamed") {
+} else if (how === "streamed") {
   for await (const event of await client.chat.completions.create({ model: "m", messages, stream: true })) {
     process.stdout.write(event.choices[0].delta.content ?? "");
   }

@@ -2,4 +2,6 @@
 import { EnvHttpProxyAgent, fetch as undiciFetch } from "undici";
 
 export const dispatcher = new EnvHttpProxyAgent();
-export const fetch = (url, options) => undiciFetch(url, { ...options, dispatcher });
+const proxied = (url, options) => undiciFetch(url, { ...options, dispatcher });
+// With `plain`, clients have Node's own.
+export const fetch = (process.argv[2] ?? "").startsWith("plain") ? globalThis.fetch : proxied;

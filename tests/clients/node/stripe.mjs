@@ -16,7 +16,7 @@ if (how === "fetch client") {
 if (elsewhere) {
   [options.host, options.port] = elsewhere.split(":");
 }
-const client = new Stripe(process.env.API_KEY, options);
+const client = new Stripe(process.env.API_KEY ?? process.env.STRIPE_API_KEY, options);
 if (how === "refused") {
   console.log(await client.refunds.create({ charge: "ch_1" }));
 } else {

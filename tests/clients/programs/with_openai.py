@@ -6,7 +6,8 @@ import sys
 
 from openai import AsyncOpenAI, OpenAI
 
-KEY = os.environ["API_KEY"]
+# Without it, the SDK looks for `OPENAI_API_KEY`.
+KEY = os.environ.get("API_KEY")
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 

@@ -2,6 +2,8 @@
 //!
 //! A client that is not on this machine is skipped, with a sentence.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use super::{Desk, Done};
@@ -76,6 +78,33 @@ fn the_doctor_knows_its_clients_and_says_so() {
     let mut nothing = desk.command(&["doctor", "--json"]);
     let done = Done::of(&nothing.env("PATH", desk.directory.path()).output().expect("the binary starts")).ends(0);
     assert_eq!(done.json()["clients"], Value::Array(Vec::new()));
+}
+
+/// What is found of a client `curl` that is this shell script.
+fn doctor_of(script: &str, more: &[&str]) -> Value {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("bin")).expect("a directory");
+    desk.write("bin/curl", &format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(desk.path("bin/curl"), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut command = desk.command(&["doctor", "--json", "--timeout", SECONDS, "--only", "curl"]);
+    // The directory is found from where the doctor is started, not from where the client is.
+    let output = command.args(more).env("PATH", "bin:/usr/bin:/bin").output().expect("the binary starts");
+    Done::of(&output).ends(1).json()["clients"][0].take()
+}
+
+#[test]
+fn a_client_that_fails_is_not_said_to_come_through() {
+    let unresolved = "echo 'curl 9.9'; echo status=000; echo 'curl: (6) Could not resolve host: x' >&2; exit 6";
+    for more in [&[][..], &["--as-is"]] {
+        let found = doctor_of(unresolved, more);
+        assert_eq!((&found["version"], &found["proxy"]), (&"9.9".into(), &false.into()), "{found}");
+        let found = doctor_of("echo status=000; echo 'curl: (7) Failed to connect to 127.0.0.1' >&2; exit 7", more);
+        assert_eq!(found["proxy"], Value::Null, "{found}");
+        let found = doctor_of("exit 3", more);
+        assert_eq!(found["proxy"], Value::Null, "it fell over before it asked anybody: {found}");
+        let found = doctor_of("kill -KILL $$", more);
+        assert_eq!(found["proxy"], Value::Null, "{found}");
+    }
 }
 
 #[test]

@@ -91,8 +91,19 @@ struct Going {
 }
 
 impl Going {
-    fn new(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    /// With every signal as a terminal's shell leaves it: what was started in the background of a script ignores some,
+    /// and so would its children, to the last `sh`.
+    fn new(command: &Command) -> Self {
+        let mut going = Command::new("env");
+        going.arg("--default-signal").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => going.env(name, value),
+                None => going.env_remove(name),
+            };
+        }
+        going.current_dir(command.get_current_dir().expect("a directory")).stdin(Stdio::null());
+        let child = going.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         Self { child }
     }
 
@@ -108,10 +119,26 @@ impl Going {
         text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
     }
 
-    async fn done(self) -> Done {
+    async fn done(mut self) -> Done {
+        let begun = Instant::now();
+        while self.child.try_wait().expect("a child").is_none() {
+            if begun.elapsed() > PATIENCE {
+                // Else its command would go on, and hold the pipes open.
+                self.children().into_iter().for_each(kill);
+                self.child.kill().expect("it runs");
+                panic!("it did not end");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let output = tokio::task::spawn_blocking(move || self.child.wait_with_output().expect("an end"));
         Done::of(&tokio::time::timeout(PATIENCE, output).await.expect("an end").expect("no panic"))
     }
+}
+
+/// Ends a process of ours; one that is over already is no matter.
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
 /// Asks again and again until it is so.
@@ -144,6 +171,10 @@ async fn the_command_gets_no_real_key_and_no_identity() {
     let mut command = bench.command(&[&GRANT[..], &["--keep-env", "VAULT_TOKEN"]].concat(), &["printenv"]);
     let copy = format!("Bearer {}", bench.secret);
     command.env("COPY", &copy).env("AWS_SESSION_TOKEN", "identity").env("SSH_AUTH_SOCK", "/x").env("PLAIN", "stays");
+    command
+        .env("DOPPLER_TOKEN", "opens a vault")
+        .env("SYSTEM_ACCESSTOKEN", "of a build")
+        .env("ARM_ACCESS_KEY", "cloud");
     command.env("VAULT_TOKEN", "kept").env("VALETKEY_CONTROL", "/x").env("grpc_proxy", "http://around");
     let done = bench.done(command).await.ends(0);
     let has = |name: &str| done.out.lines().any(|line| line.split('=').next() == Some(name));
@@ -156,7 +187,19 @@ async fn the_command_gets_no_real_key_and_no_identity() {
     for name in ["HTTPS_PROXY", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "KEY"] {
         assert!(has(name), "{name} is not in:\n{}", done.out);
     }
-    done.says("not given to the command: API_KEY, AWS_SESSION_TOKEN, COPY, SSH_AUTH_SOCK\n");
+    done.says("not given to the command: API_KEY, ARM_ACCESS_KEY, AWS_SESSION_TOKEN, COPY, DOPPLER_TOKEN, SSH_AUTH_SOCK, SYSTEM_ACCESSTOKEN\n");
+}
+
+#[tokio::test]
+async fn keys_go_by_their_names_too() {
+    let bench =
+        Bench::of(&policies::ONE_API.replace("services.api", "services.stripe").replace("{ api =", "{ stripe =")).await;
+    let mut command = bench.command(&["--grant", "stripe:read=KEY"], &["printenv"]);
+    // Too short to be looked for in other variables; and a key of a service in the policy that the policy does not read.
+    command.env("API_KEY", "short").env("STRIPE_SECRET_KEY", "another");
+    let done = bench.done(command).await.ends(0);
+    assert!(!done.out.contains("API_KEY=short") && !done.out.contains("STRIPE_SECRET_KEY"), "{}", done.out);
+    done.says("not given to the command: API_KEY, STRIPE_SECRET_KEY\n");
 }
 
 #[tokio::test]
@@ -185,6 +228,19 @@ async fn the_end_of_a_nonces_life_is_announced() {
     let done = bench.sh(&[], &format!("sleep 4.5; {READS}")).await.ends(0);
     assert_eq!(done.out, "401\n");
     done.says("the nonce in KEY ends for good at");
+}
+
+/// What a user has the dynamic linker load into programs is loaded into the command, not into who has the real keys.
+#[tokio::test]
+async fn nothing_is_loaded_into_the_sidecar() {
+    let bench = Bench::new().await;
+    let mut command = bench.command(&GRANT, &["printenv", "LD_PRELOAD"]);
+    // The linker complains on the standard error of each program that it starts.
+    command.env("LD_PRELOAD", "/nowhere/to-load.so");
+    let done = bench.done(command).await.ends(0);
+    assert_eq!(done.out, "/nowhere/to-load.so\n");
+    let sidecars = done.err.lines().filter(|line| line.contains("sidecar: ") && line.contains("to-load.so"));
+    assert_eq!(sidecars.count(), 0, "{}", done.err);
 }
 
 /// The real key stays out of reach of a command that runs as the same user: our environment cannot be read.

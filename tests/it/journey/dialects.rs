@@ -20,6 +20,13 @@ async fn slack_reads_a_text_in_error() {
 }
 
 #[tokio::test]
+async fn npm_shows_a_text_in_error() {
+    let body = refused("npm").await.json();
+    assert!(body["error"].as_str().expect("a sentence").starts_with("valetkey out_of_scope: "), "{body}");
+    assert!(body.get("ok").is_none());
+}
+
+#[tokio::test]
 async fn kubernetes_reads_a_status() {
     let reply = refused("kubernetes").await;
     let body = reply.json();
@@ -53,7 +60,7 @@ async fn git_and_grpc_by_the_policy_too() {
 #[tokio::test]
 async fn a_dialect_cannot_be_broken_out_of_by_what_an_agent_chooses() {
     let path = "/%3Cscript%3E%22%20X-Injected:%201'%7D";
-    for dialect in ["json", "slack", "aws", "kubernetes", "git", "grpc"] {
+    for dialect in ["json", "slack", "npm", "aws", "kubernetes", "git", "grpc"] {
         let stage = Stage::of_policy(&one_api_with(&format!("dialect = \"{dialect}\""))).await;
         let nonce = stage.writer().await;
         let bearer = format!("Bearer {nonce}");
@@ -61,7 +68,7 @@ async fn a_dialect_cannot_be_broken_out_of_by_what_an_agent_chooses() {
         assert!(reply.refusal().is_some(), "{dialect}: {}", reply.status);
         assert!(!reply.headers.contains_key("x-injected"), "{dialect}");
         assert!(!reply.text().contains("<script>"), "{dialect}: {}", reply.text());
-        if ["json", "slack", "kubernetes"].contains(&dialect) {
+        if ["json", "slack", "npm", "kubernetes"].contains(&dialect) {
             reply.json();
         }
     }

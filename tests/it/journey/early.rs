@@ -154,6 +154,37 @@ async fn an_answer_reaches_an_agent_that_still_sends() {
 }
 
 #[tokio::test]
+async fn an_upload_that_gets_no_room_ends_with_the_idle_limit() {
+    let (over, mut heard) = mpsc::channel(8);
+    let upstream = FakeUpstream::played(&["api.test"], b"h2", move |stream, _| {
+        let over = over.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let over = over.clone();
+                tokio::spawn(async move {
+                    respond.send_response(Response::new(()), true).expect("an open stream");
+                    let mut body = request.into_body();
+                    while let Some(Ok(_)) = body.data().await {}
+                    let _ = over.send(()).await;
+                });
+            }
+        }
+    })
+    .await;
+    let stage = Stage::with(upstream, |builder| builder.flag("--idle-timeout").flag("1s")).await;
+    let nonce = stage.writer().await;
+    let mut sender = stage.sidecar.agent().frames("api.test").await;
+    let request = Request::post("https://api.test/x").header("authorization", format!("Bearer {nonce}"));
+    let (response, mut body) = sender.send_request(request.body(()).expect("a request"), false).expect("a stream");
+    let sending = tokio::spawn(async move { while streams::send(&mut body, Bytes::from_static(&PIECE)).await {} });
+    let response = tokio::time::timeout(PATIENCE, response).await.expect("in time").expect("an answer");
+    assert_eq!(response.status(), 200);
+    tokio::time::timeout(PATIENCE, heard.recv()).await.expect("let go of").expect("a word");
+    tokio::time::timeout(PATIENCE, sending).await.expect("the agent is told").expect("no panic");
+}
+
+#[tokio::test]
 async fn a_refusal_of_ours_reaches_an_agent_that_sends_first_and_the_connection_is_kept() {
     let stage = Stage::new().await;
     let nonce = stage.writer().await;

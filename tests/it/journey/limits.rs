@@ -117,6 +117,21 @@ async fn heads_and_targets_have_the_size_that_was_set() {
 }
 
 #[tokio::test]
+async fn fields_are_counted_over_http_2_too() {
+    let stage = limited(&["--headers-max", "10"]).await;
+    let nonce = stage.reader().await;
+    let (agent, bearer) = (stage.sidecar.agent(), format!("Bearer {nonce}"));
+    for (count, expected) in [(5, (200, None)), (10, (431, Some("request_too_large")))] {
+        let names: Vec<String> = (0..count).map(|number| format!("x-{number}")).collect();
+        let mut fields: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "y")).collect();
+        fields.push(("authorization", &bearer));
+        let reply = agent.send_h2(crate::support::agent::with("GET", "api.test", "/x", &fields, "")).await;
+        assert_eq!((reply.status.as_u16(), reply.refusal()), expected, "{count}: {}", reply.text());
+    }
+    assert_eq!(stage.upstream.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn streams_of_one_connection_are_bounded_and_the_rest_waits() {
     let stage = limited(&["--streams-max", "2"]).await;
     let nonce = stage.reader().await;

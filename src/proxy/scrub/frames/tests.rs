@@ -89,6 +89,8 @@ fn control_frames_are_masked_whole() {
     let reason = [b"\x03\xf0denied: ", SECRET].concat();
     let bytes = [frame(true, PING, SECRET), frame(true, PONG, SECRET), frame(true, CLOSE, &reason)].concat();
     let stars = b"*".repeat(SECRET.len());
+    let from_the_status_on = messages(&pushed(&frame(true, CLOSE, SECRET), 3).unwrap());
+    assert_eq!(from_the_status_on, [(CLOSE, stars.clone())]);
     let expected = [(PING, stars.clone()), (PONG, stars.clone()), (CLOSE, [&b"\x03\xf0denied: "[..], &stars].concat())];
     assert_eq!(messages(&pushed(&bytes, 3).unwrap()), expected);
 }

@@ -1,6 +1,6 @@
 //! Exit codes, signals, and what is left when somebody is killed.
 
-use super::{Bench, GRANT, Going, until};
+use super::{Bench, GRANT, Going, kill, until};
 
 #[tokio::test]
 async fn exit_codes_are_the_commands_own() {
@@ -17,11 +17,13 @@ async fn a_command_that_is_not_there_ends_with_127_and_one_that_cannot_run_with_
     bench.desk.write("plain", "#!/bin/sh\n");
     bench.done(bench.command(&GRANT, &["no-such-command"])).await.ends(127).says("no-such-command: ");
     bench.done(bench.command(&GRANT, &["./plain"])).await.ends(126).says("./plain: ");
+    bench.done(bench.command(&GRANT, &["/"])).await.ends(126).says("/: this is a directory");
+    bench.done(bench.command(&GRANT, &["echo hi"])).await.ends(127).says("goes behind `sh -c`");
 }
 
 /// Starts a script that says in a file when it is ready.
 async fn going(bench: &Bench, script: &str) -> Going {
-    let going = Going::new(bench.command(&GRANT, &["sh", "-c", script]));
+    let going = Going::new(&bench.command(&GRANT, &["sh", "-c", script]));
     let ready = bench.desk.path("ready");
     until("the command", || ready.exists()).await;
     going
@@ -53,11 +55,8 @@ async fn a_run_that_is_killed_takes_its_sidecar_along() {
     going.child.wait().expect("an end");
     until("the sidecar's end", || !runs(sidecar, "--supervised")).await;
     // Nobody else waits for it.
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(command.try_into().expect("a number")).expect("a process"),
-        rustix::process::Signal::KILL,
-    )
-    .expect("it still runs");
+    assert!(runs(command, "sleep"), "it still runs");
+    kill(command);
 }
 
 #[tokio::test]
@@ -69,14 +68,11 @@ async fn a_sidecar_that_is_killed_is_told_of() {
             .is_ok_and(|line| String::from_utf8_lossy(&line).contains("--supervised"))
     };
     let sidecar = going.children().into_iter().find(is_sidecar).expect("a sidecar");
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(sidecar.try_into().expect("a number")).expect("a process"),
-        rustix::process::Signal::KILL,
-    )
-    .expect("it runs");
+    kill(sidecar);
     until("its end", || !is_sidecar(&sidecar)).await;
     bench.desk.write("go", "");
     let done = going.done().await.ends(5);
     bench.assert_clean(&done);
-    done.says("the sidecar has ended");
+    let done = done.says("the sidecar has ended");
+    assert!(!done.err.contains("was not revoked"), "its nonces ended with it: {}", done.err);
 }

@@ -18,6 +18,12 @@ async fn what_cannot_be_granted_is_told_with_what_can() {
     fail(&flags("api"), 2).await.says("SERVICE:SCOPE");
     fail(&flags("api:read=A-B"), 2).await.says("no name of a variable");
     fail(&flags("api:read=HTTPS_PROXY"), 2).await.says("HTTPS_PROXY");
+    for name in ["PATH", "LD_PRELOAD", "NODE_OPTIONS", "grpc_proxy"] {
+        let grant = format!("api:read={name}");
+        fail(&["--grant", &grant], 2).await.says(&format!("{name} is for something else than a key"));
+    }
+    fail(&[&GRANT[..], &["--keep-env", "A=B"]].concat(), 2).await.says("without a value");
+    fail(&[&GRANT[..], &["--no-proxy", "http://db.test/"]].concat(), 2).await.says("a host such as");
     fail(&flags("nowhere:read=KEY"), 7).await.says("unknown_service").says("there are: api");
     fail(&flags("api:admin=KEY"), 7).await.says("scope_not_grantable").says("it may have: ");
     fail(&[&GRANT[..], &["--agent", "nobody"]].concat(), 2).await.says("there are: worker");
@@ -35,6 +41,29 @@ async fn a_command_is_needed_and_so_is_a_policy() {
     let with = |more: &[&'static str]| [&grant[..], more, &["--", "true"]].concat();
     bench.desk.run(&with(&["--policy", "missing.toml"])).ends(3).says("missing.toml");
     bench.desk.run(&with(&["--audit", "-"])).ends(2).says("--audit");
+}
+
+#[tokio::test]
+async fn what_is_said_twice_is_one_nonce() {
+    let bench = Bench::new().await;
+    let flags = ["--grant", "api:read,read=KEY,KEY", "--grant", "api:read=KEY"];
+    bench.done(bench.command(&flags, &["true"])).await.ends(0).says("KEY opens api:read\n");
+}
+
+#[tokio::test]
+async fn a_runtime_directory_of_somebody_else_is_done_without() {
+    let bench = Bench::new().await;
+    let mut command = bench.command(&GRANT, &["sh", "-c", "echo $SSL_CERT_FILE"]);
+    let done = bench
+        .done({
+            command.env("XDG_RUNTIME_DIR", "/proc").env("TMPDIR", bench.runtime());
+            command
+        })
+        .await;
+    assert!(done.ends(0).out.starts_with(bench.runtime().to_str().expect("a path")));
+    let mut command = bench.command(&GRANT, &["true"]);
+    command.env("XDG_RUNTIME_DIR", "/proc").env("TMPDIR", bench.desk.path("none"));
+    bench.done(command).await.ends(1).says("TMPDIR names a directory");
 }
 
 #[tokio::test]

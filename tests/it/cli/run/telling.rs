@@ -1,7 +1,13 @@
 //! Refusals on standard error as they happen.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Stdio;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
 use super::attached::attached;
-use super::{Bench, READS, WRITES};
+use super::{Bench, GRANT, PATIENCE, READS, WRITES};
 use crate::cli::Desk;
 use crate::support::{Stage, policies};
 
@@ -21,6 +27,41 @@ async fn a_refusal_is_told_with_what_would_have_been_allowed() {
     std::fs::remove_file(bench.desk.path("audit.jsonl")).expect("a file");
     let quiet = bench.sh(&["--quiet"], WRITES).await.ends(0);
     assert_eq!(quiet.err, "");
+}
+
+#[tokio::test]
+async fn what_is_told_is_written_line_by_line_beside_what_the_command_writes() {
+    let bench = Bench::new().await;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket pair");
+    let mut command = bench.command(&GRANT, &["sh", "-c", WRITES]);
+    command.stderr(theirs);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the binary starts");
+        // Its copy of the other end would keep it open.
+        drop(command);
+        let (mut ours, mut written, mut buffer) = (File::from(ours), Vec::new(), vec![0; 1 << 16]);
+        while let length @ 1.. = ours.read(&mut buffer).expect("a message") {
+            written.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        child.wait().expect("an end");
+        written
+    });
+    let written = tokio::time::timeout(PATIENCE, read).await.expect("an end").expect("no panic");
+    assert!(written.iter().any(|line| line.starts_with("valetkey: refused POST api.test/y")), "{written:?}");
+    for line in &written {
+        assert!(line.starts_with("valetkey: ") && line.find('\n') == Some(line.len() - 1), "{written:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_allowed_and_failed_later_is_told_by_its_name() {
+    let bench = Bench::new().await;
+    let mut command = bench.command(&GRANT, &["sh", "-c", READS]);
+    command.env_remove("API_KEY");
+    let done = bench.done(command).await.ends(0);
+    assert_eq!(done.out, "503\n");
+    done.says("refused GET api.test/x: credential_unavailable").says("0 allowed, 1 refused");
 }
 
 #[tokio::test]

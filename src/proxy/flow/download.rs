@@ -15,14 +15,15 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::body::{CutAlarm, IdleAlarm, Meter};
-use super::inject::Tie;
-use super::pace::Busy;
-use super::relay::returned;
-use super::scrub::ScrubbedBody;
+use super::Meter;
+use super::alarms::{CutAlarm, IdleAlarm};
 use super::want::Answering;
 use super::watch::{Watch, Watched};
 use crate::audit::{Ending, Exchange};
+use crate::proxy::inject::Tie;
+use crate::proxy::pace::Busy;
+use crate::proxy::relay::returned;
+use crate::proxy::scrub::ScrubbedBody;
 
 /// What ends a body early, towards the agent. Says nothing of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +48,11 @@ pub enum Body {
 }
 
 impl Body {
-    pub(super) fn empty() -> Self {
+    pub(in crate::proxy) fn empty() -> Self {
         Self::Refusal(Full::default())
     }
 
-    pub(super) fn refusal(body: Full<Bytes>) -> Self {
+    pub(in crate::proxy) fn refusal(body: Full<Bytes>) -> Self {
         Self::Refusal(body)
     }
 }
@@ -112,7 +113,7 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(flow: Flow, idle_timeout: Duration, watch: &Arc<Watch>) -> Self {
+    pub(in crate::proxy) fn new(flow: Flow, idle_timeout: Duration, watch: &Arc<Watch>) -> Self {
         // What is over already needs no watching.
         let is_over = flow.source.is_end_stream();
         let slot = Arc::new(Slot { idle_timeout, state: Mutex::new(State::of(flow)) });
@@ -135,7 +136,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(
+    pub(in crate::proxy) fn new(
         source: Source,
         exchange: Exchange,
         meter: Meter,
@@ -157,7 +158,9 @@ impl Flow {
                 Poll::Ready(frame)
             }
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Cut))),
-            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(BodyFault::Idle))),
+            Poll::Pending if self.idle.poll_beside(cx, self.meter.moves()).is_ready() => {
+                Poll::Ready(Some(Err(BodyFault::Idle)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -165,7 +168,10 @@ impl Flow {
     fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let frame = ready!(self.poll_next(cx));
         match &frame {
-            Some(Ok(frame)) => self.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64),
+            Some(Ok(frame)) => {
+                self.meter.moved();
+                self.exchange.count_response(frame.data_ref().map_or(0, Bytes::len) as u64);
+            }
             Some(Err(fault)) => self.fault = Some(*fault),
             None => self.is_over = true,
         }
@@ -201,6 +207,8 @@ struct State {
     /// Why it was.
     fault: BodyFault,
     has_moved: bool,
+    /// What had moved, in either direction, when the watch last looked.
+    moves: u64,
     /// Since when nothing has moved, as far as the watch has seen.
     resting_since: Option<Instant>,
     waker: Option<Waker>,
@@ -208,15 +216,18 @@ struct State {
 
 impl State {
     fn of(flow: Flow) -> Self {
-        Self { flow: Some(flow), fault: BodyFault::Cut, has_moved: true, resting_since: None, waker: None }
+        Self { flow: Some(flow), fault: BodyFault::Cut, has_moved: true, moves: 0, resting_since: None, waker: None }
     }
 
     /// What is wrong with what flows, if anything; called by the watch from time to time.
     fn judge(&mut self, now: Instant, idle_timeout: Duration) -> Option<BodyFault> {
-        if self.flow.as_ref()?.cut.is_cut() {
+        let flow = self.flow.as_ref()?;
+        if flow.cut.is_cut() {
             return Some(BodyFault::Cut);
         }
-        if std::mem::take(&mut self.has_moved) {
+        let moves = flow.meter.moves();
+        let is_beside = std::mem::replace(&mut self.moves, moves) != moves;
+        if std::mem::take(&mut self.has_moved) || is_beside {
             self.resting_since = None;
         }
         let since = *self.resting_since.get_or_insert(now);
@@ -226,7 +237,7 @@ impl State {
 
 impl Slot {
     /// Empties the slot if its lease was revoked, or if nothing has moved for too long.
-    pub(super) fn look(&self, now: Instant) {
+    pub(in crate::proxy) fn look(&self, now: Instant) {
         let mut state = self.state.lock();
         let Some(fault) = state.judge(now, self.idle_timeout) else { return };
         state.fault = fault;

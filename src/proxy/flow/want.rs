@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 use super::inbound::Inbound;
 
 /// How long an upstream is given to ask for a body that is not sent unasked.
-pub(super) const ASK_TIME_MAX: Duration = Duration::from_secs(1);
+pub(in crate::proxy) const ASK_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::proxy) enum Wanted {
     /// The upstream has not asked yet.
     NotYet,
     /// It may be sent.
@@ -37,7 +37,7 @@ pub(super) enum Wanted {
 
 /// Shared by an upload, the wait for its answer, and the answer.
 #[derive(Debug, Clone)]
-pub(super) struct Want(Arc<Mutex<State>>);
+pub(in crate::proxy) struct Want(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -50,12 +50,15 @@ struct State {
 
 impl Want {
     /// For a body that is sent at once, or when the upstream has asked.
-    pub(super) fn new(wanted: Wanted, body: Inbound) -> Self {
+    pub(in crate::proxy) fn new(wanted: Wanted, body: Inbound) -> Self {
         Self(Arc::new(Mutex::new(State { wanted, body, waker: None })))
     }
 
     /// The next of the body, as long as it is wanted. What is not wanted any more has no end: it must not look whole.
-    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(in crate::proxy) fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut state = self.0.lock();
         if !matches!(state.wanted, Wanted::Yes | Wanted::Sent) {
             // Told meanwhile: looked at once more.
@@ -69,17 +72,17 @@ impl Want {
         frame
     }
 
-    pub(super) fn is_end_stream(&self) -> bool {
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         let state = self.0.lock();
         matches!(state.wanted, Wanted::Yes | Wanted::Sent) && state.body.is_end_stream()
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         self.0.lock().body.size_hint()
     }
 
     /// What is known now; the upload is woken when that changes.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Wanted {
+    pub(in crate::proxy) fn poll(&self, cx: &Context<'_>) -> Wanted {
         let mut state = self.0.lock();
         if state.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
@@ -88,12 +91,12 @@ impl Want {
     }
 
     /// The upstream asks, or has been waited for long enough.
-    pub(super) fn ask(&self) {
+    pub(in crate::proxy) fn ask(&self) {
         self.tell(Event::Asked);
     }
 
     /// The final answer's status is here.
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(in crate::proxy) fn answered(&self, status: StatusCode) {
         self.tell(Event::Answered(status));
     }
 
@@ -137,12 +140,14 @@ impl Wanted {
     }
 }
 
-/// Rides with an answer; when it is dropped, the answer is over.
-pub(super) struct Answering(pub(super) Want);
+/// Rides with an answer; when it is dropped, the answer is over. `None` for an answer to a request without a body.
+pub(in crate::proxy) struct Answering(pub(in crate::proxy) Option<Want>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.tell(Event::Over);
+        if let Some(want) = &self.0 {
+            want.tell(Event::Over);
+        }
     }
 }
 
@@ -191,9 +196,9 @@ mod tests {
         assert_eq!(after(Wanted::Yes, sent), Wanted::Sent);
         let over = |want: &Want| {
             refused(want);
-            drop(Answering(want.clone()));
+            drop(Answering(Some(want.clone())));
         };
         assert_eq!(after(Wanted::Yes, over), Wanted::Over);
-        assert_eq!(after(Wanted::Yes, |want| drop(Answering(want.clone()))), Wanted::Yes, "an upload may go on");
+        assert_eq!(after(Wanted::Yes, |want| drop(Answering(Some(want.clone())))), Wanted::Yes, "an upload may go on");
     }
 }

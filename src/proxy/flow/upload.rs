@@ -1,22 +1,20 @@
-//! What bodies have in common on their way: counted, bounded in idleness, cut when their lease is revoked, never
-//! buffered; and the agent's body on its way upstream.
+//! The agent's body on its way upstream.
 
-use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
 
-use super::extract::check_trailers;
-use super::inject::Tie;
+use super::alarms::{CutAlarm, IdleAlarm};
 use super::want::{ASK_TIME_MAX, Want, Wanted};
+use super::{Meter, carrier};
 use crate::model::Denial;
 use crate::model::denial::Misplaced;
+use crate::proxy::extract::check_trailers;
+use crate::proxy::inject::Tie;
 
 /// What ends an upload early, towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +41,7 @@ pub enum UploadFault {
 
 impl UploadFault {
     /// What the agent is told, if it still listens.
-    pub(super) fn denial(self) -> Denial {
+    pub(in crate::proxy) fn denial(self) -> Denial {
         match self {
             Self::Agent => Denial::RequestMalformed,
             Self::ForeignCredential => Denial::ForeignCredential,
@@ -56,74 +54,10 @@ impl UploadFault {
     }
 }
 
-/// Counts an exchange's upload; shared between the upload and the record.
-#[derive(Debug, Clone, Default)]
-pub struct Meter(Arc<AtomicU64>);
-
-impl Meter {
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Fires when nothing moved for the limit; made only once something is waited for.
-pub(super) struct IdleAlarm {
-    limit: Duration,
-    alarm: Option<Pin<Box<Sleep>>>,
-    is_armed: bool,
-}
-
-impl IdleAlarm {
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, alarm: None, is_armed: false }
-    }
-
-    pub(super) fn moved(&mut self) {
-        self.is_armed = false;
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(self.limit)));
-        if !self.is_armed {
-            alarm.as_mut().reset(Instant::now() + self.limit);
-            self.is_armed = true;
-        }
-        alarm.as_mut().poll(cx)
-    }
-}
-
-/// Fires when the lease is revoked; made only once something is waited for.
-pub(super) struct CutAlarm {
-    tie: Option<Arc<Tie>>,
-    alarm: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl CutAlarm {
-    pub(super) fn new(tie: Option<Arc<Tie>>) -> Self {
-        Self { tie, alarm: None }
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        self.tie.as_ref().is_some_and(|tie| tie.membership.is_cut())
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(tie) = &self.tie else { return Poll::Pending };
-        let alarm = self.alarm.get_or_insert_with(|| {
-            let tie = tie.clone();
-            Box::pin(async move { tie.membership.cut().await })
-        });
-        alarm.as_mut().poll(cx)
-    }
-}
-
 /// The agent's body on its way upstream.
 pub struct Upload {
-    want: Want,
+    /// `None` where there is no body.
+    want: Option<Want>,
     patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
@@ -132,7 +66,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(want: Want, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
+    pub(in crate::proxy) fn new(want: Option<Want>, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
         Self {
             want,
             patience: IdleAlarm::new(ASK_TIME_MAX),
@@ -144,7 +78,7 @@ impl Upload {
     }
 
     /// What ended it early, once something has.
-    pub(super) fn fault(&self) -> Arc<OnceLock<UploadFault>> {
+    pub(in crate::proxy) fn fault(&self) -> Arc<OnceLock<UploadFault>> {
         self.fault.clone()
     }
 
@@ -152,21 +86,24 @@ impl Upload {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
-        if !self.poll_wanted(cx)? {
+        let Some(want) = self.want.clone() else { return Poll::Ready(None) };
+        if !self.poll_wanted(&want, cx)? {
             return Poll::Pending;
         }
-        match self.want.poll_frame(cx) {
+        match want.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
                 let Some(frame) = frame else { return Poll::Ready(None) };
                 let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
-                    self.meter.add(data.map_or(0, Bytes::len));
+                    self.meter.sent(data.map_or(0, Bytes::len));
                 }
                 Poll::Ready(Some(frame))
             }
             Poll::Pending if self.cut.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Cut))),
-            Poll::Pending if self.idle.poll(cx).is_ready() => Poll::Ready(Some(Err(UploadFault::Idle))),
+            Poll::Pending if self.idle.poll_beside(cx, self.meter.moves()).is_ready() => {
+                Poll::Ready(Some(Err(UploadFault::Idle)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -174,11 +111,11 @@ impl Upload {
 
 impl Upload {
     /// Whether anything is to be sent now.
-    fn poll_wanted(&mut self, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
-        match self.want.poll(cx) {
+    fn poll_wanted(&mut self, want: &Want, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
+        match want.poll(cx) {
             Wanted::Yes | Wanted::Sent => Ok(true),
             Wanted::NotYet if self.patience.poll(cx).is_ready() => {
-                self.want.ask();
+                want.ask();
                 Ok(true)
             }
             Wanted::NotYet if self.cut.poll(cx).is_ready() => Err(UploadFault::Cut),
@@ -196,12 +133,21 @@ fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        carrier::let_go();
+    }
+}
+
 impl HttpBody for Upload {
     type Data = Bytes;
     type Error = UploadFault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let this = self.get_mut();
+        if let Some(want) = &this.want {
+            carrier::looked_at(want);
+        }
         let frame = ready!(this.poll_next(cx));
         if let Some(Err(fault)) = &frame {
             // The first one is the cause.
@@ -211,10 +157,10 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.want.is_end_stream()
+        self.want.as_ref().is_none_or(Want::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.want.size_hint()
+        self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint)
     }
 }

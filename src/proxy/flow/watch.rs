@@ -38,7 +38,7 @@ impl Drop for Watched {
 
 impl Watch {
     /// Watches a slot until the entry is dropped.
-    pub(super) fn add(self: &Arc<Self>, slot: &Arc<Slot>) -> Watched {
+    pub(in crate::proxy) fn add(self: &Arc<Self>, slot: &Arc<Slot>) -> Watched {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         self.slots.insert(number, Arc::downgrade(slot));
         if self.count.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -48,7 +48,7 @@ impl Watch {
     }
 
     /// Looks for as long as there is something to look at; never ends by itself.
-    pub(super) async fn run(&self) {
+    pub(in crate::proxy) async fn run(&self) {
         loop {
             if self.count.load(Ordering::Acquire) == 0 {
                 self.begun.notified().await;

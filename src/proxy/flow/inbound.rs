@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::pace::Busy;
+use crate::proxy::pace::Busy;
 
 /// How long the rest of an unwanted body is read at most.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ enum Rest {
 
 impl Inbound {
     /// A request with its body watched over.
-    pub(super) fn of(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
+    pub(in crate::proxy) fn of(request: Request<Incoming>, busy: &Busy) -> Request<Self> {
         let rest = match request.version() {
             Version::HTTP_2 => Rest::Reset,
             _ if request.headers().contains_key(header::EXPECT) => Rest::Unasked,
@@ -58,7 +58,7 @@ impl Inbound {
     }
 
     /// No body.
-    pub(super) fn none() -> Self {
+    pub(in crate::proxy) fn none() -> Self {
         Self(None)
     }
 }

@@ -1,0 +1,60 @@
+//! Upstreams that speak HTTP/2 and have much to say before they answer.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{FakeUpstream, Stage, policies};
+
+/// How many interim heads come before the answer.
+const HEADS: usize = 400_000;
+/// What they may take at most, in KiB; kept all, they would take some 200 MiB.
+const GROWTH_KIB_MAX: u64 = 80 * 1024;
+
+const PREFACE_BYTES: usize = 24;
+const SETTINGS: u8 = 4;
+const HEADERS: u8 = 1;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A frame of less than 256 bytes (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).expect("short");
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// 103 again and again, each of eleven bytes once the first has filled the table (RFC 7541, 6.1 and 6.2.1); then 200.
+async fn hints() -> FakeUpstream {
+    FakeUpstream::played(&["api.test"], b"h2", |mut stream, _| async move {
+        stream.read_exact(&mut [0; PREFACE_BYTES]).await.expect("a preface");
+        let mut head = [0; 9];
+        while head[3] != HEADERS {
+            stream.read_exact(&mut head).await.expect("a frame");
+            let length = usize::from(u16::from_be_bytes([head[1], head[2]]));
+            stream.read_exact(&mut vec![0; length]).await.expect("its payload");
+        }
+        let first = frame(HEADERS, END_HEADERS, 1, b"\x48\x03103\x40\x04link\x03</>");
+        let opening = [frame(SETTINGS, 0, 0, b""), frame(SETTINGS, ACK, 0, b""), first].concat();
+        stream.write_all(&opening).await.expect("writable");
+        let many = frame(HEADERS, END_HEADERS, 1, b"\xbf\xbe").repeat(HEADS / 100);
+        for _ in 0..100 {
+            stream.write_all(&many).await.expect("writable");
+        }
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")).await.expect("writable");
+        stream.flush().await.expect("writable");
+        // Until it is hung up.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_heads_is_not_kept() {
+    // One of them reads, while the other waits for the answer.
+    let two = |builder: crate::support::Builder| builder.environment("TOKIO_WORKER_THREADS", "2");
+    let stage = Stage::of(policies::ONE_API, hints().await, two).await;
+    let nonce = stage.reader().await;
+    let before = stage.sidecar.status("VmHWM");
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+    let after = stage.sidecar.status("VmHWM");
+    assert!(after < before + GROWTH_KIB_MAX, "from {before} to {after} KiB");
+}
