@@ -24,13 +24,29 @@ use crate::model::destination::DestinationError;
 use judge::Own;
 use resolve::Resolver;
 
-/// Sends one destination elsewhere (`--connect-to HOST:PORT:ADDR:PORT`), and lets that address be private.
+/// Sends one destination, or every host at one port, elsewhere (`--connect-to HOST:PORT:ADDR:PORT`), and lets that
+/// address be private. It is written `HOST:PORT -> ADDR:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectTo {
-    /// As named.
-    pub from: Destination,
-    /// As dialled.
-    pub to: SocketAddr,
+    from: Named,
+    to: SocketAddr,
+}
+
+/// What is sent elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    One(Destination),
+    /// Any host, at this port.
+    Port(u16),
+}
+
+impl std::fmt::Display for ConnectTo {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.from {
+            Named::One(destination) => write!(formatter, "{destination} -> {}", self.to),
+            Named::Port(port) => write!(formatter, "*:{port} -> {}", self.to),
+        }
+    }
 }
 
 /// Why a `HOST:PORT:ADDR:PORT` was refused.
@@ -48,7 +64,8 @@ pub enum ConnectToError {
 }
 
 impl ConnectTo {
-    /// Parses `HOST:PORT:ADDR:PORT`, as in curl, with all four parts there; IPv6 addresses stand in brackets.
+    /// Parses `HOST:PORT:ADDR:PORT`, as in curl; IPv6 addresses stand in brackets. An empty `HOST` is any host; the
+    /// other three parts must be there.
     ///
     /// # Errors
     /// [`ConnectToError`].
@@ -65,9 +82,24 @@ impl ConnectTo {
         };
         // The same strict rules for the port as everywhere else.
         let to = Destination::parse(&format!("{}:{port}", bracketed(ip)), None).map_err(|_| ConnectToError::To)?;
-        let from = Destination::parse(from, None).map_err(ConnectToError::From)?;
+        let from = match from.strip_prefix(':') {
+            // Whatever stands before the port; a name makes its rules those of any other destination.
+            Some(port) => Named::Port(parse_from(&format!("any.invalid:{port}"))?.port),
+            None => Named::One(parse_from(from)?),
+        };
         Ok(Self { from, to: SocketAddr::new(ip, to.port) })
     }
+
+    fn applies_to(&self, destination: &Destination) -> bool {
+        match &self.from {
+            Named::One(one) => one == destination,
+            Named::Port(port) => *port == destination.port,
+        }
+    }
+}
+
+fn parse_from(text: &str) -> Result<Destination, ConnectToError> {
+    Destination::parse(text, None).map_err(ConnectToError::From)
 }
 
 fn bracketed(ip: IpAddr) -> String {
@@ -142,12 +174,12 @@ impl Dialer {
     /// True where an override sends this destination elsewhere.
     #[must_use]
     pub fn sends_elsewhere(&self, destination: &Destination) -> bool {
-        self.overrides.iter().any(|other| other.from == *destination)
+        self.overrides.iter().any(|other| other.applies_to(destination))
     }
 
     /// The addresses of a destination, all of which may be dialled.
     async fn vetted(&self, to: &Destination, reach: Reach) -> Result<Vec<SocketAddr>, DialError> {
-        if let Some(other) = self.overrides.iter().find(|other| other.from == *to) {
+        if let Some(other) = self.overrides.iter().find(|other| other.applies_to(to)) {
             return judge::vet(vec![other.to], Reach::Private, &self.own);
         }
         let addresses = self.resolver.resolve(&to.host).await?;
@@ -195,16 +227,17 @@ mod tests {
 
     #[test]
     fn connect_to_is_read_as_curl_reads_it() {
-        let parse = |text| ConnectTo::parse(text).map(|c| (c.from.to_string(), c.to.to_string()));
+        let parse = |text| ConnectTo::parse(text).map(|other| other.to_string());
         let good = [
             ("api.test:443:127.0.0.1:8443", "api.test:443", "127.0.0.1:8443"),
             ("API.test.:443:[::1]:8443", "api.test:443", "[::1]:8443"),
             ("[::1]:443:10.0.0.1:1", "[::1]:443", "10.0.0.1:1"),
             ("[2001:db8::1]:443:[fd00::2]:65535", "[2001:db8::1]:443", "[fd00::2]:65535"),
             ("1.2.3.4:80:[::ffff:127.0.0.1]:8080", "1.2.3.4:80", "[::ffff:127.0.0.1]:8080"),
+            (":443:127.0.0.1:8443", "*:443", "127.0.0.1:8443"),
         ];
         for (text, from, to) in good {
-            assert_eq!(parse(text), Ok((from.to_owned(), to.to_owned())), "{text}");
+            assert_eq!(parse(text), Ok(format!("{from} -> {to}")), "{text}");
         }
         let bad = [
             "",
@@ -226,6 +259,8 @@ mod tests {
             "api.test:443[::1]:80",
             "api.test::127.0.0.1:80",
             "::127.0.0.1:80",
+            ":0:127.0.0.1:80",
+            ":0443:127.0.0.1:80",
             "a/b:443:127.0.0.1:80",
             "u@api.test:443:127.0.0.1:80",
             "api.test:0:127.0.0.1:80",
@@ -285,6 +320,15 @@ mod tests {
         assert_eq!(dialer.dial(&destination("api.test:443"), Reach::Public).await.unwrap().1, address);
         // Another port is another destination.
         let other = destination("api.test:444");
+        assert_eq!(dialer.dial(&other, Reach::Public).await.unwrap_err(), DialError::Forbidden);
+        // An empty host is any host; the first that fits holds.
+        let (_other_listener, elsewhere) = listener("127.0.0.1:0").await;
+        let overrides = [format!("api.test:443:{address}"), format!(":443:{elsewhere}")];
+        let (_file, dialer) = self::dialer(&overrides, &[], "127.0.0.1 local.test\n");
+        for (name, to) in [("api.test:443", address), ("nowhere.invalid:443", elsewhere), ("9.9.9.9:443", elsewhere)] {
+            assert_eq!(dialer.dial(&destination(name), Reach::Public).await.unwrap().1, to, "{name}");
+        }
+        let other = destination("local.test:444");
         assert_eq!(dialer.dial(&other, Reach::Public).await.unwrap_err(), DialError::Forbidden);
     }
 

@@ -1,7 +1,8 @@
 //! The floor: what a forward proxy of the same crates costs that terminates TLS, swaps one header after one lookup in a
 //! map, and does nothing else. No policy, no audit, no search, no limits: never to be used for anything but measuring.
 //!
-//! `floor LISTEN CA_OUT UPSTREAM_CA HOST:PORT:ADDR:PORT NONCE CREDENTIAL`: `HOST` may be `*`.
+//! `floor LISTEN CA_OUT NONCE CREDENTIAL UPSTREAM_CA ADDR:PORT UPSTREAM_H2_CA H2_HOST ADDR:PORT`: every host but one is
+//! at the first address, and that one at the second.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,11 +43,10 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn run() -> Result<(), Failure> {
-    let [listen, ca_out, upstream_ca, to, nonce, credential] = std::env::args()
-        .skip(1)
-        .collect::<Vec<_>>()
-        .try_into()
-        .map_err(|_| "floor LISTEN CA_OUT UPSTREAM_CA HOST:PORT:ADDR:PORT NONCE CREDENTIAL")?;
+    let [listen, ca_out, nonce, credential, ca, to, h2_ca, h2_host, h2_to] =
+        std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(
+            |_| "floor LISTEN CA_OUT NONCE CREDENTIAL UPSTREAM_CA ADDR:PORT UPSTREAM_H2_CA H2_HOST ADDR:PORT",
+        )?;
     let (issuer, pem) = authority()?;
     std::fs::write(ca_out, pem)?;
     let nonces = DashMap::new();
@@ -54,7 +54,11 @@ async fn run() -> Result<(), Failure> {
     let floor = Arc::new(Floor {
         nonces,
         client: Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).timer(TokioTimer::new()).build(
-            Upstream { tls: upstream_tls(&upstream_ca)?, to: to.splitn(3, ':').nth(2).ok_or("ADDR:PORT")?.parse()? },
+            Upstream {
+                ordinary: (upstream_tls(&ca)?, to.parse()?),
+                h2_host: h2_host.into(),
+                h2: (upstream_tls(&h2_ca)?, h2_to.parse()?),
+            },
         ),
         issuer,
         leaf_key: KeyPair::generate()?,
@@ -185,8 +189,9 @@ fn upstream_tls(ca: &str) -> Result<TlsConnector, Failure> {
 
 #[derive(Clone)]
 struct Upstream {
-    tls: TlsConnector,
-    to: SocketAddr,
+    ordinary: (TlsConnector, SocketAddr),
+    h2_host: Arc<str>,
+    h2: (TlsConnector, SocketAddr),
 }
 
 struct Socket(TokioIo<client::TlsStream<TcpStream>>);
@@ -203,11 +208,12 @@ impl tower_service::Service<Uri> for Upstream {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let stream = TcpStream::connect(this.to).await?;
+            let host = uri.host().unwrap_or_default();
+            let (tls, to) = if host == &*this.h2_host { this.h2 } else { this.ordinary };
+            let stream = TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
-            let name =
-                ServerName::try_from(uri.host().unwrap_or_default().to_owned()).map_err(std::io::Error::other)?;
-            Ok(Socket(TokioIo::new(this.tls.connect(name, stream).await?)))
+            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+            Ok(Socket(TokioIo::new(tls.connect(name, stream).await?)))
         })
     }
 }

@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -82,8 +82,8 @@ impl Client {
 }
 
 /// One HTTP/1.1 connection.
-pub struct H1 {
-    stream: TlsStream<TcpStream>,
+pub struct H1<S = TlsStream<TcpStream>> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -93,8 +93,8 @@ enum Framing {
     Chunked,
 }
 
-impl H1 {
-    pub fn new(stream: TlsStream<TcpStream>) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
+    pub fn new(stream: S) -> Self {
         Self { stream, buffer: Vec::with_capacity(256 * 1024) }
     }
 
@@ -110,7 +110,7 @@ impl H1 {
         Ok(self.stream.flush().await?)
     }
 
-    /// Reads a whole answer that must be 200; how many bytes its body had. `seen` gets each piece of it.
+    /// Reads a whole answer that must be 200 or 201; how many bytes its body had. `seen` gets each piece of it.
     pub async fn receive(&mut self, mut seen: impl FnMut(&[u8])) -> Result<u64, Failure> {
         let end = loop {
             if let Some(at) = memmem::find(&self.buffer, b"\r\n\r\n") {
@@ -173,9 +173,9 @@ impl H1 {
 }
 
 fn framing(head: &[u8]) -> Result<Framing, Failure> {
-    if !head.starts_with(b"HTTP/1.1 200") {
+    if !head.starts_with(b"HTTP/1.1 200") && !head.starts_with(b"HTTP/1.1 201") {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        return Err(format!("not 200: {}", String::from_utf8_lossy(line)).into());
+        return Err(format!("not 200 or 201: {}", String::from_utf8_lossy(line)).into());
     }
     for line in std::str::from_utf8(head)?.lines().skip(1) {
         let Some((name, value)) = line.split_once(':') else { continue };

@@ -41,6 +41,33 @@ pub struct Plan {
     pub body_bytes: u64,
     /// The proxy's process, for its CPU time and memory.
     pub pid: Option<u32>,
+    /// The origins' processes, which are not others.
+    #[serde(default)]
+    pub origin_pids: Vec<u32>,
+    /// Where nonces are minted, if they are.
+    pub mint: Option<Mint>,
+    /// How the proxy is started, where that is measured.
+    pub start: Option<Start>,
+}
+
+/// The control socket, and what is sent there.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Mint {
+    /// A Unix socket that speaks HTTP/1.1.
+    pub socket: PathBuf,
+    /// The body of `POST /v1/nonces`.
+    pub body: String,
+}
+
+/// A command.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Start {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Where it runs.
+    pub directory: PathBuf,
+    /// What it writes; appended to.
+    pub log: PathBuf,
 }
 
 fn one() -> usize {
@@ -69,6 +96,10 @@ pub enum Mode {
     Events,
     /// Connections are opened, used once, and held.
     Held,
+    /// Nonces are minted at a fixed rate over the control socket.
+    Mint,
+    /// The proxy is started, again and again; latency is from its start to the first answer through it.
+    First,
 }
 
 /// What came of it.

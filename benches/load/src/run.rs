@@ -1,22 +1,27 @@
 //! Makes the load of a plan, and measures.
 
 use std::cell::RefCell;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Failure;
 use crate::client::{Client, H1, H2};
 use crate::origin::now_micros;
-use crate::plan::{Latency, Mode, Outcome, Plan};
+use crate::plan::{Latency, Mint, Mode, Outcome, Plan, Start};
 use crate::process;
 
 /// Between two looks at the proxy's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a proxy may take from its start to its first answer.
+const FIRST_MAX: Duration = Duration::from_secs(20);
 
 /// What all workers write to; there is one thread.
 struct Board {
@@ -79,7 +84,11 @@ impl Board {
 /// Runs a plan to its end.
 pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
     let plan = Arc::new(plan.clone());
-    let client = Client::new(&plan, plan.mode == Mode::Resume)?;
+    let client = match plan.mode {
+        // There is no proxy yet, and no CA.
+        Mode::First => None,
+        mode => Some(Client::new(&plan, mode == Mode::Resume)?),
+    };
     let from = Instant::now() + Duration::from_secs_f64(plan.warmup_seconds);
     let until = from + Duration::from_secs_f64(plan.seconds);
     let count = Count {
@@ -94,7 +103,7 @@ pub async fn run(plan: &Plan) -> Result<Outcome, Failure> {
     let local = LocalSet::new();
     for number in 0..plan.connections {
         let (client, board) = (client.clone(), board.clone());
-        local.spawn_local(async move { worker(&client, &board, number).await });
+        local.spawn_local(async move { worker(client.as_ref(), &board, number).await });
     }
     let usage = local.spawn_local(usage(plan.clone(), from, until));
     local.await;
@@ -131,7 +140,8 @@ async fn usage(plan: Arc<Plan>, from: Instant, until: Instant) -> (f64, f64, (u6
         (
             plan.pid.map_or(0.0, process::cpu_seconds),
             process::machine_cpu_seconds(),
-            process::cpu_seconds(std::process::id()),
+            process::cpu_seconds(std::process::id())
+                + plan.origin_pids.iter().copied().map(process::cpu_seconds).sum::<f64>(),
         )
     };
     let before = read();
@@ -146,14 +156,11 @@ async fn usage(plan: Arc<Plan>, from: Instant, until: Instant) -> (f64, f64, (u6
     (cpu, (all - cpu - own).max(0.0), (at_start, greatest))
 }
 
-async fn worker(client: &Client, board: &Rc<Board>, number: usize) {
+async fn worker(client: Option<&Client>, board: &Rc<Board>, number: usize) {
     while !board.is_over() {
-        let outcome = match board.plan.mode {
-            Mode::KeepAlive | Mode::Download | Mode::Upload | Mode::Events => kept(client, board).await,
-            Mode::Open => open(client, board, number).await,
-            Mode::Connect | Mode::Resume => once(client, board, &board.plan.host).await,
-            Mode::Hosts => once(client, board, &board.next_host()).await,
-            Mode::Held => held(client, board).await,
+        let outcome = match client {
+            Some(client) => through(client, board, number).await,
+            None => first(board).await,
         };
         if let Err(failure) = outcome {
             board.failed(&failure);
@@ -163,15 +170,32 @@ async fn worker(client: &Client, board: &Rc<Board>, number: usize) {
     }
 }
 
+async fn through(client: &Client, board: &Rc<Board>, number: usize) -> Result<(), Failure> {
+    match board.plan.mode {
+        Mode::KeepAlive | Mode::Download | Mode::Upload | Mode::Events => kept(client, board).await,
+        Mode::Open => open(client, board, number).await,
+        Mode::Connect | Mode::Resume => once(client, board, &board.plan.host).await,
+        Mode::Hosts => once(client, board, &board.next_host()).await,
+        Mode::Held => held(client, board).await,
+        Mode::Mint => mint(board, number).await,
+        Mode::First => first(board).await,
+    }
+}
+
 /// The request of a mode: method, path, and bytes of its body.
 fn request(plan: &Plan) -> (&'static str, String, u64) {
     match plan.mode {
         Mode::Download => ("GET", format!("/bytes/{}", plan.body_bytes), 0),
         Mode::Upload => ("POST", "/sink".to_owned(), plan.body_bytes),
         Mode::Events => ("GET", "/events/200".to_owned(), 0),
-        Mode::KeepAlive | Mode::Open | Mode::Connect | Mode::Resume | Mode::Hosts | Mode::Held => {
-            ("GET", "/v1/json".to_owned(), 0)
-        }
+        Mode::KeepAlive
+        | Mode::Open
+        | Mode::Connect
+        | Mode::Resume
+        | Mode::Hosts
+        | Mode::Held
+        | Mode::Mint
+        | Mode::First => ("GET", "/v1/json".to_owned(), 0),
     }
 }
 
@@ -252,27 +276,122 @@ async fn h2_stream(connection: &H2, board: &Rc<Board>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Requests that are due at fixed times; who is late catches up, and pays for it in latency.
+/// Waits for the next due time of worker `number`; since when the latency counts.
+struct Pace {
+    every: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(plan: &Plan, number: usize) -> Self {
+        let every = Duration::from_secs_f64(plan.connections as f64 / plan.rate);
+        Self { every, due: Instant::now() + every.mul_f64(number as f64 / plan.connections as f64) }
+    }
+
+    /// Who is late catches up, and pays for it in latency: that the answer before was late counts. The timer's own step
+    /// of a millisecond does not.
+    async fn next(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.every;
+        if Instant::now() > due {
+            return due;
+        }
+        sleep_until(due).await;
+        Instant::now()
+    }
+}
+
+/// Requests that are due at fixed times.
 async fn open(client: &Client, board: &Rc<Board>, number: usize) -> Result<(), Failure> {
     let plan = &board.plan;
     let mut connection = H1::new(client.connect(&plan.host).await?);
     let head = client.head(&plan.host, "GET", "/v1/json");
-    let every = Duration::from_secs_f64(plan.connections as f64 / plan.rate);
-    let mut due = Instant::now() + every.mul_f64(number as f64 / plan.connections as f64);
-    while due < board.until {
-        // Late, because the answer before was: that wait counts. The timer's own step of a millisecond does not.
-        let began = if Instant::now() > due {
-            due
-        } else {
-            sleep_until(due).await;
-            Instant::now()
-        };
+    let mut pace = Pace::new(plan, number);
+    while pace.due < board.until {
+        let began = pace.next().await;
         connection.send(&head, 0).await?;
         let received = connection.receive(|_| ()).await?;
         board.done(began, received);
-        due += every;
     }
     Ok(())
+}
+
+/// Mints that are due at fixed times.
+async fn mint(board: &Rc<Board>, number: usize) -> Result<(), Failure> {
+    let plan = &board.plan;
+    let mint = plan.mint.as_ref().ok_or("this proxy mints nothing")?;
+    let mut connection = H1::new(UnixStream::connect(&mint.socket).await?);
+    let head = mint_head(mint);
+    let mut pace = Pace::new(plan, number);
+    while pace.due < board.until {
+        let began = pace.next().await;
+        connection.send(&head, 0).await?;
+        let received = connection.receive(|_| ()).await?;
+        board.done(began, received);
+    }
+    Ok(())
+}
+
+fn mint_head(mint: &Mint) -> Vec<u8> {
+    format!(
+        "POST /v1/nonces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
+        mint.body.len(),
+        mint.body
+    )
+    .into_bytes()
+}
+
+/// Starts the proxy, and asks until the first answer comes through it.
+async fn first(board: &Rc<Board>) -> Result<(), Failure> {
+    let start = board.plan.start.as_ref().ok_or("nothing to start")?;
+    let began = Instant::now();
+    let mut process = spawn(start)?;
+    let answered = first_answer(&board.plan).await;
+    process.kill()?;
+    process.wait()?;
+    board.done(began, answered?);
+    Ok(())
+}
+
+fn spawn(start: &Start) -> Result<std::process::Child, Failure> {
+    let log = std::fs::OpenOptions::new().append(true).create(true).open(&start.log)?;
+    let (program, arguments) = start.command.split_first().ok_or("an empty command")?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&start.directory).stdin(Stdio::null());
+    Ok(command.stdout(log.try_clone()?).stderr(log).spawn()?)
+}
+
+/// Each attempt begins anew: nonce, CA, connection, request.
+async fn first_answer(plan: &Plan) -> Result<u64, Failure> {
+    let attempt = async || {
+        let mut plan = plan.clone();
+        if let Some(mint) = &plan.mint {
+            plan.bearer = minted(mint).await?;
+        }
+        let plan = Arc::new(plan);
+        let client = Client::new(&plan, false)?;
+        let mut connection = H1::new(client.connect(&plan.host).await?);
+        connection.send(&client.head(&plan.host, "GET", "/v1/json"), 0).await?;
+        connection.receive(|_| ()).await
+    };
+    let until = Instant::now() + FIRST_MAX;
+    loop {
+        match attempt().await {
+            Ok(received) => return Ok(received),
+            Err(failure) if Instant::now() > until => return Err(failure),
+            Err(_) => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+/// A nonce over the control socket.
+async fn minted(mint: &Mint) -> Result<String, Failure> {
+    let mut connection = H1::new(UnixStream::connect(&mint.socket).await?);
+    connection.send(&mint_head(mint), 0).await?;
+    let mut answer = Vec::new();
+    connection.receive(|piece| answer.extend_from_slice(piece)).await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+    Ok(answer["nonce"].as_str().ok_or("the mint's answer has no nonce")?.to_owned())
 }
 
 /// One request on a connection of its own.

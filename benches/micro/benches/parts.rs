@@ -15,8 +15,8 @@ use valetkey::clock::{SharedClock, SystemClock};
 use valetkey::config;
 use valetkey::lease::{self, NewLease, Store};
 use valetkey::model::{
-    AgentName, Destination, Host, IdentityRule, LeaseGrant, MinterName, Nonce, NonceHash, Scheme, ScopeName, ServiceName,
-    TaskName,
+    AgentName, Destination, Host, IdentityRule, LeaseGrant, MinterName, Nonce, NonceHash, Scheme, ScopeName,
+    ServiceName, TaskName,
 };
 use valetkey::policy::{RequestFacts, Target};
 use valetkey::proxy::scrub::{Masker, Needles, scrub};
@@ -88,9 +88,12 @@ fn leases(bench: &mut Criterion) {
 
 /// A policy of so many services with so many rules each.
 fn policy(services: usize, rules: usize) -> valetkey::policy::Policy {
-    let mut text = String::from("version = 1\n[credentials.c]\nsource = \"env\"\nname = \"KEY\"\nhosts = [\"*.bench.test\"]\n");
+    let mut text =
+        String::from("version = 1\n[credentials.c]\nsource = \"env\"\nname = \"KEY\"\nhosts = [\"*.bench.test\"]\n");
     for service in 0..services {
-        text += &format!("[services.s{service}]\nhosts = [\"s{service}.bench.test\"]\ncredential = \"c\"\nslots = [\"bearer\"]\n");
+        text += &format!(
+            "[services.s{service}]\nhosts = [\"s{service}.bench.test\"]\ncredential = \"c\"\nslots = [\"bearer\"]\n"
+        );
         text += &format!("[[services.s{service}.scopes]]\nname = \"read\"\nrisk = \"low\"\nallow = [");
         for rule in 0..rules {
             text += &format!("\"GET /v1/things{rule}/{{id}}/parts/{{part}}\",");
@@ -119,7 +122,9 @@ fn decisions(bench: &mut Criterion) {
         });
     }
     group.bench_function("canonical target", |bench| {
-        bench.iter(|| black_box(Target::parse(black_box("/v1/customers/cus_NffrFeUfNV2Hib/sources?limit=10&starting_after=abc"))));
+        bench.iter(|| {
+            black_box(Target::parse(black_box("/v1/customers/cus_NffrFeUfNV2Hib/sources?limit=10&starting_after=abc")))
+        });
     });
     group.finish();
 }
@@ -128,7 +133,10 @@ fn scrubbing(bench: &mut Criterion) {
     let needles = Needles::new(SECRET, &[]);
     let item = br#"{"id":"cus_NffrFeUfNV2Hib","object":"customer","email":"ada@example.test","balance":0},"#;
     let text: Bytes = item.repeat((1 << 20) / item.len()).into();
-    let binary: Bytes = (0_u64..1 << 17).flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect::<Vec<u8>>().into();
+    let binary: Bytes = (0_u64..1 << 17)
+        .flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+        .collect::<Vec<u8>>()
+        .into();
     let mut group = bench.benchmark_group("scrub");
     for (name, body) in [("JSON", &text), ("random bytes", &binary)] {
         group.throughput(Throughput::Bytes(body.len() as u64));
@@ -154,7 +162,11 @@ fn scrubbing(bench: &mut Criterion) {
                 answer.headers_mut().insert("content-encoding", http::HeaderValue::from_static("gzip"));
                 answer
             },
-            |answer| runtime.block_on(async { scrub(answer, &needles, false).expect("searchable").into_body().collect().await.is_ok() }),
+            |answer| {
+                runtime.block_on(async {
+                    scrub(answer, &needles, false).expect("searchable").into_body().collect().await.is_ok()
+                })
+            },
             BatchSize::SmallInput,
         );
     });
@@ -172,7 +184,9 @@ fn leaves(bench: &mut Criterion) {
         });
     });
     let host = Host::parse("known.bench.test").expect("a host");
-    bench.bench_function("leaf for a known host", |bench| bench.iter(|| black_box(authority.server_config(&host).is_ok())));
+    bench.bench_function("leaf for a known host", |bench| {
+        bench.iter(|| black_box(authority.server_config(&host).is_ok()))
+    });
 }
 
 struct Decision;
@@ -185,7 +199,8 @@ impl Decided for Decision {
 
 fn records(bench: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let config = audit::Config::new(audit::Sink::File(directory.path().join("audit.jsonl")));
     let audit = runtime.block_on(async { Audit::start(&config, clock(), Default::default()) }).expect("an audit");
     let facts = ExchangeFacts {

@@ -74,7 +74,8 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR")]
     pub ca_publish: Option<PathBuf>,
 
-    /// Send one destination elsewhere, as in curl; its name and TLS verification stay. Repeatable; for tests.
+    /// Send one destination elsewhere, as in curl (an empty HOST is any host); its name and TLS verification stay.
+    /// Repeatable; for tests.
     #[arg(long, value_name = "HOST:PORT:ADDR:PORT", value_parser = ConnectTo::parse)]
     pub connect_to: Vec<ConnectTo>,
 

@@ -208,7 +208,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
     } else {
         audit::Sink::File(arguments.audit.clone())
     };
-    let overrides: Vec<_> = arguments.connect_to.iter().map(|to| format!("{} -> {}", to.from, to.to)).collect();
+    let overrides: Vec<_> = arguments.connect_to.iter().map(ToString::to_string).collect();
     let facts = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),

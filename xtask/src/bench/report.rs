@@ -1,29 +1,91 @@
-//! Medians, ratios, tables and plots.
+//! Medians, ratios and tables.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 
+use super::goals::{self, Goal, Own};
+use super::plot::{self, spell};
 use super::scenarios::{Figure, Scenario};
 use super::stage::Stage;
 use super::{Outcome, Results};
 use crate::workspace::Workspace;
 
-/// Medians by load and runner: rate, bytes a second, p50, p99, CPU microseconds a request, KiB a connection.
-pub type Medians = BTreeMap<String, BTreeMap<String, [f64; 6]>>;
+/// By load.
+pub type Medians = BTreeMap<String, Load>;
 
-/// One run, while it goes on.
-pub fn line(round: usize, rounds: usize, load: &str, name: &str, outcome: &Outcome) -> String {
-    format!(
-        "{round}/{rounds} {load:<12}{name:<11}{:>9.0}/s {:>8.1} MB/s  p50 {:>8.0} µs  p99 {:>8.0} µs  {:>6.1} µs CPU each  {} errors, others used {:.2} s",
-        outcome.rate,
-        outcome.bytes_per_second / 1e6,
-        outcome.latency.p50,
-        outcome.latency.p99,
-        cpu_each(outcome),
-        outcome.errors,
-        outcome.other_cpu_seconds,
-    )
+/// The medians of one load, by runner.
+#[derive(Debug, Clone, Default)]
+pub struct Load(BTreeMap<String, Median>);
+
+/// The medians of one runner's runs of a load.
+#[derive(Debug, Clone, Copy)]
+pub struct Median {
+    pub rate: f64,
+    pub bytes_per_second: f64,
+    /// Microseconds.
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    /// Microseconds of the proxy's CPU a request.
+    pub cpu_each: f64,
+    /// What resident memory grew by at most, in KiB.
+    pub rss_growth_kib: f64,
+    pub rss_each_kib: f64,
+    pub rss_peak_kib: f64,
+}
+
+impl Median {
+    fn of(runs: &[Outcome]) -> Self {
+        let pick = |figure: fn(&Outcome) -> f64| median(runs.iter().map(figure).collect());
+        let growth = |run: &Outcome| run.rss_kib.1.saturating_sub(run.rss_kib.0) as f64;
+        Self {
+            rate: pick(|run| run.rate),
+            bytes_per_second: pick(|run| run.bytes_per_second),
+            p50: pick(|run| run.latency.p50),
+            p99: pick(|run| run.latency.p99),
+            p999: pick(|run| run.latency.p999),
+            cpu_each: pick(cpu_each),
+            rss_growth_kib: median(runs.iter().map(growth).collect()),
+            rss_each_kib: median(runs.iter().map(|run| growth(run) / run.requests.max(1) as f64).collect()),
+            rss_peak_kib: pick(|run| run.rss_kib.1 as f64),
+        }
+    }
+}
+
+impl Load {
+    /// A runner's medians.
+    pub fn of(&self, name: &str) -> Option<&Median> {
+        self.0.get(name)
+    }
+
+    /// A runner's figure of this kind.
+    pub fn figure(&self, name: &str, figure: Figure) -> Option<f64> {
+        let own = self.of(name)?;
+        Some(match figure {
+            Figure::Rate => own.rate,
+            Figure::Throughput => own.bytes_per_second / 1e6,
+            Figure::AddedMedian => own.p50 - self.of("direct")?.p50,
+            Figure::Tail => own.p99,
+            Figure::Memory => own.rss_each_kib,
+            Figure::Start => own.p50 / 1000.0,
+        })
+    }
+
+    fn ratio(&self, of: impl Fn(&str) -> Option<f64>) -> String {
+        of("valetkey").zip(of("floor")).map_or("–".to_owned(), |(own, floor)| format!("{:.2}", own / floor))
+    }
+}
+
+fn unit(figure: Figure) -> &'static str {
+    match figure {
+        Figure::Rate => "requests/s",
+        Figure::Throughput => "MB/s",
+        Figure::AddedMedian => "µs added to the median",
+        Figure::Tail => "µs, 99th percentile",
+        Figure::Memory => "KiB each",
+        Figure::Start => "ms",
+    }
 }
 
 fn cpu_each(outcome: &Outcome) -> f64 {
@@ -40,117 +102,174 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The medians of everything.
-pub fn medians(results: &Results) -> Medians {
-    let of = |runs: &Vec<Outcome>| {
-        let pick = |figure: fn(&Outcome) -> f64| median(runs.iter().map(figure).collect());
-        [
-            pick(|run| run.rate),
-            pick(|run| run.bytes_per_second),
-            pick(|run| run.latency.p50),
-            pick(|run| run.latency.p99),
-            pick(cpu_each),
-            pick(|run| run.rss_kib.1.saturating_sub(run.rss_kib.0) as f64 / run.requests.max(1) as f64),
-        ]
-    };
-    results
-        .iter()
-        .map(|(load, by)| (load.clone(), by.iter().map(|(name, runs)| (name.clone(), of(runs))).collect()))
-        .collect()
+/// One run, while it goes on.
+pub fn line(round: usize, rounds: usize, load: &str, name: &str, outcome: &Outcome) -> String {
+    format!(
+        "{round}/{rounds} {load:<12}{name:<11}{:>9.0}/s {:>8.1} MB/s  p50 {:>8.0} µs  p99 {:>8.0} µs  {:>6.1} µs CPU each  {} errors, others used {:.2} s",
+        outcome.rate,
+        outcome.bytes_per_second / 1e6,
+        outcome.latency.p50,
+        outcome.latency.p99,
+        cpu_each(outcome),
+        outcome.errors,
+        outcome.other_cpu_seconds,
+    )
 }
 
-/// The figure that counts in a load, with the runs of direct requests where it is a difference.
-fn figure(load: &Scenario, by: &BTreeMap<String, [f64; 6]>, name: &str) -> Option<f64> {
-    let own = by.get(name)?;
-    Some(match load.figure {
-        Figure::Rate => own[0],
-        Figure::Throughput => own[1] / 1e6,
-        Figure::AddedMedian => own[2] - by.get("direct").map_or(0.0, |direct| direct[2]),
-        Figure::Tail => own[3],
-        Figure::Memory => own[5],
-    })
+/// Everything that is said of a run.
+pub struct Report<'a> {
+    loads: &'a [Scenario],
+    stage: &'a Stage,
+    results: &'a Results,
+    medians: Medians,
+    own: Own,
 }
 
-fn unit(figure: Figure) -> &'static str {
-    match figure {
-        Figure::Rate => "requests/s",
-        Figure::Throughput => "MB/s",
-        Figure::AddedMedian => "µs added to the median",
-        Figure::Tail => "µs, 99th percentile",
-        Figure::Memory => "KiB each",
+impl<'a> Report<'a> {
+    pub fn new(
+        results: &'a Results,
+        loads: &'a [Scenario],
+        stage: &'a Stage,
+        nonces: Option<serde_json::Value>,
+    ) -> Self {
+        let of = |by: &BTreeMap<String, Vec<Outcome>>| {
+            Load(by.iter().map(|(name, runs)| (name.clone(), Median::of(runs))).collect())
+        };
+        let medians = results.iter().map(|(load, by)| (load.clone(), of(by))).collect();
+        let sidecar = stage.runners().iter().find(|runner| runner.name == "valetkey");
+        let own = Own {
+            idle_mib: sidecar.and_then(super::stage::Runner::idle_rss_kib).map(|kib| kib as f64 / 1024.0),
+            binary_mb: std::fs::metadata(stage.binary()).ok().map(|file| file.len() as f64 / 1e6),
+            nonces,
+        };
+        Self { loads, stage, results, medians, own }
     }
-}
 
-/// The table of all loads: each runner's figure, and its ratio to the floor's.
-pub fn table(results: &Results, loads: &[Scenario], stage: &Stage) -> String {
-    let medians = medians(results);
-    let names: Vec<_> = stage.runners().iter().map(|runner| runner.name.clone()).collect();
-    let mut text = format!("| load | unit | {} | sidecar / floor | CPU / floor's |\n| --- | --- |", names.join(" | "));
-    text += &" ---: |".repeat(names.len() + 2);
-    text.push('\n');
-    for load in loads {
-        let Some(by) = medians.get(load.name) else { continue };
-        let _ = write!(text, "| {} | {} |", load.title, unit(load.figure));
-        for name in &names {
-            match figure(load, by, name) {
-                Some(value) => {
-                    let _ = write!(text, " {} |", spell(value));
-                }
-                None => text.push_str(" – |"),
+    /// For the terminal.
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.table(), self.goals())
+    }
+
+    fn measured(&self) -> impl Iterator<Item = (&'a Scenario, &Load)> {
+        self.loads.iter().filter_map(|load| Some((load, self.medians.get(load.name)?)))
+    }
+
+    fn names(&self) -> Vec<&'a str> {
+        self.stage.runners().iter().map(|runner| runner.name.as_str()).collect()
+    }
+
+    /// Each runner's figure of each load, and its ratio to the floor's.
+    fn table(&self) -> String {
+        let names = self.names();
+        let mut text =
+            format!("| load | unit | {} | sidecar / floor | CPU / floor's |\n| --- | --- |", names.join(" | "));
+        text += &" ---: |".repeat(names.len() + 2);
+        text.push('\n');
+        for (load, by) in self.measured() {
+            let _ = write!(text, "| {} | {} |", load.title, unit(load.figure));
+            for name in &names {
+                let value = by.figure(name, load.figure).map_or("–".to_owned(), spell);
+                let _ = write!(text, " {value} |");
+            }
+            let ratio = by.ratio(|name| by.figure(name, load.figure));
+            let cpu = by.ratio(|name| by.of(name).map(|own| own.cpu_each).filter(|each| *each > 0.0));
+            let _ = writeln!(text, " **{ratio}** | {cpu} |");
+        }
+        text
+    }
+
+    /// Latencies, CPU and memory behind the figures that count.
+    fn details(&self) -> String {
+        let mut text = "| load | who | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs each | peak RSS MiB | lowest to highest rate | errors |\n| --- | --- |".to_owned();
+        text += &" ---: |".repeat(8);
+        text.push('\n');
+        for (load, by) in self.measured() {
+            for name in self.names() {
+                let (Some(own), Some(runs)) = (by.of(name), self.results.get(load.name).and_then(|by| by.get(name)))
+                else {
+                    continue;
+                };
+                let rates = || runs.iter().map(|run| run.rate);
+                let _ = writeln!(
+                    text,
+                    "| {} | {name} | {} | {} | {} | {} | {} | {} | {} to {} | {} |",
+                    load.name,
+                    spell(own.rate),
+                    spell(own.p50),
+                    spell(own.p99),
+                    spell(own.p999),
+                    spell(own.cpu_each),
+                    spell(own.rss_peak_kib / 1024.0),
+                    spell(rates().fold(f64::INFINITY, f64::min)),
+                    spell(rates().fold(0.0, f64::max)),
+                    runs.iter().map(|run| run.errors).sum::<u64>(),
+                );
             }
         }
-        let ratio = |of: &dyn Fn(&str) -> Option<f64>| {
-            of("valetkey").zip(of("floor")).map_or("–".to_owned(), |(own, floor)| format!("{:.2}", own / floor))
-        };
-        let cpu = |name: &str| by.get(name).map(|own| own[4]);
-        let _ = writeln!(text, " **{}** | {} |", ratio(&|name| figure(load, by, name)), ratio(&cpu));
+        text
     }
-    text
-}
 
-fn spell(value: f64) -> String {
-    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
-}
+    /// Goals, met and missed.
+    fn goals(&self) -> String {
+        let mut text = "| goal | wanted | found | |\n| --- | --- | ---: | --- |\n".to_owned();
+        for Goal { what, wanted, found, is_met } in goals::all(&self.medians, &self.own) {
+            let (found, verdict) = match found {
+                None => ("–".to_owned(), "not measured"),
+                Some(found) if is_met => (spell(found), "met"),
+                Some(found) => (spell(found), "**missed**"),
+            };
+            let _ = writeln!(text, "| {what} | {wanted} | {found} | {verdict} |");
+        }
+        text
+    }
 
-/// Writes docs/PERFORMANCE.md and one plot for each load.
-pub fn write(
-    workspace: &Workspace,
-    results: &Results,
-    loads: &[Scenario],
-    stage: &Stage,
-    table: &str,
-) -> anyhow::Result<()> {
-    let plots = workspace.root.join("docs/performance");
-    std::fs::create_dir_all(&plots)?;
-    let medians = medians(results);
-    let mut text = String::from(
-        "# Performance\n\nMeasured by `cargo xtask bench --write-docs`; nothing here is written by hand but `benches/notes.md`, which follows at the end.\n\n",
-    );
-    let _ = writeln!(text, "{}\n", machine(stage));
-    text += "Ratios within one run count; absolute figures are of this machine alone. The sidecar runs with everything on: a policy of 20 services, audit to a file, scrubbing, metrics. *Floor* is a proxy of the same crates that swaps one header after one look into a map, and does nothing else.\n\n";
-    text += table;
-    text += "\n| who | version | start to listening |\n| --- | --- | ---: |\n";
-    for runner in stage.runners() {
-        let start = runner.start.map_or("–".to_owned(), |start| format!("{} ms", start.as_millis()));
-        let _ = writeln!(text, "| {} | {} | {start} |", runner.name, runner.version);
+    fn who(&self) -> String {
+        let mut text = "| who | version | idle RSS |\n| --- | --- | ---: |\n".to_owned();
+        for runner in self.stage.runners() {
+            let idle = runner.idle_rss_kib().map_or("–".to_owned(), |kib| format!("{:.1} MiB", kib as f64 / 1024.0));
+            let _ = writeln!(text, "| {} | {} | {idle} |", runner.name, runner.version);
+        }
+        for (name, why) in &self.stage.missing {
+            let _ = writeln!(text, "| {name} | **missing**: {} | – |", why.lines().next().unwrap_or_default());
+        }
+        for load in self.loads {
+            for runner in self.stage.runners().iter().filter(|runner| runner.name != "direct") {
+                if let Some(why) = load.excludes(&runner.name).filter(|_| load.name != "mint") {
+                    let _ = writeln!(text, "\n{} has no part in *{}*: {why}.", runner.name, load.title);
+                }
+            }
+        }
+        text
     }
-    for (name, why) in &stage.missing {
-        let _ = writeln!(text, "| {name} | **missing**: {} | – |", why.lines().next().unwrap_or_default());
+
+    /// Writes docs/PERFORMANCE.md and one plot for each load.
+    pub fn write(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let plots = workspace.root.join("docs/performance");
+        std::fs::create_dir_all(&plots)?;
+        let mut pictures = String::new();
+        for (load, by) in self.measured() {
+            let names = self.names().into_iter();
+            let bars: Vec<_> = names.filter_map(|name| Some((name, by.figure(name, load.figure)?))).collect();
+            let title = format!("{} ({})", load.title, unit(load.figure));
+            std::fs::write(plots.join(format!("{}.svg", load.name)), plot::bars(&title, &bars))?;
+            let _ = writeln!(pictures, "![{}](performance/{}.svg)", load.title, load.name);
+        }
+        let template = std::fs::read_to_string(workspace.root.join("benches/PERFORMANCE.md"))?;
+        let nonces = self.own.nonces.as_ref().map(serde_json::to_string_pretty).transpose()?.unwrap_or_default();
+        let notes = std::fs::read_to_string(workspace.root.join("benches/notes.md")).unwrap_or_default();
+        let parts = [
+            ("{notes}", notes),
+            ("{machine}", machine(self.stage)),
+            ("{goals}", self.goals()),
+            ("{table}", self.table()),
+            ("{who}", self.who()),
+            ("{details}", self.details()),
+            ("{plots}", pictures),
+            ("{nonces}", format!("```json\n{nonces}\n```\n")),
+        ];
+        let text = parts.into_iter().fold(template, |text, (name, part)| text.replace(name, part.trim_end()));
+        Ok(std::fs::write(workspace.root.join("docs/PERFORMANCE.md"), text)?)
     }
-    text.push('\n');
-    for load in loads {
-        let Some(by) = medians.get(load.name) else { continue };
-        let bars: Vec<_> = stage
-            .runners()
-            .iter()
-            .filter_map(|runner| figure(load, by, &runner.name).map(|value| (runner.name.as_str(), value)))
-            .collect();
-        std::fs::write(plots.join(format!("{}.svg", load.name)), plot(load, &bars))?;
-        let _ = writeln!(text, "![{}](performance/{}.svg)", load.title, load.name);
-    }
-    let notes = std::fs::read_to_string(workspace.root.join("benches/notes.md")).unwrap_or_default();
-    let _ = writeln!(text, "\n{}", notes.trim());
-    Ok(std::fs::write(workspace.root.join("docs/PERFORMANCE.md"), text.trim_end().to_owned() + "\n")?)
 }
 
 fn machine(stage: &Stage) -> String {
@@ -159,46 +278,7 @@ fn machine(stage: &Stage) -> String {
     let model = model.map_or("an unknown processor", |(_, name)| name.trim());
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let rustc = Command::new("rustc")
-        .arg("--version")
-        .output()
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    format!(
-        "Machine: {model}, {count} cores, Linux {}, {}; {}.",
-        kernel.trim(),
-        rustc.unwrap_or_default(),
-        stage.cores()
-    )
-}
-
-/// Bars, each with its figure; of a file that browsers and GitHub show.
-fn plot(load: &Scenario, bars: &[(&str, f64)]) -> String {
-    let (width, label, row) = (640.0, 110.0, 26.0);
-    let most = bars.iter().map(|(_, value)| *value).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let height = row * bars.len() as f64 + 48.0;
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<text x=\"8\" y=\"20\" font-weight=\"bold\">{} ({})</text>\n",
-        load.title,
-        unit(load.figure)
-    );
-    for (at, (name, value)) in bars.iter().enumerate() {
-        let y = 34.0 + row * at as f64;
-        let length = (value.max(0.0) / most * (width - label - 90.0)).max(1.0);
-        let colour = match *name {
-            "valetkey" => "#1b6ca8",
-            "floor" | "direct" => "#9db4c0",
-            _ => "#c9ada7",
-        };
-        let _ = writeln!(
-            text,
-            "<text x=\"8\" y=\"{:.0}\">{name}</text><rect x=\"{label}\" y=\"{y:.0}\" width=\"{length:.1}\" height=\"18\" fill=\"{colour}\"/>\
-             <text x=\"{:.0}\" y=\"{:.0}\">{}</text>",
-            y + 14.0,
-            label + length + 6.0,
-            y + 14.0,
-            spell(*value)
-        );
-    }
-    text + "</svg>\n"
+    let rustc = Command::new("rustc").arg("--version").output();
+    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    format!("{model}, {count} cores, Linux {}, {rustc}; {}.", kernel.trim(), stage.cores())
 }

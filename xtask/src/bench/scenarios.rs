@@ -18,7 +18,16 @@ pub struct Scenario {
     body_bytes: u64,
     /// More than the usual time, where one exchange takes long.
     pub stretch: f64,
+    /// Origin and load generator share the proxy's core, so that nothing waits for another core to wake.
+    pub shares_core: bool,
+    /// Needs a proxy that has done nothing yet.
+    pub is_fresh: bool,
 }
+
+/// The host whose origin speaks HTTP/1.1 alone.
+pub const HOST: &str = "bench.test";
+/// The host whose origin offers HTTP/2.
+pub const H2_HOST: &str = "h2.bench.test";
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub enum Figure {
     Tail,
     /// Memory a held connection; less is better.
     Memory,
+    /// Median time from the start to the first answer; less is better.
+    Start,
 }
 
 impl Scenario {
@@ -54,29 +65,41 @@ impl Scenario {
             rate: 0.0,
             body_bytes: 0,
             stretch: 1.0,
+            shares_core: false,
+            is_fresh: false,
         }
     }
 
-    /// Envoy has one fixed leaf, so that it cannot serve new hosts; squid refuses HTTP/2 inside its tunnels.
-    pub fn suits(&self, runner: &str) -> bool {
-        match runner {
-            "envoy" => self.mode != "hosts",
-            "squid" => self.h2.is_none(),
-            "direct" => self.mode != "held",
-            _ => true,
+    /// Why a runner has no part in this load, if so.
+    pub fn excludes(&self, runner: &str) -> Option<&'static str> {
+        match (runner, self.mode) {
+            ("direct", "held" | "mint" | "first") => Some("there is no proxy"),
+            ("envoy", "hosts") => Some("Envoy has one fixed leaf"),
+            ("squid", _) if self.h2.is_some() => Some("squid refuses HTTP/2 inside its tunnels"),
+            (_, "mint") if !matches!(runner, "valetkey" | "before") => Some("it mints nothing"),
+            _ => None,
         }
+    }
+
+    pub fn is_h2(&self) -> bool {
+        self.h2.is_some()
+    }
+
+    /// The proxy is started by the load.
+    pub fn is_start(&self) -> bool {
+        self.mode == "first"
     }
 
     /// The plan as the load generator reads it, without what the runner adds.
     pub fn plan(&self, seconds: f64) -> Value {
         json!({
-            "host": "bench.test",
+            "host": if self.h2.is_some() { H2_HOST } else { HOST },
             "mode": self.mode,
             "h2": self.h2.is_some(),
             "connections": self.connections,
             "streams": self.h2.unwrap_or(1),
             "seconds": seconds * self.stretch,
-            "warmup_seconds": if self.mode == "held" { 0.0 } else { 0.5 },
+            "warmup_seconds": if matches!(self.mode, "held" | "first") { 0.0 } else { 0.5 },
             "rate": self.rate,
             "body_bytes": self.body_bytes,
         })
@@ -102,7 +125,8 @@ pub fn all() -> Vec<Scenario> {
         },
         Scenario {
             is_short: true,
-            ..Scenario::new("single", "one connection, h1", "keep-alive", 1, Figure::AddedMedian)
+            shares_core: true,
+            ..Scenario::new("single", "one connection, h1, all on one core", "keep-alive", 1, Figure::AddedMedian)
         },
         Scenario {
             rate: 1000.0,
@@ -133,6 +157,11 @@ pub fn all() -> Vec<Scenario> {
             ..Scenario::new("up-1g", "1 GiB bodies up", "upload", 1, Figure::Throughput)
         },
         Scenario::new("events", "server-sent events, 16 streams, 500/s each", "events", 16, Figure::Tail),
-        Scenario::new("held", "held connections, 1,000", "held", 1000, Figure::Memory),
+        Scenario { is_fresh: true, ..Scenario::new("held", "held connections, 1,000", "held", 1000, Figure::Memory) },
+        Scenario {
+            rate: 1000.0,
+            ..Scenario::new("mint", "1,000 mints/s over the control socket", "mint", 4, Figure::Tail)
+        },
+        Scenario::new("first", "start to the first answer", "first", 1, Figure::Start),
     ]
 }
