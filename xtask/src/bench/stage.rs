@@ -83,6 +83,7 @@ impl Stage {
             key: "sk_bench_0123456789abcdefghijklmnopqrstuv".to_owned(),
             nonce: "an_bench0000000000000000000000000000000".to_owned(),
             origin: "127.0.0.1:0".parse()?,
+            origin_h2: "127.0.0.1:0".parse()?,
             offline: workspace.offline,
         };
         Ok(Self {
