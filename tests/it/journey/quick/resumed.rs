@@ -117,19 +117,27 @@ async fn upstream() -> (FakeUpstream, Kinds) {
     (upstream, kinds)
 }
 
+/// Trusted by each service's own `upstream_ca`, and by the system.
 #[tokio::test]
-async fn an_upstreams_session_is_resumed_by_the_service_that_had_it() {
-    let (upstream, kinds) = upstream().await;
-    let (policy, second) = (super::shared::with_a_second(), canary());
-    let stage = Stage::of(&policy, upstream, |builder| builder.environment("SECOND_KEY", &second)).await;
-    let orchestrator = stage.sidecar.orchestrator();
-    for service in ["api", "second"] {
-        let nonce = orchestrator.mint("worker", service, "read").await.nonce;
-        for _ in 0..3 {
-            assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+async fn an_upstreams_session_is_resumed_by_the_service_that_had_it_alone() {
+    let with_ca = super::shared::with_a_second();
+    let without_ca = with_ca.replace("upstream_ca = \"{dir}/api.pem\"\n", "");
+    for policy in [with_ca, without_ca] {
+        let (upstream, kinds) = upstream().await;
+        let second = canary();
+        let stage = Stage::of(&policy, upstream, |builder| {
+            builder.environment("SECOND_KEY", &second).environment("SSL_CERT_FILE", "{dir}/api.pem")
+        })
+        .await;
+        let orchestrator = stage.sidecar.orchestrator();
+        for service in ["api", "second"] {
+            let nonce = orchestrator.mint("worker", service, "read").await.nonce;
+            for _ in 0..3 {
+                assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+            }
+            let kinds = std::mem::take(&mut *kinds.lock().expect("not poisoned"));
+            let [full, resumed] = [HandshakeKind::Full, HandshakeKind::Resumed];
+            assert_eq!(kinds, [full, resumed, resumed], "{service}");
         }
-        let kinds = std::mem::take(&mut *kinds.lock().expect("not poisoned"));
-        let [full, resumed] = [HandshakeKind::Full, HandshakeKind::Resumed];
-        assert_eq!(kinds, [full, resumed, resumed], "{service}");
     }
 }
