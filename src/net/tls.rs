@@ -74,7 +74,7 @@ impl ClientTls {
     }
 
     /// A configuration for one service: the system's roots, its own `upstream_ca` (PEM) beside them, and these ALPN
-    /// names. Sessions are remembered per configuration, so that no service resumes another's.
+    /// names. Sessions are remembered per configuration, so that no service resumes another's (see [`apart`]).
     ///
     /// TLS 1.3 and 1.2; no client certificate, no early data, no key log.
     ///
@@ -110,6 +110,14 @@ impl ClientTls {
         }
         if roots.len() == before { Err(TlsError::Empty) } else { Ok(()) }
     }
+}
+
+/// The same trust for another service, which does not resume the first one's sessions.
+#[must_use]
+pub fn apart(config: &ClientConfig) -> ClientConfig {
+    let mut apart = config.clone();
+    apart.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    apart
 }
 
 fn spki_sha256(der: &[u8]) -> Option<[u8; 32]> {

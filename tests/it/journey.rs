@@ -17,6 +17,7 @@ mod parent;
 mod process;
 mod proxied;
 mod proxy_auth;
+mod quick;
 mod relaying;
 mod services;
 mod starting;

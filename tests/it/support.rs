@@ -8,6 +8,7 @@ pub mod namespace;
 pub mod orchestrator;
 pub mod policies;
 pub mod sidecar;
+pub mod sockets;
 pub mod stage;
 pub mod stranger;
 pub mod streams;

@@ -5,6 +5,7 @@
 mod closed;
 mod flags;
 mod identified;
+mod quick;
 mod redirected;
 mod rules;
 mod tproxied;

@@ -222,22 +222,26 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
     Audit::start(&config, clock.clone(), facts).map_err(Failure::audit)
 }
 
-/// The common roots, and a profile of its own for each service with an `upstream_ca`.
+/// A profile for each service: with its `upstream_ca`, or of the system's roots, which are read once for all.
 fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
     const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let tls = net::tls::ClientTls::new(authority.public_key_sha256());
+    let common = tls.config(None, &ALPN).map_err(Failure::authority)?;
     let mut own = HashMap::new();
     for service in policy.services() {
-        if let Some(path) = &service.upstream_ca {
-            let fail = |error: &dyn std::fmt::Display| {
-                Failure::authority(format!("upstream_ca of service {}: {}: {error}", service.name, path.display()))
-            };
-            let pem = std::fs::read(path).map_err(|error| fail(&error))?;
-            let config = tls.config(Some(&pem), &ALPN).map_err(|error| fail(&error))?;
-            own.insert(service.name.clone(), Arc::new(config));
-        }
+        let config = match &service.upstream_ca {
+            None => net::tls::apart(&common),
+            Some(path) => {
+                let fail = |error: &dyn std::fmt::Display| {
+                    Failure::authority(format!("upstream_ca of service {}: {}: {error}", service.name, path.display()))
+                };
+                let pem = std::fs::read(path).map_err(|error| fail(&error))?;
+                tls.config(Some(&pem), &ALPN).map_err(|error| fail(&error))?
+            }
+        };
+        own.insert(service.name.clone(), Arc::new(config));
     }
-    Ok(TlsProfiles { common: Arc::new(tls.config(None, &ALPN).map_err(Failure::authority)?), own })
+    Ok(TlsProfiles { own })
 }
 
 /// Every end of a lease is on record and counted.

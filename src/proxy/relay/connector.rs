@@ -24,19 +24,18 @@ use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
 use crate::proxy::flow::IdleAlarm;
 
-/// How each service's upstreams are verified: its own configuration, or the common one.
+/// How each service's upstreams are verified. No service resumes another's sessions: an upstream must not learn from
+/// them that two credentials belong together.
 pub struct TlsProfiles {
-    /// System roots.
-    pub common: Arc<ClientConfig>,
-    /// System roots and the service's `upstream_ca`.
+    /// System roots and the service's `upstream_ca`, and the service's own memory of sessions.
     pub own: HashMap<ServiceName, Arc<ClientConfig>>,
 }
 
 impl TlsProfiles {
     /// The configuration of a service.
     #[must_use]
-    pub fn of(&self, service: &ServiceName) -> Arc<ClientConfig> {
-        self.own.get(service).unwrap_or(&self.common).clone()
+    pub fn of(&self, service: &ServiceName) -> Option<Arc<ClientConfig>> {
+        self.own.get(service).cloned()
     }
 }
 

@@ -66,7 +66,7 @@ impl Upstream {
             destination: errand.destination.clone(),
             scheme: errand.scheme,
             reach: if service.private { Reach::Private } else { Reach::Public },
-            tls: self.tls.of(&errand.service),
+            tls: self.tls.of(&errand.service).ok_or(Denial::Internal)?,
             timeout: self.limits.connect_timeout,
             idle_timeout: self.limits.idle_timeout,
         })

@@ -1,14 +1,10 @@
-//! The process itself: closed to onlookers, free of secrets where others can look, quick on its sockets.
+//! The process itself: closed to onlookers, free of secrets where others can look.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-
-use crate::support::agent::get;
 use crate::support::stranger::{STRANGER, acting, can_be_others};
 use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
 
@@ -90,39 +86,4 @@ async fn a_process_of_the_same_user_cannot_look_into_it() {
     let _ = open.kill();
     let _ = open.wait();
     assert_eq!(readable, [(false, true); 3], "closed in this process, and open in any other: environ, mem, maps");
-}
-
-/// The sidecar's own sockets, looked at by duplicates of them.
-#[tokio::test]
-async fn every_socket_says_no_delay() {
-    if !can_be_others() {
-        return;
-    }
-    let stage = Stage::new().await;
-    let nonce = stage.reader().await;
-    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
-    assert_eq!(tunnel.send(get("api.test", "/x", &nonce)).await.status, 200);
-    let admin = tokio::net::TcpStream::connect(stage.sidecar.admin).await.expect("the admin listener");
-    assert_eq!(stage.sidecar.admin_get("/livez").await.status, 200, "so the one before was accepted");
-    let sockets = connected_tcp_sockets(stage.sidecar.pid());
-    // The agent's, the upstream's, and one of a probe.
-    assert!(sockets.len() >= 3, "{}", sockets.len());
-    for socket in sockets {
-        assert!(rustix::net::sockopt::tcp_nodelay(&socket).expect("an option"));
-    }
-    drop(admin);
-}
-
-fn connected_tcp_sockets(pid: u32) -> Vec<OwnedFd> {
-    let process = Pid::from_raw(pid.cast_signed()).expect("a pid");
-    let process = pidfd_open(process, PidfdFlags::empty()).expect("a process");
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
-    descriptors
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
-        .filter(|descriptor| {
-            let peer = rustix::net::getpeername(descriptor).ok().flatten();
-            peer.is_some_and(|peer| peer.address_family() == rustix::net::AddressFamily::INET)
-        })
-        .collect()
 }

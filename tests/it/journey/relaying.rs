@@ -1,4 +1,4 @@
-//! Upstream and back: pooling, streaming, what passes unchanged and what ends here.
+//! Upstream and back: streaming, what passes unchanged and what ends here.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,6 @@ use http_body_util::BodyExt;
 
 use crate::support::agent::{get, with};
 use crate::support::{FakeUpstream, Stage};
-
-#[tokio::test]
-async fn upstream_connections_are_shared_across_tunnels() {
-    let upstream = FakeUpstream::start_with(&["api.test"], &[b"http/1.1"]).await;
-    let stage = Stage::with(upstream, |builder| builder).await;
-    let nonce = stage.reader().await;
-    for _ in 0..5 {
-        assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
-    }
-    assert_eq!(stage.upstream.connections(), 1);
-}
 
 #[tokio::test]
 async fn bodies_trailers_and_streams_pass() {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -150,8 +150,13 @@ impl Agent {
 
     /// A client configuration that trusts the sidecar's CA.
     pub fn tls(&self, alpn: &[&[u8]]) -> ClientConfig {
+        self.tls_of(rustls::DEFAULT_VERSIONS, alpn)
+    }
+
+    /// The same, in these versions of TLS.
+    pub fn tls_of(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
@@ -161,10 +166,20 @@ impl Agent {
 
     /// CONNECT and TLS to `host:443`, with an SNI of its own.
     pub async fn tls_tunnel(&self, host: &str, sni: &str, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
+        self.tls_tunnel_with(host, sni, &Arc::new(self.tls(alpn))).await
+    }
+
+    /// The same with a configuration, which remembers its sessions.
+    pub async fn tls_tunnel_with(
+        &self,
+        host: &str,
+        sni: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let (answer, stream) = self.connect(&format!("{host}:443")).await;
         assert!(answer.contains(" 200 "), "CONNECT was refused: {answer}");
         let name = ServerName::try_from(sni.to_owned()).expect("a name");
-        TlsConnector::from(Arc::new(self.tls(alpn))).connect(name, stream).await
+        TlsConnector::from(config.clone()).connect(name, stream).await
     }
 
     /// A tunnel with HTTP/1.1 in it.
