@@ -1,9 +1,9 @@
 //! The audit: what happened, in order, chained by hash, handed to the kernel before a credential moves.
 //!
-//! [`Audit::start`] opens the sink and starts the one thread that owns it. Everybody else holds an [`Audit`] or an
-//! [`Exchange`] and hands facts over a bounded queue; the thread makes them into JSON, seals each record with a hash
-//! over itself and the one before, and writes all that is ready with one `write(2)`. [`Recorded`] is the proof that a
-//! decision got there.
+//! [`Audit::start`] opens the sink and starts a thread for it. Everybody holds an [`Audit`] or an [`Exchange`] and lays
+//! facts into a bounded queue. Whoever holds the pen makes what is there into JSON, seals each record with a hash over
+//! itself and the one before, and writes all of it with one `write(2)`: who waits for a decision, where that is quick,
+//! or the thread. [`Recorded`] is the proof that a decision got there.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `text` | agent-chosen text: masked and bounded on its way in |
 //! | `exchange` | one request from open to close |
 //! | `handle`, `queue` | the way to the writer |
-//! | `writer` | the thread: groups, failures, recovery |
+//! | `writer` | the pen: groups, failures, recovery |
 //! | `record`, `chain` | the text of a record; its seal |
 //! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
@@ -58,7 +58,7 @@ use handle::{ExchangeIds, Handle};
 use queue::Queue;
 use record::{Body, Entry, Request};
 use sink::Output;
-use writer::Writer;
+use writer::{Pen, Writer};
 
 /// Longest wait that is meant seriously; what is set beyond it counts as this.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -227,9 +227,10 @@ impl Audit {
             backlog_records_max: records_max,
         });
         writer.begin(facts);
-        spawn(writer, queue.clone())?;
+        let pen = Pen::new(writer, queue.clone());
+        spawn(pen.clone(), queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self { handle: Arc::new(Handle { queue, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }) })
+        Ok(Self { handle: Arc::new(Handle { queue, pen, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }) })
     }
 
     /// Opens an exchange.
@@ -313,11 +314,11 @@ impl Drop for Over {
     }
 }
 
-fn spawn(writer: Writer, queue: Arc<Queue>) -> Result<(), StartError> {
+fn spawn(pen: Arc<Pen>, queue: Arc<Queue>) -> Result<(), StartError> {
     let body = move || {
         // Dropped after the writer, and so after its file and the lock on it.
         let _over = Over(queue);
-        writer.run();
+        pen.run();
     };
     thread::Builder::new().name("audit".into()).spawn(body).map(drop).map_err(|source| StartError::Thread { source })
 }

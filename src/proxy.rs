@@ -191,6 +191,7 @@ impl Proxy {
     ) -> Result<Cleaned, Refused> {
         let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
         let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
+        let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say
         self.fulfil(session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
     }
@@ -199,15 +200,15 @@ impl Proxy {
     async fn fulfil(
         &self,
         session: &Session,
-        permit: Permit,
+        permit: Box<Permit>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
         let recorded = exchange.record(permit).await?; // on record before any secret moves
         let may_come_back = session.spoken.may_come_back();
-        let spare = if may_come_back { recorded.copied(Permit::spare) } else { None }; // what has no body can go once more
+        let spare = if may_come_back { recorded.copied(|permit| permit.spare().map(Box::new)) } else { None }; // what has no body can go once more
         let answered = match (self.send(session, recorded, exchange, meter).await, spare) {
-            (Err(Setback::Untouched), Some(spare)) => self.send(session, spare, exchange, meter).await,
+            (Err(Setback::Untouched), Some(spare)) => Box::pin(self.send(session, spare, exchange, meter)).await,
             (answered, _) => answered,
         };
         let (answer, search) = answered.map_err(Setback::denial)?;
@@ -219,7 +220,7 @@ impl Proxy {
     async fn send(
         &self,
         session: &Session,
-        recorded: Recorded<Permit>,
+        recorded: Recorded<Box<Permit>>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<(Answer, Search), Setback> {
@@ -230,5 +231,20 @@ impl Proxy {
         exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
         let (armed, search) = inject(session, &self.searches, recorded, credential.as_deref())?; // the lease still lives
         Ok((relay(&self.upstream, &self.limits, armed, meter).await?, search))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_moved_for_every_request_is_small() {
+        // Libraries move it several times. What is rare (a second sending, a WebSocket) is boxed for that.
+        assert!(future_bytes(Proxy::serve) <= 5 * 1024, "{} bytes", future_bytes(Proxy::serve));
     }
 }

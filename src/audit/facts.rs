@@ -89,6 +89,12 @@ pub trait Decided {
     fn facts(&self) -> DecisionFacts;
 }
 
+impl<T: Decided> Decided for Box<T> {
+    fn facts(&self) -> DecisionFacts {
+        T::facts(self)
+    }
+}
+
 /// Events other than exchanges.
 #[derive(Debug, Clone)]
 pub enum Event {

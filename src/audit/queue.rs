@@ -25,10 +25,24 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     entries: VecDeque<Entry>,
+    /// Somebody waits for the thread.
+    is_called: bool,
+    /// The thread knows that there is something, and will look after a while.
+    is_dozing: bool,
     wants_reopen: bool,
     /// Nothing more is taken; what is there should be written until then.
     closed: Option<Instant>,
 }
+
+impl State {
+    /// The thread, and nobody else, has to act at once.
+    fn is_urgent(&self) -> bool {
+        self.is_called || self.wants_reopen || self.closed.is_some()
+    }
+}
+
+/// How long a record that nobody waits for may wait for others to share its write with.
+const DOZE: Duration = Duration::from_millis(20);
 
 /// What the writer is asked beside writing.
 pub(super) struct Signals {
@@ -49,7 +63,8 @@ impl Queue {
         })
     }
 
-    /// Queues a record; false, and the record is gone, after the end. A record that nobody waits for is then lost.
+    /// Queues a record; false, and the record is gone, after the end. A record that nobody waits for is then lost. One
+    /// that somebody waits for is only laid down: write it, or call the thread.
     pub(super) fn push(&self, entry: Entry) -> bool {
         let mut state = self.state.lock();
         if state.closed.is_some() {
@@ -57,10 +72,19 @@ impl Queue {
             self.count_lost(usize::from(entry.acknowledge.is_none()));
             return false;
         }
+        let wakes = entry.acknowledge.is_none() && !std::mem::replace(&mut state.is_dozing, true);
         state.entries.push_back(entry);
         drop(state);
-        self.ready.notify_one();
+        if wakes {
+            self.ready.notify_one();
+        }
         true
+    }
+
+    /// Lets the thread write what is there.
+    pub(super) fn call(&self) {
+        self.state.lock().is_called = true;
+        self.ready.notify_one();
     }
 
     /// Counts records that are lost.
@@ -85,20 +109,41 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// For the writer: waits for work, at most `timeout`, and takes all of it.
-    pub(super) fn take(&self, into: &mut VecDeque<Entry>, timeout: Option<Duration>) -> Signals {
+    /// For the thread: waits until there is something for it to do, at most `timeout`.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
         let mut state = self.state.lock();
-        if state.entries.is_empty() && !state.wants_reopen && state.closed.is_none() {
+        if state.is_urgent() {
+            return;
+        }
+        if !state.is_dozing {
             match timeout {
-                Some(timeout) => {
-                    self.ready.wait_for(&mut state, timeout);
-                }
+                Some(timeout) => drop(self.ready.wait_for(&mut state, timeout)),
                 None => self.ready.wait(&mut state),
             }
         }
+        if state.is_dozing && !state.is_urgent() {
+            self.ready.wait_for(&mut state, DOZE);
+        }
+        state.is_dozing = false;
+    }
+
+    /// For the thread: takes all that there is.
+    pub(super) fn take(&self, into: &mut VecDeque<Entry>) -> Signals {
+        let mut state = self.state.lock();
         // `into` is empty but keeps its memory, which thus goes back and forth.
         std::mem::swap(&mut state.entries, into);
+        state.is_called = false;
         Signals { wants_reopen: std::mem::take(&mut state.wants_reopen), closed: state.closed }
+    }
+
+    /// For everybody else who may write: takes all that there is; false if the thread has more to do than to write it.
+    pub(super) fn take_records(&self, into: &mut VecDeque<Entry>) -> bool {
+        let mut state = self.state.lock();
+        let is_plain = !state.wants_reopen && state.closed.is_none();
+        if is_plain {
+            std::mem::swap(&mut state.entries, into);
+        }
+        is_plain
     }
 
     /// For the writer's thread when it is over, in whatever way: nobody may wait for it any longer.

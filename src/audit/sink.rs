@@ -1,4 +1,4 @@
-//! The place of the records: a file, a FIFO, a device or standard output. Only the writer's thread touches it.
+//! The place of the records: a file, a FIFO, a device or standard output. Only who holds the pen touches it.
 
 use std::io;
 use std::path::PathBuf;
@@ -106,6 +106,14 @@ impl Output {
             Ok(stat) if stat.st_size == 0 && *has_records => Condition::Emptied,
             // An error here will come back, and count, when we write.
             Ok(_) | Err(_) => Condition::Sound,
+        }
+    }
+
+    /// A file, whose writes only reach the page cache; not a pipe, a device or standard output.
+    pub(super) fn is_regular(&self) -> bool {
+        match &self.target {
+            Target::Stdout => false,
+            Target::File(file) => file.is_regular,
         }
     }
 

@@ -1,8 +1,13 @@
-//! The one thread that owns the sink and the chain.
+//! Who owns the sink and the chain: whoever holds the pen.
 //!
 //! Records that are ready together are sealed into one buffer and share one `write(2)` (and one `fdatasync`). The
 //! chain moves on only over records that the kernel took whole. While the sink fails, records that somebody waits
 //! for are given back at once, and those that nobody waits for are kept, up to a bound.
+//!
+//! A decision is written by whoever waits for it, when that takes microseconds: into a healthy regular file, without
+//! fsync, while nobody else writes. Handing it to another thread and waiting for its answer costs several times as much
+//! as the write. Everything else is the thread's: pipes and terminals, fsync, a sink that fails or is slow, and records
+//! that nobody waits for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::StartError;
 use super::chain::{NO_HASH, Position, seal};
@@ -25,10 +32,52 @@ const GROUP_RECORDS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// How often a failed sink is tried again without a new record.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// A write that takes longer is not worth anybody's waiting for it on a thread that has other work.
+const SLOW_WRITE: Duration = Duration::from_millis(5);
+/// After one, everything is the thread's for so long.
+const SLOW_FOR: Duration = Duration::from_secs(5);
 /// How often at the very end.
 const LAST_RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The state of the writer's thread.
+/// The writer, for one at a time; nobody's any more once the thread is over.
+pub(super) struct Pen {
+    writer: Mutex<Option<Writer>>,
+    queue: Arc<Queue>,
+}
+
+impl Pen {
+    pub(super) fn new(writer: Writer, queue: Arc<Queue>) -> Arc<Self> {
+        Arc::new(Self { writer: Mutex::new(Some(writer)), queue })
+    }
+
+    /// Writes what is in the queue, or calls the thread to do it.
+    pub(super) fn write_or_call(&self) {
+        let is_written = match self.writer.try_lock().as_deref_mut() {
+            Some(Some(writer)) => writer.write_now(),
+            Some(None) | None => false,
+        };
+        if !is_written {
+            self.queue.call();
+        }
+    }
+
+    /// The thread: writes until the queue is closed.
+    pub(super) fn run(&self) {
+        let mut retry_after = None;
+        loop {
+            self.queue.wait(retry_after);
+            let mut writer = self.writer.lock();
+            let Some(open) = writer.as_mut() else { return };
+            if open.write_all() {
+                *writer = None;
+                return;
+            }
+            retry_after = open.retry_after();
+        }
+    }
+}
+
+/// The sink, the chain, and what could not be written yet.
 pub(super) struct Writer {
     queue: Arc<Queue>,
     source: Source,
@@ -46,6 +95,9 @@ pub(super) struct Writer {
     reopen_at: Option<Instant>,
     is_reopen_failing: bool,
     is_failing: bool,
+    /// The last slow write by somebody who waited.
+    slow_at: Option<Instant>,
+    fresh: VecDeque<Entry>,
     buffer: Vec<u8>,
     marks: Vec<Mark>,
 }
@@ -85,6 +137,8 @@ impl Writer {
             reopen_at: None,
             is_reopen_failing: false,
             is_failing: false,
+            slow_at: None,
+            fresh: VecDeque::new(),
             buffer: Vec::new(),
             marks: Vec::new(),
         }
@@ -96,19 +150,34 @@ impl Writer {
         self.turn(&mut VecDeque::from([start]));
     }
 
-    /// Writes until the queue is closed.
-    pub(super) fn run(mut self) {
-        let mut fresh = VecDeque::new();
-        loop {
-            let signals = self.queue.take(&mut fresh, self.retry_after());
-            if signals.wants_reopen {
-                self.reopen_at = Some(Instant::now());
-            }
-            self.turn(&mut fresh);
-            if let Some(deadline) = signals.closed {
-                return self.finish(deadline);
-            }
+    /// Everything that there is; true at the end, when there will be nothing more.
+    fn write_all(&mut self) -> bool {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        let signals = self.queue.take(&mut fresh);
+        if signals.wants_reopen {
+            self.reopen_at = Some(Instant::now());
         }
+        self.turn(&mut fresh);
+        self.fresh = fresh;
+        if let Some(deadline) = signals.closed {
+            self.finish(deadline);
+        }
+        signals.closed.is_some()
+    }
+
+    /// The records in the queue, if that is quick; false where it is the thread's to write them, or to go on.
+    fn write_now(&mut self) -> bool {
+        let is_rested = self.slow_at.is_none_or(|at| at.elapsed() > SLOW_FOR);
+        if !is_rested || self.is_synced || !self.sink.is_regular() || self.retry_after().is_some() {
+            return false;
+        }
+        let mut fresh = std::mem::take(&mut self.fresh);
+        let is_taken = self.queue.take_records(&mut fresh);
+        let begun = Instant::now();
+        self.turn(&mut fresh);
+        self.slow_at = (begun.elapsed() > SLOW_WRITE).then(Instant::now);
+        self.fresh = fresh;
+        is_taken && self.retry_after().is_none()
     }
 
     fn retry_after(&self) -> Option<Duration> {

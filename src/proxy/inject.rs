@@ -90,10 +90,10 @@ impl Searches {
 pub fn inject(
     session: &Session,
     searches: &Searches,
-    recorded: Recorded<Permit>,
+    recorded: Recorded<Box<Permit>>,
     credential: Option<&Versioned>,
 ) -> Result<(Armed, Search), Denial> {
-    let Permit { presented, service, licence, .. } = recorded.into_inner();
+    let Permit { presented, service, licence, .. } = *recorded.into_inner();
     let (mut head, mut websocket) = (presented.head, presented.websocket);
     let mut filled = None;
     let mut needles = None;

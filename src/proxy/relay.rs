@@ -20,7 +20,7 @@ use super::flow::{Answering, Meter, Upload, Want, Wanted};
 use super::grant::dead;
 use super::inject::{Armed, Tie};
 use super::websocket::Switch;
-use crate::lease::Reservation;
+use crate::lease::{Lease, Reservation};
 use crate::model::ServiceName;
 use crate::model::denial::Unclear;
 
@@ -63,7 +63,7 @@ pub(super) async fn relay(
     let Armed { head, body, errand, reservation, tie, websocket } = armed;
     if let Some(handshake) = websocket {
         let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
-        return Ok(asking.ask(upstream, limits).await?);
+        return Ok(Box::pin(asking.ask(upstream, limits)).await?);
     }
     let is_head = head.method == Method::HEAD;
     let repeat = Repeat::of(&head.method);
@@ -84,12 +84,9 @@ pub(super) async fn relay(
         });
     }
     let sending = client.request(request);
-    let sent = match &tie {
-        Some(tie) => tokio::select! {
-            sent = tokio::time::timeout(limits.upstream_head_timeout, sending) => sent,
-            () = tie.membership.cut() => return Err(dead(&tie.lease).into()),
-        },
-        None => tokio::time::timeout(limits.upstream_head_timeout, sending).await,
+    let sent = tokio::select! {
+        sent = tokio::time::timeout(limits.upstream_head_timeout, sending) => sent,
+        lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
     };
     let mut response = match sent {
         Ok(Ok(response)) => response,
@@ -121,6 +118,17 @@ pub(super) async fn relay(
     let answering = Answering(want);
     let took = begun.elapsed();
     Ok(Answer { response, is_bodyless, service, address, tie, answering, took, switch: Switch::NotAsked })
+}
+
+/// Waits for the end of the lease, where there is one.
+async fn cut(tie: Option<&Tie>) -> &Lease {
+    match tie {
+        Some(tie) => {
+            tie.membership.cut().await;
+            &tie.lease
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// A use is spent unless it is shown that no byte was sent: a client that hangs up at the right moment gains nothing.
