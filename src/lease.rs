@@ -5,8 +5,11 @@
 //! | `live` | one [`Lease`]: its single way from alive to over, and the exchanges that joined it |
 //! | `state` | the one word that says whether a lease lives and until when |
 //! | `terms` | what a lease was made of, with the parts that many leases have in common kept once |
+//! | `said` | what a minter may say of a lease and mostly does not, packed |
 //! | `uses` | counted uses: reserved, given back, spent |
 //! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
+//! | `by_hash` | the index of the look-ups: many small tables |
+//! | `sorted` | leases in an order, for the index by ids and the schedule |
 //! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
 //! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
 //! | `tombs` | what is remembered of the dead |
@@ -32,13 +35,16 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a shard of the hash map | tombs | schedule), the latter never inside one another; the counters of a lease
+//! ids → (a table of hashes | tombs | schedule), the latter never inside one another; the counters of a lease
 //! are locked alone.
 
+mod by_hash;
 mod handles;
 mod lingering;
 mod live;
+mod said;
 mod schedule;
+mod sorted;
 mod state;
 mod store;
 mod sweep;
@@ -58,6 +64,7 @@ use crate::model::{AgentName, Deadline, IdentityRule, LeaseGrant, MinterName, No
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
+pub use said::Labels;
 pub use store::{Listener, Store};
 pub use terms::Terms;
 pub use uses::Reservation;

@@ -4,6 +4,7 @@
 //! cannot hold a bad value; the rest of the program passes these types on.
 
 pub mod agent;
+mod compact;
 pub mod denial;
 pub mod destination;
 pub mod grant;

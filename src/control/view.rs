@@ -70,7 +70,7 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         instance: terms.instance.map(str::to_owned),
         on_behalf_of: terms.on_behalf_of.map(str::to_owned),
         reason: terms.reason.map(str::to_owned),
-        labels: terms.labels.clone(),
+        labels: terms.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         ttl_capped_by: None,
     }
 }

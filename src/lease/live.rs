@@ -2,34 +2,52 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::said::Said;
 use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
-use super::terms::Kept;
+use super::terms::Group;
 use super::uses::Uses;
-use super::{EndCause, Renewal, Reservation, Spent, Store, Terms};
-use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName};
+use super::{EndCause, Renewal, Reservation, Spent, Terms};
+use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
 
 /// A live (or just ended) lease.
 ///
-/// There may be a million of them: what leases share is shared, and what few have is boxed.
+/// There may be a million of them: what leases share is shared, and what few have is in a box of its own. In this order:
+/// what a look-up reads comes first, so that as little as possible has to be fetched from memory.
+#[repr(C)]
 pub struct Lease {
     pub(super) hash: NonceHash,
-    pub(super) id: NonceId,
-    issued: Issued,
-    terms: Kept,
-    uses: Option<Box<Uses>>,
     state: State,
-    /// Made by the first exchange that joins.
-    cut: OnceLock<CancellationToken>,
-    store: Weak<Store>,
+    issued: Issued,
+    group: Arc<Group>,
+    /// There from the beginning where there is anything in it, and otherwise made by the first exchange that joins.
+    rare: OnceLock<Box<Rare>>,
     /// Where the schedule has it; read and written under the schedule's lock alone.
     pub(super) due: AtomicU64,
+    pub(super) id: NonceId,
+    task: TaskName,
+}
+
+/// What few leases have at a time.
+#[derive(Default)]
+struct Rare {
+    uses: Option<Uses>,
+    said: Option<Said>,
+    /// Made by the first exchange that joins.
+    cut: OnceLock<CancellationToken>,
+}
+
+impl Rare {
+    fn new(uses: Option<Uses>, said: Option<Said>) -> OnceLock<Box<Self>> {
+        let is_needed = uses.is_some() || said.is_some();
+        if is_needed { OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new() })) } else { OnceLock::new() }
+    }
 }
 
 /// The moment of the minting in half the space of a [`Now`]: nanoseconds since boot and since the epoch.
@@ -53,20 +71,17 @@ impl Issued {
 }
 
 impl Lease {
-    pub(super) fn new(id: NonceId, hash: NonceHash, terms: Kept, issued: Now, store: Weak<Store>) -> Self {
-        let uses = Uses::of(&terms.common);
-        let state = State::new(terms.common.ttl.min(terms.common.lifetime));
-        Self {
-            hash,
-            id,
-            issued: Issued::at(&issued),
-            terms,
-            uses,
-            state,
-            cut: OnceLock::new(),
-            store,
-            due: AtomicU64::default(),
-        }
+    pub(super) fn new(
+        id: NonceId,
+        hash: NonceHash,
+        issued: &Now,
+        group: Arc<Group>,
+        task: TaskName,
+        said: Option<Said>,
+    ) -> Self {
+        let rare = Rare::new(Uses::of(&group.common), said);
+        let state = State::new(group.common.ttl.min(group.common.lifetime));
+        Self { hash, state, issued: Issued::at(issued), group, rare, due: AtomicU64::default(), id, task }
     }
 
     /// The accessor.
@@ -78,7 +93,7 @@ impl Lease {
     /// All that it was made of.
     #[must_use]
     pub fn terms(&self) -> Terms<'_> {
-        self.terms.view()
+        self.group.view(&self.task, self.rare.get().and_then(|rare| rare.said.as_ref()))
     }
 
     /// When it was minted.
@@ -105,7 +120,7 @@ impl Lease {
     }
 
     fn life(&self) -> Deadline {
-        self.issued.now().plus(self.terms.common.lifetime)
+        self.issued.now().plus(self.group.common.lifetime)
     }
 
     /// What a renewal for another `period` from `now` would give: never beyond the end of its life, and never an
@@ -140,7 +155,7 @@ impl Lease {
     /// set back afterwards does not bring it to life again. When the whole store is gone, it counts as revoked.
     #[must_use]
     pub fn ended(&self) -> Option<EndCause> {
-        match self.store.upgrade() {
+        match self.group.store.upgrade() {
             Some(store) => store.judge(self),
             None => Some(self.cause().unwrap_or(EndCause::Revoked)),
         }
@@ -167,7 +182,7 @@ impl Lease {
 
     /// The second half of joining, in which the lease may end.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Membership> {
-        let token = self.cut.get_or_init(CancellationToken::new).clone();
+        let token = self.rare.get_or_init(Box::default).cut.get_or_init(CancellationToken::new).clone();
         // Pairs with the fence in `cut`: either the token is seen there, or the cause here.
         fence(Ordering::SeqCst);
         self.cause().is_none().then(|| Membership { lease: self.clone(), token })
@@ -193,7 +208,7 @@ impl Lease {
     /// Cuts the exchanges of a lease that is over.
     pub(super) fn cut(&self) {
         fence(Ordering::SeqCst);
-        if let Some(token) = self.cut.get() {
+        if let Some(token) = self.token() {
             token.cancel();
         }
     }
@@ -201,25 +216,29 @@ impl Lease {
     /// True if it ever had an exchange; a lease that is over gets no more.
     pub(super) fn was_joined(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.cut.get().is_some()
+        self.token().is_some()
+    }
+
+    fn token(&self) -> Option<&CancellationToken> {
+        self.rare.get().and_then(|rare| rare.cut.get())
     }
 
     /// What is left of this period, by both clocks; nothing once the whole store is gone.
     fn time_left(&self) -> Duration {
-        self.store.upgrade().map_or(Duration::ZERO, |store| self.deadline().remaining(&store.now()))
+        self.group.store.upgrade().map_or(Duration::ZERO, |store| self.deadline().remaining(&store.now()))
     }
 
     /// Lets it live until then, within its life and never shorter than it would anyhow; false if it is over. One
     /// caller at a time: under the schedule's lock.
     pub(super) fn extend(&self, until: Deadline, now: &Now) -> bool {
-        let (lifetime, later) = (self.terms.common.lifetime, self.since_issue(until));
+        let (lifetime, later) = (self.group.common.lifetime, self.since_issue(until));
         let later = Period { boot: later.boot.min(lifetime), wall: later.wall.min(lifetime) };
         self.state.extend(later, |period| self.deadline_of(period).is_over(now))
     }
 
     /// Its last use is gone.
     pub(super) fn end_as_spent(&self) {
-        if let Some(store) = self.store.upgrade() {
+        if let Some(store) = self.group.store.upgrade() {
             store.finish(self, EndCause::Spent, None);
         }
     }
@@ -230,12 +249,12 @@ impl Lease {
     }
 
     pub(super) fn uses(&self) -> Option<&Uses> {
-        self.uses.as_deref()
+        self.rare.get().and_then(|rare| rare.uses.as_ref())
     }
 
     /// Where this scope stands among all the scopes of all grants.
     fn place(&self, service: &ServiceName, scope: &ScopeName) -> Option<usize> {
-        let grants = self.terms.common.grants.iter();
+        let grants = self.group.common.grants.iter();
         let mut all = grants.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| (&grant.service, scope)));
         all.position(|pair| pair == (service, scope))
     }

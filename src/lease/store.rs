@@ -1,83 +1,35 @@
 //! The indexes, minting, and what happens when a lease ends.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher, RandomState};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::by_hash::ByHash;
 use super::lingering::Lingering;
+use super::said::Said;
 use super::schedule::{Due, Schedule};
-use super::terms::Shared;
+use super::sorted::{Place, Sorted};
+use super::terms::{Common, Shared};
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Tombstone};
 use crate::clock::SharedClock;
 use crate::model::{Deadline, NonceHash, NonceId, Now};
 
-/// Shards of the hash map: so many that growing one, with a million leases in all, takes well below a millisecond.
-const SHARDS: usize = 256;
+/// Leases that are listed under one lock: some 20 µs, where each of them has to be fetched from memory.
+const PAGE: usize = 128;
 
-/// Ids that are looked through under one read lock.
-const PAGE: usize = 1000;
+/// Leases or tombstones that the sweeper deals with under one hold of a lock. Each may have to leave its place for
+/// another one, at some 2 µs: whoever mints or looks one up meanwhile waits for 30 µs.
+pub(super) const HELD_MAX: usize = 16;
 
 /// Hears of the end of a lease: why, and by whom where somebody ended it.
 pub type Listener = dyn Fn(&Lease, EndCause, Option<&str>) + Send + Sync;
 
-/// A lease, found by the hash of its nonce; keeps no second copy of it.
-struct ByHash(Arc<Lease>);
-
-impl Borrow<NonceHash> for ByHash {
-    fn borrow(&self) -> &NonceHash {
-        &self.0.hash
-    }
-}
-
-impl PartialEq for ByHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.hash == other.0.hash
-    }
-}
-
-impl Eq for ByHash {}
-
-impl Hash for ByHash {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash.hash(state);
-    }
-}
-
-/// A lease, found by its id, and in the order of ids; keeps no second copy of it.
-struct ById(Arc<Lease>);
-
-impl Borrow<NonceId> for ById {
-    fn borrow(&self) -> &NonceId {
-        &self.0.id
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
-
-impl Ord for ById {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id.cmp(&other.0.id)
-    }
-}
-
-impl PartialOrd for ById {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Place for NonceId {
+    fn of(lease: &Arc<Lease>) -> Self {
+        lease.id
     }
 }
 
@@ -86,10 +38,9 @@ pub struct Store {
     clock: SharedClock,
     live_max: usize,
     shared: Shared,
-    /// Random hash keys: nobody can choose nonces that collide.
-    by_hash: DashMap<ByHash, (), RandomState>,
+    by_hash: ByHash,
     /// Held over the whole of a minting, so that a lease is in all indexes before anybody can take it out again.
-    by_id: RwLock<BTreeSet<ById>>,
+    by_id: RwLock<Sorted<NonceId>>,
     schedule: Mutex<Schedule>,
     tombs: Mutex<Tombs>,
     lingering: Mutex<Lingering>,
@@ -106,7 +57,7 @@ impl Store {
             clock,
             live_max: config.live_max,
             shared: Shared::default(),
-            by_hash: DashMap::with_hasher_and_shard_amount(RandomState::new(), SHARDS),
+            by_hash: ByHash::new(config.live_max),
             by_id: RwLock::default(),
             schedule: Mutex::default(),
             tombs: Mutex::new(Tombs::new(&config)),
@@ -155,7 +106,7 @@ impl Store {
     }
 
     pub(super) fn find(&self, hash: &NonceHash) -> Found {
-        if let Some(lease) = self.lease_of(hash) {
+        if let Some(lease) = self.by_hash.get(hash) {
             match self.judge(&lease) {
                 None => return Found::Live(lease),
                 Some(cause) => return Found::Dead(self.tombstone_of(&lease, cause)),
@@ -169,7 +120,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, id: NonceId) -> Option<Arc<Lease>> {
-        let lease = self.by_id.read().get(&id).map(|entry| entry.0.clone())?;
+        let lease = self.by_id.read().get(id).cloned()?;
         self.judge(&lease).is_none().then_some(lease)
     }
 
@@ -180,8 +131,10 @@ impl Store {
         terms: NewLease,
     ) -> Result<Arc<Lease>, MintError> {
         let now = self.now();
-        let terms = self.shared.keep(terms);
-        let lease = Arc::new(Lease::new(id, hash, terms, now, Arc::downgrade(self)));
+        let said = Said::of(&terms);
+        let (common, task) = Common::of(terms);
+        let group = self.shared.group(common, Arc::downgrade(self));
+        let lease = Arc::new(Lease::new(id, hash, &now, group, task, said));
         let minted = self.link(&lease, &now)?;
         // It may be the one that was there: that has to be alive still.
         if self.judge(&minted).is_some() { Err(MintError::Taken) } else { Ok(minted) }
@@ -190,18 +143,18 @@ impl Store {
     /// Puts a lease into all indexes; or finds the one that the nonce has already.
     fn link(&self, lease: &Arc<Lease>, now: &Now) -> Result<Arc<Lease>, MintError> {
         let mut ids = self.by_id.write();
-        if let Some(existing) = self.lease_of(&lease.hash) {
+        if let Some(existing) = self.by_hash.get(&lease.hash) {
             return Ok(existing);
         }
         // In this order: an ending lease gets its tombstone before it leaves the map.
-        if self.tombs.lock().holds(&lease.hash) || ids.contains(&lease.id) {
+        if self.tombs.lock().holds(&lease.hash) || ids.get(lease.id).is_some() {
             return Err(MintError::Taken);
         }
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
-        ids.insert(ById(lease.clone()));
-        self.by_hash.insert(ByHash(lease.clone()), ());
+        ids.insert(lease.clone());
+        self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
             self.earlier.notify_one();
         }
@@ -246,13 +199,7 @@ impl Store {
     }
 
     fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let ids = self.by_id.read();
-        ids.range::<NonceId, _>((from, Bound::Unbounded)).take(PAGE).map(|entry| entry.0.clone()).collect()
-    }
-
-    fn lease_of(&self, hash: &NonceHash) -> Option<Arc<Lease>> {
-        self.by_hash.get(hash).map(|entry| entry.key().0.clone())
+        self.by_id.read().after(after).take(PAGE).cloned().collect()
     }
 
     /// Lets a lease live until then; false if it is over. See [`Minter::renew`].
@@ -263,7 +210,7 @@ impl Store {
         // before the swap in here, waits for this lock to take it out.
         let is_extended = lease.extend(until, &now);
         if is_extended {
-            schedule.postpone(lease, &now);
+            schedule.place_anew(lease, &now);
         }
         drop(schedule);
         is_extended
@@ -278,7 +225,7 @@ impl Store {
     /// One that is over while exchanges of it may go on.
     pub(super) fn lingering(&self, id: NonceId) -> Option<Arc<Lease>> {
         // In this order: it is among those before it leaves these.
-        let ending = self.by_id.read().get(&id).map(|entry| entry.0.clone());
+        let ending = self.by_id.read().get(id).cloned();
         ending.filter(|lease| lease.cause().is_some()).or_else(|| self.lingering.lock().find(id))
     }
 
@@ -305,16 +252,16 @@ impl Store {
         let tombstone = tombstone(lease, cause, &now);
         self.tombs.lock().lay(lease.hash, tombstone, now.boot);
         if !cause.cuts() && lease.was_joined() {
-            let known = self.by_id.read().get(&lease.id).map(|entry| entry.0.clone());
+            let known = self.by_id.read().get(lease.id).cloned();
             if let Some(lease) = known {
                 self.lingering.lock().add(&lease);
             }
         }
         // First of the indexes: waits for a minting that is still putting it into the others.
-        let entry = self.by_id.write().take(&lease.id);
+        let entry = self.by_id.write().remove(lease.id);
         self.by_hash.remove(&lease.hash);
-        if let Some(ById(lease)) = entry {
-            self.schedule.lock().remove(lease);
+        if let Some(lease) = entry {
+            self.schedule.lock().remove(&lease);
         }
     }
 
@@ -339,20 +286,28 @@ impl Store {
 impl Store {
     /// Ends at most `batch` leases whose time is over; how many there were.
     pub(super) fn expire_batch(&self, now: &Now, batch: usize) -> usize {
-        let mut over = self.schedule.lock().over(now, batch);
-        let found = over.len();
-        over.retain(|lease| self.close_expired(lease, now));
-        self.announce(over.iter().map(Arc::as_ref), EndCause::Expired, None);
+        let mut found = 0;
+        while found < batch {
+            let wanted = HELD_MAX.min(batch - found);
+            let mut over = self.schedule.lock().over(now, wanted);
+            let is_last = over.len() < wanted;
+            found += over.len();
+            over.retain(|lease| self.close_expired(lease, now));
+            self.announce(over.iter().map(Arc::as_ref), EndCause::Expired, None);
+            if is_last {
+                break;
+            }
+        }
         found
     }
 
-    /// Drops at most `batch` tombstones whose time is over; true when there are more.
+    /// Drops at most `batch` tombstones whose time is over, a multiple of [`HELD_MAX`]; true when there are more.
     pub(super) fn prune_tombs(&self, now: &Now, batch: usize) -> bool {
-        self.tombs.lock().prune(now.boot, batch)
+        (0..batch / HELD_MAX).all(|_| self.tombs.lock().prune(now.boot, HELD_MAX))
     }
 
-    /// Computes the order of expiry anew, a batch from `after` on.
-    pub(super) fn renew_batch(&self, after: Option<&Due>, now: &Now, batch: usize) -> Option<Due> {
+    /// Computes the order of expiry anew, `batch` from `after` on.
+    pub(super) fn renew_batch(&self, after: Option<Due>, now: &Now, batch: usize) -> Option<Due> {
         self.schedule.lock().place_all_anew(after, now, batch)
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use super::store::HELD_MAX;
 use crate::model::Now;
 
 /// The longest sleep. Timers stand still while the machine is suspended and do not follow the wall clock; this is how
@@ -14,8 +15,8 @@ pub(super) const SLEEP_MAX: Duration = Duration::from_secs(30);
 pub(super) const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 /// Leases and tombstones that are dealt with before other tasks get their turn: below half a millisecond of work, at
-/// some 4 µs for each of a million leases.
-pub(super) const BATCH: usize = 100;
+/// some 4 µs for each of a million leases. No lock is held for so many ([`HELD_MAX`]).
+pub(super) const BATCH: usize = 6 * HELD_MAX;
 
 /// How far the wall clock may stray from the boot-time clock before the schedule is computed anew.
 const STRAY_MAX_MILLISECONDS: u64 = 500;
@@ -54,10 +55,10 @@ impl Store {
     }
 
     async fn renew_schedule(&self, now: &Now) {
-        let mut place = self.renew_batch(None, now, BATCH);
+        let mut place = self.renew_batch(None, now, HELD_MAX);
         while let Some(from) = place {
             tokio::task::yield_now().await;
-            place = self.renew_batch(Some(&from), now, BATCH);
+            place = self.renew_batch(Some(from), now, HELD_MAX);
         }
     }
 }

@@ -1,16 +1,18 @@
 //! What a lease was made of. Most of it comes from the policy and is the same for many leases: it is kept once.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::mem;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::NewLease;
+use super::said::{Labels, Said};
+use super::{NewLease, Store};
 use crate::model::{AgentName, IdentityRule, LeaseGrant, MinterName, TaskName};
 
 /// Distinct terms that are remembered for sharing; beyond that they are forgotten together and collected anew.
 const SHARED_MAX: usize = 1024;
-
-static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
 
 /// All that a lease was made of, as [`NewLease`] had it, borrowed from the lease.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +40,7 @@ pub struct Terms<'a> {
     /// Why, as the minter said.
     pub reason: Option<&'a str>,
     /// Labels, as the minter said.
-    pub labels: &'a BTreeMap<String, String>,
+    pub labels: Labels<'a>,
 }
 
 /// The part that leases have in common.
@@ -53,74 +55,82 @@ pub(super) struct Common {
     pub(super) max_uses: Option<u32>,
 }
 
-/// What a minter may say of a lease and mostly does not.
-struct Said {
-    instance: Option<String>,
-    on_behalf_of: Option<String>,
-    reason: Option<String>,
-    labels: BTreeMap<String, String>,
-}
-
-impl Said {
-    fn is_nothing(&self) -> bool {
-        self.instance.is_none() && self.on_behalf_of.is_none() && self.reason.is_none() && self.labels.is_empty()
+impl Common {
+    /// Splits off what is a lease's own.
+    pub(super) fn of(terms: NewLease) -> (Self, TaskName) {
+        let NewLease { agent, identities, task, minter, grants, ttl, lifetime, max_uses, .. } = terms;
+        (Self { agent, identities, minter, grants: grants.into(), ttl, lifetime, max_uses }, task)
     }
 }
 
-/// The terms as a lease keeps them.
-pub(super) struct Kept {
-    pub(super) common: Arc<Common>,
-    task: TaskName,
-    said: Option<Box<Said>>,
+/// What a lease shares with others: their terms, and the store.
+pub(super) struct Group {
+    pub(super) common: Common,
+    pub(super) store: Weak<Store>,
 }
 
-impl Kept {
-    pub(super) fn view(&self) -> Terms<'_> {
-        let Common { agent, identities, minter, grants, ttl, lifetime, max_uses } = &*self.common;
-        let said = self.said.as_deref();
+impl Group {
+    /// The terms of one of them, of which this is its own.
+    pub(super) fn view<'a>(&'a self, task: &'a TaskName, said: Option<&'a Said>) -> Terms<'a> {
+        let Common { agent, identities, minter, grants, ttl, lifetime, max_uses } = &self.common;
         Terms {
             agent,
             identities,
-            task: &self.task,
+            task,
             minter,
             grants,
             ttl: *ttl,
             lifetime: *lifetime,
             max_uses: *max_uses,
-            instance: said.and_then(|said| said.instance.as_deref()),
-            on_behalf_of: said.and_then(|said| said.on_behalf_of.as_deref()),
-            reason: said.and_then(|said| said.reason.as_deref()),
-            labels: said.map_or(&NO_LABELS, |said| &said.labels),
+            instance: said.and_then(Said::instance),
+            on_behalf_of: said.and_then(Said::on_behalf_of),
+            reason: said.and_then(Said::reason),
+            labels: said.map(Said::labels).unwrap_or_default(),
         }
     }
 }
 
-/// The common parts of recent leases.
+/// A group, found by its terms.
+struct Known(Arc<Group>);
+
+impl Borrow<Common> for Known {
+    fn borrow(&self) -> &Common {
+        &self.0.common
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.common == other.0.common
+    }
+}
+
+impl Eq for Known {}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.common.hash(state);
+    }
+}
+
+/// The groups of recent leases.
 #[derive(Default)]
-pub(super) struct Shared(parking_lot::Mutex<HashSet<Arc<Common>>>);
+pub(super) struct Shared(parking_lot::Mutex<HashSet<Known>>);
 
 impl Shared {
-    /// Splits new terms into what they share with others and what is their own.
-    pub(super) fn keep(&self, terms: NewLease) -> Kept {
-        let NewLease { agent, identities, task, minter, grants, ttl, lifetime, max_uses, .. } = terms;
-        let NewLease { instance, on_behalf_of, reason, labels, .. } = terms;
-        let common = Common { agent, identities, minter, grants: grants.into(), ttl, lifetime, max_uses };
-        let said = Said { instance, on_behalf_of, reason, labels };
-        let said = (!said.is_nothing()).then(|| Box::new(said));
-        Kept { common: self.share(common), task, said }
-    }
-
-    fn share(&self, common: Common) -> Arc<Common> {
+    /// The group of all leases in this store that have these terms.
+    pub(super) fn group(&self, common: Common, store: Weak<Store>) -> Arc<Group> {
         let mut known = self.0.lock();
         if let Some(same) = known.get(&common) {
-            return same.clone();
+            return same.0.clone();
         }
-        if known.len() >= SHARED_MAX {
-            known.clear();
-        }
-        let common = Arc::new(common);
-        known.insert(common.clone());
-        common
+        let forgotten = if known.len() >= SHARED_MAX { mem::take(&mut *known) } else { HashSet::new() };
+        let group = Arc::new(Group { common, store });
+        known.insert(Known(group.clone()));
+        // A thousand of them take their time to be dropped.
+        drop(known);
+        drop(forgotten);
+        group
     }
 }
 
@@ -129,32 +139,26 @@ mod tests {
     use super::*;
     use crate::lease::tests::terms;
 
-    #[test]
-    fn equal_terms_are_kept_once_and_others_apart() {
-        let shared = Shared::default();
-        let (first, second) = (shared.keep(terms()), shared.keep(terms()));
-        let other = shared.keep(NewLease { max_uses: Some(1), ..terms() });
-        assert!(Arc::ptr_eq(&first.common, &second.common));
-        assert!(!Arc::ptr_eq(&first.common, &other.common));
-        assert!(first.said.is_none());
+    fn group(shared: &Shared, terms: NewLease) -> Arc<Group> {
+        shared.group(Common::of(terms).0, Weak::new())
     }
 
     #[test]
-    fn what_the_minter_said_comes_back() {
-        let labels = BTreeMap::from([("ticket".to_owned(), "OPS-12".to_owned())]);
-        let new = NewLease { reason: Some("refund".to_owned()), labels: labels.clone(), ..terms() };
-        let kept = Shared::default().keep(new);
-        assert_eq!(kept.view().reason, Some("refund"));
-        assert_eq!(kept.view().instance, None);
-        assert_eq!(kept.view().labels, &labels);
+    fn equal_terms_are_kept_once_and_others_apart() {
+        let shared = Shared::default();
+        let task = TaskName::parse("another").unwrap();
+        let (first, second) = (group(&shared, terms()), group(&shared, NewLease { task, ..terms() }));
+        let other = group(&shared, NewLease { max_uses: Some(1), ..terms() });
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[test]
     fn the_memory_of_shared_terms_is_bounded() {
         let shared = Shared::default();
         for uses in 0..3000 {
-            shared.keep(NewLease { max_uses: Some(uses), ..terms() });
+            group(&shared, NewLease { max_uses: Some(uses), ..terms() });
+            assert!(shared.0.lock().len() <= SHARED_MAX);
         }
-        assert!(shared.0.lock().len() <= SHARED_MAX);
     }
 }

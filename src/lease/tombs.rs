@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::{Config, Tombstone};
 use crate::model::{NonceHash, NonceId};
 
+/// Entries of a queue that lie together.
+const PIECE: usize = 256;
+
 /// The tombstones, the oldest first.
 pub(super) struct Tombs {
     /// A tree, since a table of a hundred thousand would stop everybody for milliseconds whenever it is rehashed.
@@ -13,23 +16,54 @@ pub(super) struct Tombs {
     /// The same, by accessor.
     by_id: BTreeMap<NonceId, NonceHash>,
     /// When each was laid, since boot.
-    order: VecDeque<(Duration, NonceHash)>,
+    order: Queue,
     life: Duration,
     max: usize,
+}
+
+/// First in, first out, in pieces: a single one would have to be copied as a whole when it grows, and everybody waits.
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<VecDeque<(Duration, NonceHash)>>,
+    len: usize,
+}
+
+impl Queue {
+    fn first(&self) -> Option<&(Duration, NonceHash)> {
+        self.pieces.front().and_then(VecDeque::front)
+    }
+
+    fn push(&mut self, entry: (Duration, NonceHash)) {
+        match self.pieces.back_mut() {
+            Some(last) if last.len() < PIECE => last.push_back(entry),
+            Some(_) | None => self.pieces.push_back(VecDeque::from([entry])),
+        }
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<(Duration, NonceHash)> {
+        let first = self.pieces.front_mut()?;
+        let entry = first.pop_front();
+        if first.is_empty() {
+            self.pieces.pop_front();
+        }
+        self.len -= usize::from(entry.is_some());
+        entry
+    }
 }
 
 impl Tombs {
     pub(super) fn new(config: &Config) -> Self {
         let (life, max) = (config.tombstone_life, config.tombstones_max);
-        Self { by_hash: BTreeMap::new(), by_id: BTreeMap::new(), order: VecDeque::new(), life, max }
+        Self { by_hash: BTreeMap::new(), by_id: BTreeMap::new(), order: Queue::default(), life, max }
     }
 
     /// Lays a tombstone; drops the oldest where there would be too many.
     pub(super) fn lay(&mut self, hash: NonceHash, tombstone: Tombstone, boot: Duration) {
         self.by_id.insert(tombstone.id, hash);
         self.by_hash.insert(hash, (tombstone, boot));
-        self.order.push_back((boot, hash));
-        while self.order.len() > self.max {
+        self.order.push((boot, hash));
+        while self.order.len > self.max {
             self.drop_oldest();
         }
     }
@@ -62,7 +96,7 @@ impl Tombs {
     }
 
     fn oldest_is_forgotten(&self, boot: Duration) -> bool {
-        self.order.front().is_some_and(|(laid, _)| self.is_forgotten(*laid, boot))
+        self.order.first().is_some_and(|(laid, _)| self.is_forgotten(*laid, boot))
     }
 
     fn is_forgotten(&self, laid: Duration, boot: Duration) -> bool {
@@ -70,7 +104,7 @@ impl Tombs {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, hash)) = self.order.pop_front()
+        if let Some((_, hash)) = self.order.pop()
             && let Some((tombstone, _)) = self.by_hash.remove(&hash)
         {
             self.by_id.remove(&tombstone.id);
@@ -104,7 +138,7 @@ mod tests {
     fn the_oldest_go_first_when_there_are_too_many() {
         let mut tombs = tombs(100);
         let hashes: Vec<_> = (0..250).map(|number| lay(&mut tombs, number, Duration::ZERO)).collect();
-        assert_eq!((tombs.by_hash.len(), tombs.by_id.len(), tombs.order.len()), (100, 100, 100));
+        assert_eq!((tombs.by_hash.len(), tombs.by_id.len(), tombs.order.len), (100, 100, 100));
         assert!(hashes[..150].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_none()));
         assert!(hashes[150..].iter().all(|hash| tombs.find(hash, Duration::ZERO).is_some()));
     }
@@ -119,6 +153,28 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_of_many_pieces_keeps_their_order() {
+        let mut queue = Queue::default();
+        let entry = |number: u64| (Duration::from_secs(number), NonceHash::of(&number.to_be_bytes()));
+        let (mut next, mut oldest) = (0, 0);
+        for (more, fewer) in
+            [(1000, 300), (0, 700), (3, 3), (PIECE as u64, 1), (PIECE as u64 * 2, PIECE as u64 * 3 - 1)]
+        {
+            for _ in 0..more {
+                queue.push(entry(next));
+                next += 1;
+            }
+            for _ in 0..fewer {
+                assert_eq!(queue.first(), Some(&entry(oldest)));
+                assert_eq!(queue.pop(), Some(entry(oldest)));
+                oldest += 1;
+            }
+            assert_eq!(queue.len as u64, next - oldest);
+        }
+        assert!(queue.pop().is_none() && queue.pieces.is_empty());
+    }
+
+    #[test]
     fn pruning_goes_in_batches_and_leaves_the_young() {
         let mut tombs = tombs(100);
         for number in 0..10 {
@@ -126,9 +182,9 @@ mod tests {
         }
         let young = lay(&mut tombs, 10, HOUR);
         assert!(tombs.prune(HOUR, 4));
-        assert_eq!(tombs.order.len(), 7);
+        assert_eq!(tombs.order.len, 7);
         assert!(!tombs.prune(HOUR, 6));
-        assert_eq!((tombs.by_hash.len(), tombs.order.len()), (1, 1));
+        assert_eq!((tombs.by_hash.len(), tombs.order.len), (1, 1));
         assert!(tombs.holds(&young));
     }
 }

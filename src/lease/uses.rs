@@ -32,7 +32,7 @@ struct Total {
 
 impl Uses {
     /// The counters for these terms; `None` when nothing in them has a limit.
-    pub(super) fn of(terms: &Common) -> Option<Box<Self>> {
+    pub(super) fn of(terms: &Common) -> Option<Self> {
         let scopes: Box<[_]> = terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, uses)| *uses).collect();
         // Where every scope is limited, so is the nonce: it is spent when all of them are.
         let sum = scopes.iter().try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
@@ -42,7 +42,7 @@ impl Uses {
             return None;
         }
         let total = total.map(|uses| Total { left: uses, unspent: uses });
-        Some(Box::new(Self(Mutex::new(Counts { total, scopes }))))
+        Some(Self(Mutex::new(Counts { total, scopes })))
     }
 
     /// Uses of the whole nonce that nobody has spent or reserved.

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::compact::Compact;
+
 /// Longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
@@ -32,11 +34,11 @@ fn check(name: &str) -> Result<(), NameError> {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident($kept:ty)) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name($kept);
 
         impl $name {
             /// Parses a name: 1 to 128 bytes of ASCII letters, digits and `-_.:@/+*`.
@@ -63,7 +65,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
+                (*name.0).to_owned()
             }
         }
 
@@ -96,27 +98,28 @@ macro_rules! name_type {
 
 name_type!(
     /// Who may present a nonce, as the policy names it: `billing`.
-    AgentName
+    AgentName(Arc<str>)
 );
 name_type!(
-    /// What a nonce is for, as the minter names it: `refund-4711`.
-    TaskName
+    /// What a nonce is for, as the minter names it: `refund-4711`. Few leases have it in common: short ones are kept in
+    /// place.
+    TaskName(Compact)
 );
 name_type!(
     /// Who may ask for nonces: `orchestrator`.
-    MinterName
+    MinterName(Arc<str>)
 );
 name_type!(
     /// An API that the policy describes: `stripe`.
-    ServiceName
+    ServiceName(Arc<str>)
 );
 name_type!(
     /// A named set of rules of one service: `read:customers`.
-    ScopeName
+    ScopeName(Arc<str>)
 );
 name_type!(
     /// A real secret, by the name that the policy gives it. Never its value.
-    CredentialName
+    CredentialName(Arc<str>)
 );
 
 #[cfg(test)]

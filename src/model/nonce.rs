@@ -128,26 +128,29 @@ impl fmt::Debug for NonceHash {
 
 /// The accessor of a lease, `nc_` and a ULID: safe in logs and URLs, useless for calling.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NonceId(ulid::Ulid);
+pub struct NonceId(
+    /// Of a ULID, the first one first: they have its order, and fit anywhere.
+    [u8; 16],
+);
 
 impl NonceId {
     /// The id with these 128 bits: 48 of Unix milliseconds, 80 of randomness.
     #[must_use]
     pub fn from_parts(unix_milliseconds: u64, random: u128) -> Self {
-        Self(ulid::Ulid::from_parts(unix_milliseconds, random))
+        Self(ulid::Ulid::from_parts(unix_milliseconds, random).to_bytes())
     }
 
     /// Parses `nc_…`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let id = Self(ulid::Ulid::from_string(text.strip_prefix("nc_")?).ok()?);
+        let id = Self(ulid::Ulid::from_string(text.strip_prefix("nc_")?).ok()?.to_bytes());
         (id.to_string() == text).then_some(id)
     }
 }
 
 impl fmt::Display for NonceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nc_{}", self.0)
+        write!(f, "nc_{}", ulid::Ulid::from_bytes(self.0))
     }
 }
 
@@ -194,6 +197,13 @@ mod tests {
         let text = format!("an_short key=sk_test_{0}&x=an_{0}", nonce.as_str());
         let found: Vec<_> = find_all(text.as_bytes()).collect();
         assert_eq!(found, vec![nonce.as_str().as_bytes(); 2]);
+    }
+
+    #[test]
+    fn ids_have_the_order_of_their_time_and_then_of_their_randomness() {
+        let parts = [(0, 0), (0, 1), (0, 1 << 79), (1, 0), (255, 7), (256, 6), (1 << 47, 0)];
+        let ids = parts.map(|(milliseconds, random)| NonceId::from_parts(milliseconds, random));
+        assert!(ids.is_sorted_by(|one, next| one < next));
     }
 
     #[test]
