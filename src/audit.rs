@@ -230,7 +230,9 @@ impl Audit {
         let pen = Pen::new(writer, queue.clone());
         spawn(pen.clone(), queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self { handle: Arc::new(Handle { queue, pen, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }) })
+        Ok(Self {
+            handle: Arc::new(Handle { queue, pen, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }),
+        })
     }
 
     /// Opens an exchange.

@@ -13,6 +13,7 @@ pub mod flow;
 mod gate;
 pub mod grant;
 pub mod inject;
+mod lanes;
 pub mod pace;
 pub mod refuse;
 pub mod refused;
@@ -22,12 +23,12 @@ mod transparent;
 mod unread;
 mod websocket;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,6 +78,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// Idle upstream connections kept per pool at most.
     pub pool_idle_max: usize,
+    /// Threads that serve agents.
+    pub threads: usize,
 }
 
 impl Default for Limits {
@@ -93,7 +96,8 @@ impl Default for Limits {
             target_bytes_max: 16 * 1024,
             connections_max: 4096,
             streams_max: 128,
-            pool_idle_max: 64,
+            pool_idle_max: 256,
+            threads: 1,
         }
     }
 }
@@ -164,8 +168,15 @@ impl Proxy {
     }
 
     /// Accepts connections on all listeners until `shutdown`, then drains within the limit: tunnels included.
-    pub async fn run(self: Arc<Self>, listeners: Vec<(TcpListener, Entrance)>, shutdown: CancellationToken) {
-        accept::run(self, listeners, shutdown).await;
+    ///
+    /// # Errors
+    /// A thread cannot be started; nothing is served then.
+    pub async fn run(
+        self: Arc<Self>,
+        listeners: Vec<(TcpListener, Entrance)>,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
+        lanes::run(self, listeners, shutdown).await
     }
 
     /// One request and its answer.

@@ -33,9 +33,11 @@ const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// How often a failed sink is tried again without a new record.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// A write that takes longer is not worth anybody's waiting for it on a thread that has other work.
-const SLOW_WRITE: Duration = Duration::from_millis(5);
-/// After one, everything is the thread's for so long.
+const SLOW_WRITE: Duration = Duration::from_millis(25);
+/// After one, everything is the thread's for so long; twice as long after each further one in a row.
 const SLOW_FOR: Duration = Duration::from_secs(5);
+/// At most.
+const SLOW_FOR_MAX: Duration = Duration::from_secs(600);
 /// How often at the very end.
 const LAST_RETRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -95,8 +97,9 @@ pub(super) struct Writer {
     reopen_at: Option<Instant>,
     is_reopen_failing: bool,
     is_failing: bool,
-    /// The last slow write by somebody who waited.
-    slow_at: Option<Instant>,
+    /// Until then everything is the thread's, because a write was slow.
+    slow_until: Option<Instant>,
+    slow_for: Duration,
     fresh: VecDeque<Entry>,
     buffer: Vec<u8>,
     marks: Vec<Mark>,
@@ -137,7 +140,8 @@ impl Writer {
             reopen_at: None,
             is_reopen_failing: false,
             is_failing: false,
-            slow_at: None,
+            slow_until: None,
+            slow_for: SLOW_FOR,
             fresh: VecDeque::new(),
             buffer: Vec::new(),
             marks: Vec::new(),
@@ -167,7 +171,7 @@ impl Writer {
 
     /// The records in the queue, if that is quick; false where it is the thread's to write them, or to go on.
     fn write_now(&mut self) -> bool {
-        let is_rested = self.slow_at.is_none_or(|at| at.elapsed() > SLOW_FOR);
+        let is_rested = self.slow_until.is_none_or(|until| Instant::now() > until);
         if !is_rested || self.is_synced || !self.sink.is_regular() || self.retry_after().is_some() {
             return false;
         }
@@ -175,9 +179,19 @@ impl Writer {
         let is_taken = self.queue.take_records(&mut fresh);
         let begun = Instant::now();
         self.turn(&mut fresh);
-        self.slow_at = (begun.elapsed() > SLOW_WRITE).then(Instant::now);
         self.fresh = fresh;
+        self.judge_speed(begun.elapsed());
         is_taken && self.retry_after().is_none()
+    }
+
+    /// Whether whoever waits shall go on writing by itself.
+    fn judge_speed(&mut self, took: Duration) {
+        if took <= SLOW_WRITE {
+            (self.slow_until, self.slow_for) = (None, SLOW_FOR);
+            return;
+        }
+        self.slow_until = Some(Instant::now() + self.slow_for);
+        self.slow_for = (self.slow_for * 2).min(SLOW_FOR_MAX);
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -28,7 +28,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for problem in problems {
         tracing::warn!("{problem}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // For everything but the agents, who have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;

@@ -81,13 +81,13 @@ impl Connection {
     }
 }
 
-/// Accepts until `shutdown`, then drains.
-pub(super) async fn run(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>, shutdown: CancellationToken) {
-    let watching = {
-        let watch = proxy.watch.clone();
-        tokio::spawn(async move { watch.run().await })
-    };
-    let places = Arc::new(Semaphore::new(proxy.limits.connections_max));
+/// Accepts until `shutdown`.
+pub(super) async fn run(
+    proxy: &Arc<Proxy>,
+    listeners: Vec<(TcpListener, Entrance)>,
+    places: Arc<Semaphore>,
+    shutdown: CancellationToken,
+) {
     let mut told: Option<Instant> = None;
     let mut turn = 0_usize;
     loop {
@@ -124,9 +124,6 @@ pub(super) async fn run(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance
             }
         }
     }
-    drop(listeners);
-    proxy.drain().await;
-    watching.abort();
 }
 
 /// The next connection of any listener; the first to be asked is another one each turn, so that none starves.
@@ -311,7 +308,7 @@ impl Proxy {
     }
 
     /// Lets exchanges under way finish within the limit, tunnels included; then cuts what is left.
-    async fn drain(&self) {
+    pub(super) async fn drain(&self) {
         self.draining.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {

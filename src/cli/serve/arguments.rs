@@ -137,8 +137,11 @@ pub struct LimitArguments {
     #[arg(long, env = "VALETKEY_STREAMS_MAX", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub streams_max: u32,
     /// Idle upstream connections kept per destination and credential at most.
-    #[arg(long, env = "VALETKEY_POOL_IDLE_MAX", value_name = "N", default_value_t = 64, value_parser = count::<0, 100_000>)]
+    #[arg(long, env = "VALETKEY_POOL_IDLE_MAX", value_name = "N", default_value_t = 256, value_parser = count::<0, 100_000>)]
     pub pool_idle_max: usize,
+    /// Threads that serve agents; if absent, one for each core that may be used.
+    #[arg(long, env = "VALETKEY_THREADS", value_name = "N", value_parser = count::<1, 256>)]
+    pub threads: Option<usize>,
 }
 
 /// A number from `MIN` to `MAX`: beyond it nothing would be served, or the libraries below would give up.
@@ -213,6 +216,7 @@ impl Arguments {
             connections_max: given.connections_max,
             streams_max: given.streams_max,
             pool_idle_max: given.pool_idle_max,
+            threads: given.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -286,7 +287,7 @@ fn start_planes(planes: Planes) -> Shutdown {
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
     let mut listeners = planes.listeners.transparent;
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
-    let proxy = tokio::spawn(planes.proxy.run(listeners, stop_proxy.clone()));
+    let proxy = tokio::spawn(serve_agents(planes.proxy, listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let parts = control::Parts {
         policy: planes.policy,
@@ -304,6 +305,18 @@ fn start_planes(planes: Planes) -> Shutdown {
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
     Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
+}
+
+/// Until it is stopped; the readiness probe tells of one that could not begin.
+async fn serve_agents(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>, stop: CancellationToken) {
+    let sockets = listeners.into_iter().map(|(listener, entrance)| Ok((listener.into_std()?, entrance)));
+    let outcome = match sockets.collect() {
+        Ok(sockets) => proxy.run(sockets, stop).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        tracing::error!(%error, "cannot serve agents");
+    }
 }
 
 fn start_control(
