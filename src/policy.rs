@@ -223,7 +223,7 @@ impl Policy {
 
     /// The services that list this destination (several may share a host), in the order of the file.
     #[must_use]
-    pub fn services_at(&self, destination: &Destination) -> &[Arc<Service>] {
+    pub fn services_at(&self, destination: &Destination) -> &Arc<[Arc<Service>]> {
         self.directory.at(destination)
     }
 
