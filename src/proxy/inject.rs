@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
 use http_body::Body as _;
 use zeroize::Zeroizing;
@@ -112,7 +112,8 @@ pub fn inject(
         }
         (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
     };
-    head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
+    let target = filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str());
+    head.uri = uri(session, target, head.uri.path_and_query())?;
     head.version = Version::HTTP_11;
     if let Some(handshake) = &mut websocket {
         handshake.ask(&mut head, needles.is_some())?;
@@ -150,22 +151,30 @@ fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Resu
     let secret = std::str::from_utf8(secret).map_err(|_| Denial::Internal)?;
     let other = lifted.basic.as_ref().map_or("", |basic| basic.other.as_str());
     let value = match &lifted.slot {
-        Slot::Bearer => Zeroizing::new(format!("Bearer {secret}")),
-        Slot::Token => Zeroizing::new(format!("token {secret}")),
-        Slot::Raw | Slot::Header(_) => Zeroizing::new(secret.to_owned()),
-        Slot::BasicUser => basic(secret, other),
-        Slot::BasicPassword => basic(other, secret),
+        Slot::Bearer => joined("Bearer ", secret),
+        Slot::Token => joined("token ", secret),
+        Slot::Raw | Slot::Header(_) => joined("", secret),
+        Slot::BasicUser => joined("", &basic(secret, other)),
+        Slot::BasicPassword => joined("", &basic(other, secret)),
         Slot::Query(_) => {
             let place = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
             return Ok(Some(place.filled(secret.as_bytes())));
         }
     };
     let field = lifted.field.clone().ok_or(Denial::Internal)?;
-    let mut value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value.as_bytes()))
-        .map_err(|_| Denial::CredentialUnavailable { retry_after: None })?;
+    let mut value =
+        HeaderValue::from_maybe_shared(value).map_err(|_| Denial::CredentialUnavailable { retry_after: None })?;
     value.set_sensitive(true);
     headers.insert(field, value);
     Ok(None)
+}
+
+/// Two texts as one, written once where it stays: no copy of it is left behind.
+fn joined(beginning: &str, rest: &str) -> Bytes {
+    let mut text = Vec::with_capacity(beginning.len() + rest.len());
+    text.extend_from_slice(beginning.as_bytes());
+    text.extend_from_slice(rest.as_bytes());
+    text.into()
 }
 
 /// What a parent proxy asks for (RFC 9110, 11.7.2): its credential is `user:password`.
@@ -190,11 +199,17 @@ fn basic(user: &str, password: &str) -> Zeroizing<String> {
 }
 
 /// The URI that is sent: the destination that was judged, and the target that was judged with the slot's parameter in it.
-fn uri(session: &Session, target: &str) -> Result<Uri, Denial> {
-    Uri::builder()
-        .scheme(session.scheme.as_str())
-        .authority(session.destination.authority(session.scheme))
-        .path_and_query(PathAndQuery::try_from(target).map_err(|_| Denial::Internal)?)
-        .build()
-        .map_err(|_| Denial::Internal)
+/// What `came` is taken as it is where it is the same text.
+fn uri(session: &Session, target: &str, came: Option<&PathAndQuery>) -> Result<Uri, Denial> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(match session.scheme {
+        Scheme::Https => uri::Scheme::HTTPS,
+        Scheme::Http => uri::Scheme::HTTP,
+    });
+    parts.authority = Some(session.authority.of(session).ok_or(Denial::Internal)?);
+    parts.path_and_query = Some(match came {
+        Some(came) if came.as_str() == target => came.clone(),
+        Some(_) | None => PathAndQuery::try_from(target).map_err(|_| Denial::Internal)?,
+    });
+    Uri::from_parts(parts).map_err(|_| Denial::Internal)
 }
