@@ -11,6 +11,7 @@ pub mod name;
 pub mod nonce;
 pub mod scope;
 pub mod secret;
+pub mod table;
 pub mod time;
 
 pub use agent::{Identity, IdentityRule};
@@ -21,4 +22,5 @@ pub use name::{AgentName, CredentialName, MinterName, ScopeName, ServiceName, Ta
 pub use nonce::{Nonce, NonceHash, NonceId};
 pub use scope::Risk;
 pub use secret::Credential;
+pub use table::Table;
 pub use time::{Deadline, Now};

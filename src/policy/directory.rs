@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::host::parent;
 use super::service::Service;
-use crate::model::{Destination, Host};
+use crate::model::{Destination, Host, Table};
 
 /// Services by host and port.
 pub(super) struct Directory {
     /// Hosts that are written out, each with everything that lists it: wildcards too.
-    exact: HashMap<Destination, Services>,
+    exact: Table<Destination, Services>,
     /// Wildcards, by port and by what stands behind the `*.`.
-    wildcard: HashMap<u16, HashMap<Box<str>, Services>>,
+    wildcard: Table<u16, Table<Box<str>, Services>>,
     hosts: HashSet<Host>,
     parents: HashSet<Box<str>>,
     /// What nobody lists.
@@ -79,7 +79,7 @@ fn join_wildcards(
 }
 
 /// As each request takes them: one count instead of a copy.
-fn shared<K: Eq + Hash>(known: HashMap<K, Vec<Arc<Service>>>) -> HashMap<K, Services> {
+fn shared<K: Eq + Hash>(known: HashMap<K, Vec<Arc<Service>>>) -> Table<K, Services> {
     known.into_iter().map(|(key, services)| (key, services.into())).collect()
 }
 

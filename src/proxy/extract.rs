@@ -142,9 +142,7 @@ fn must_agree(session: &Session, authority: &str) -> Result<(), Denial> {
 /// The client asked for errors as RFC 9457 spells them.
 #[must_use]
 pub fn wants_problem_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/problem+json"))
+    const PROBLEM_JSON: &str = "application/problem+json";
+    let values = headers.get_all(header::ACCEPT).iter().filter(|value| value.len() >= PROBLEM_JSON.len());
+    values.filter_map(|value| value.to_str().ok()).any(|value| value.contains(PROBLEM_JSON))
 }

@@ -287,8 +287,15 @@ impl Scene<'_> {
             host: &self.session.destination.host,
             target: &presented.target,
         };
-        let grantable = self.policy.grantable(terms.agent, &service.name);
-        let allowing = match self.policy.decide(&service.name, &scopes, grantable, &request) {
+        let verdict = match self.policy.decide(&service.name, &scopes, &[], &request) {
+            allow @ Verdict::Allow { .. } => allow,
+            // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
+            Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
+                let grantable = self.policy.grantable(terms.agent, &service.name);
+                self.policy.decide(&service.name, &scopes, grantable, &request)
+            }
+        };
+        let allowing = match verdict {
             Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),

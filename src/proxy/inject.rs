@@ -1,6 +1,5 @@
 //! The real credential takes the nonce's place. The only file that reads one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -21,7 +20,7 @@ use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
-use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName};
+use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName, Table};
 use crate::policy::{Service, Slot};
 
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
@@ -63,7 +62,7 @@ pub struct Search {
 
 /// The compiled searches, one for each credential's present version.
 #[derive(Default)]
-pub struct Searches(ArcSwap<HashMap<CredentialName, (u64, Needles)>>);
+pub struct Searches(ArcSwap<Table<CredentialName, (u64, Needles)>>);
 
 impl Searches {
     fn of(&self, versioned: &Versioned) -> Needles {
@@ -75,7 +74,7 @@ impl Searches {
         #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
         let needles = Needles::new(versioned.credential.expose(), &[]);
         self.0.rcu(|known| {
-            let mut known = HashMap::clone(known);
+            let mut known = Table::clone(known);
             known.insert(versioned.name.clone(), (versioned.version, needles.clone()));
             known
         });
@@ -137,7 +136,7 @@ fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) 
 /// Answers must be searchable: only encodings that can be, and no parts of a body.
 fn make_searchable(headers: &mut HeaderMap) {
     narrow_accepted(headers);
-    if headers.contains_key(header::RANGE) || headers.contains_key(header::IF_RANGE) {
+    if headers.keys().any(|name| matches!(name.as_str(), "range" | "if-range")) {
         // Not `remove`: it would change the order of the rest.
         let kept = headers.iter().filter(|(name, _)| **name != header::RANGE && **name != header::IF_RANGE);
         *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -95,7 +95,7 @@ pub fn is_credential(name: &str) -> bool {
 }
 
 /// Fields that are added to a request on its way, about: room for them, so that its map is made once.
-const FIELDS_ADDED: usize = 4;
+const FIELDS_ADDED: usize = 2;
 
 /// Query parameters in which credentials and signatures travel, in lower case.
 const CREDENTIAL_PARAMETERS: [&str; 14] = [
