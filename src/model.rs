@@ -12,6 +12,7 @@ pub mod name;
 pub mod nonce;
 pub mod scope;
 pub mod secret;
+pub mod table;
 pub mod time;
 
 pub use agent::{Identity, IdentityRule};
@@ -22,4 +23,5 @@ pub use name::{AgentName, CredentialName, MinterName, ScopeName, ServiceName, Ta
 pub use nonce::{Nonce, NonceHash, NonceId};
 pub use scope::Risk;
 pub use secret::Credential;
+pub use table::Table;
 pub use time::{Deadline, Now};

@@ -20,7 +20,6 @@ mod service;
 mod slot;
 mod target;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ use index::RuleIndex;
 
 use crate::model::{
     AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk,
-    ScopeName, ServiceName,
+    ScopeName, ServiceName, Table,
 };
 
 /// What a host that no service lists gets.
@@ -159,10 +158,10 @@ pub struct Policy {
     services: Vec<Arc<Service>>,
     /// Beside `services`.
     indexes: Vec<RuleIndex>,
-    by_name: HashMap<ServiceName, usize>,
+    by_name: Table<ServiceName, usize>,
     directory: Directory,
     agents: Vec<AgentRule>,
-    agents_by_name: HashMap<AgentName, usize>,
+    agents_by_name: Table<AgentName, usize>,
     minters: Vec<MinterRule>,
 }
 
@@ -223,7 +222,7 @@ impl Policy {
 
     /// The services that list this destination (several may share a host), in the order of the file.
     #[must_use]
-    pub fn services_at(&self, destination: &Destination) -> &[Arc<Service>] {
+    pub fn services_at(&self, destination: &Destination) -> &Arc<[Arc<Service>]> {
         self.directory.at(destination)
     }
 

@@ -177,10 +177,28 @@ impl Destination {
         Ok(Self { host: Host::parse(host)?, port })
     }
 
+    /// True where an authority is spelled as this destination spells itself, which needs no parsing. False says nothing.
+    #[must_use]
+    pub fn is_spelled(&self, authority: &str, default_port: u16) -> bool {
+        // An address of IPv6 stands in brackets there.
+        if self.host.as_str().contains(':') {
+            return false;
+        }
+        match authority.strip_prefix(self.host.as_str()) {
+            Some("") => self.port == default_port,
+            Some(rest) => rest.strip_prefix(':').is_some_and(|port| parse_port(port) == Ok(self.port)),
+            None => false,
+        }
+    }
+
     /// `host` for the default port of `scheme`, else `host:port`: what belongs into a `Host` field.
     #[must_use]
     pub fn authority(&self, scheme: Scheme) -> String {
-        if self.port == scheme.default_port() { self.host.to_string() } else { self.to_string() }
+        match self.port == scheme.default_port() {
+            true if self.host.as_str().contains(':') => self.host.to_string(),
+            true => self.host.as_str().to_owned(),
+            false => self.to_string(),
+        }
     }
 }
 
@@ -276,6 +294,23 @@ mod tests {
         }
         assert!(host(&"a".repeat(64)).is_err());
         assert!(host(&["a"; 128].join(".")).is_err());
+    }
+
+    #[test]
+    fn what_is_spelled_alike_is_the_same() {
+        let known = ["api.test:443", "api.test:8443", "127.0.0.1:443", "[::1]:443", "[::1]:8443"];
+        let said =
+            ["", ":", "api.test", "api.test:", "api.test:443", "api.test:0443", "api.test:8443", "api.test:443 "]
+                .into_iter()
+                .chain(["API.test", "api.test.", "api.test.evil", "api.tes", "127.0.0.1", "::1", "[::1]", "::1:443"]);
+        for (known, said) in said.flat_map(|said| known.map(|known| (known, said))) {
+            let known = Destination::parse(known, None).unwrap();
+            let is_same = Destination::parse(said, Some(443)).is_ok_and(|parsed| parsed == known);
+            assert!(is_same || !known.is_spelled(said, 443), "{said:?} is not {known}");
+        }
+        let known = Destination::parse("api.test:443", None).unwrap();
+        assert!(known.is_spelled("api.test", 443) && known.is_spelled("api.test:443", 80));
+        assert!(!known.is_spelled("api.test", 80));
     }
 
     #[test]

@@ -95,8 +95,9 @@ pub fn has_checksum(text: &[u8]) -> bool {
 
 /// Finds every text with the shape of a nonce in `text`, wherever it stands.
 pub fn find_all(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    memchr::memmem::find_iter(text, NONCE_PREFIX.as_bytes())
-        .filter_map(|at| text.get(at..at + NONCE_BYTES))
+    // By the prefix's last byte, the rarest of them.
+    memchr::memchr_iter(b'_', text)
+        .filter_map(|at| text.get((at + 1).checked_sub(NONCE_PREFIX.len())?..)?.get(..NONCE_BYTES))
         .filter(|candidate| has_shape(candidate))
 }
 
@@ -197,6 +198,10 @@ mod tests {
         let text = format!("an_short key=sk_test_{0}&x=an_{0}", nonce.as_str());
         let found: Vec<_> = find_all(text.as_bytes()).collect();
         assert_eq!(found, vec![nonce.as_str().as_bytes(); 2]);
+        let bare = format!("_{0}_{0}", nonce.as_str());
+        assert_eq!(find_all(bare.as_bytes()).count(), 2, "with `_` around them");
+        assert_eq!(find_all(b"_an_").count() + find_all(b"_").count() + find_all(b"").count(), 0);
+        assert_eq!(find_all(&nonce.as_str().as_bytes()[1..]).count(), 0, "cut at its beginning");
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Target {
     }
 
     fn read_segments(&mut self, path: &str) -> Result<(), Ambiguity> {
-        let mut decoded = path.contains('%').then(|| String::with_capacity(path.len()));
+        let mut decoded = memchr::memchr(b'%', path.as_bytes()).is_some().then(|| String::with_capacity(path.len()));
+        // The common case: what is judged of a segment is what stands there.
+        let is_plain = decoded.is_none() && memchr::memchr(b'\\', path.as_bytes()).is_none();
         let mut at = 1;
         let mut pieces = path[1..].split('/').peekable();
         while let Some(raw) = pieces.next() {
@@ -78,7 +80,7 @@ impl Target {
                 self.trailing_slash = true;
                 break;
             }
-            let segment = decode::segment(raw)?;
+            let segment = if is_plain { decode::plain_segment(raw)? } else { decode::segment(raw)? };
             self.encoded_slash |= segment.contains('/');
             let start = match &mut decoded {
                 Some(buffer) => {

@@ -1,8 +1,9 @@
 //! `CONNECT host:port` and absolute-form requests → where they go.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -29,6 +30,19 @@ pub struct Session {
     pub voucher: Option<NonceHash>,
     /// What its upstream speaks, as far as its answers have told.
     pub spoken: Spoken,
+    /// The destination as upstream is asked for it.
+    pub authority: AskedFor,
+}
+
+/// A destination as a URI spells it, parsed by the first request that needs it.
+#[derive(Debug, Clone, Default)]
+pub struct AskedFor(OnceLock<Option<Authority>>);
+
+impl AskedFor {
+    /// That of a session; none if it could not be spelled.
+    pub(super) fn of(&self, session: &Session) -> Option<Authority> {
+        self.0.get_or_init(|| session.destination.authority(session.scheme).try_into().ok()).clone()
+    }
 }
 
 /// Whether an upstream last spoke HTTP/1, in which no request can be refused unseen; hyper itself sends again there what
@@ -104,6 +118,7 @@ fn absolute(proxy: &Proxy, connection: &Arc<Connection>, request: &Request<Incom
         form: Form::Absolute,
         voucher,
         spoken: Spoken::default(),
+        authority: AskedFor::default(),
     })
 }
 

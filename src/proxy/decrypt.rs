@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Proxy;
 use super::accept::{serve_h1, serve_h2};
-use super::connect::{Form, Session, Spoken, Tunnel};
+use super::connect::{AskedFor, Form, Session, Spoken, Tunnel};
 use super::pace::{Paced, Protocol};
 use crate::audit::Event;
 use crate::model::{Host, Scheme};
@@ -49,6 +49,7 @@ pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, c
         form,
         voucher: tunnel.voucher,
         spoken: Spoken::default(),
+        authority: AskedFor::default(),
     };
     serve(proxy, session, stream).await;
 }

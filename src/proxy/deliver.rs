@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::ext::Protocol;
 
 use super::Proxy;
@@ -20,7 +20,7 @@ use super::relay::{Answer, returned};
 use super::websocket::{self, Opening, Switch};
 use crate::audit::{Ending, Exchange, ExchangeFacts};
 use crate::model::denial::Unclear;
-use crate::model::{Denial, ServiceName};
+use crate::model::{Denial, Host, ServiceName};
 use crate::policy::Dialect;
 
 /// Longest method in the audit and in refusals, in bytes.
@@ -70,9 +70,10 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
 
 /// What refusals and records say of a request, taken before it is taken apart.
 pub struct Scene {
-    method: String,
+    /// As it came.
+    method: Method,
     path: String,
-    host: String,
+    host: Host,
     version: Version,
     wants_problem_json: bool,
     is_grpc: bool,
@@ -85,12 +86,10 @@ impl Scene {
     pub fn of(session: &Session, request: &Request<Inbound>) -> Self {
         let protocol = request.extensions().get::<Protocol>();
         let is_websocket = websocket::is_asked_for(request.method(), request.version(), request.headers(), protocol);
-        // As the rules call it, however it was asked for.
-        let method = if is_websocket { "WEBSOCKET" } else { request.method().as_str() };
         Self {
-            method: clip(method, METHOD_BYTES_MAX),
+            method: request.method().clone(),
             path: clip(request.uri().path(), PATH_BYTES_MAX),
-            host: session.destination.host.to_string(),
+            host: session.destination.host.clone(),
             version: request.version(),
             wants_problem_json: wants_problem_json(request.headers()),
             is_grpc: is_grpc(request.headers()),
@@ -106,10 +105,15 @@ impl Scene {
             peer: session.connection.peer,
             destination: Some(session.destination.clone()),
             scheme: session.scheme,
-            method: self.method.clone(),
+            method: self.method(),
             path: self.path.clone(),
             version: version(self.version),
         }
+    }
+
+    /// The method as the rules call it, however it was asked for.
+    fn method(&self) -> String {
+        clip(if self.is_websocket { "WEBSOCKET" } else { self.method.as_str() }, METHOD_BYTES_MAX)
     }
 
     /// git's own paths are answered in git's way, gRPC in gRPC's, the rest as the service is spelled.
@@ -183,9 +187,9 @@ impl Proxy {
             dialect: scene.dialect(service.as_ref().map_or(Dialect::Json, |service| service.dialect)),
             exchange_id: exchange.id().to_owned(),
             nonce_id: facts.nonce_id,
-            method: scene.method.clone(),
+            method: scene.method(),
             path: scene.path.clone(),
-            host: scene.host.clone(),
+            host: scene.host.to_string(),
             wants_problem_json: scene.wants_problem_json,
             slots: service.as_ref().map(|service| service.slots.clone()).unwrap_or_default(),
         };
@@ -197,7 +201,7 @@ impl Proxy {
         exchange.answered(response.status().as_u16());
         exchange.end(Ending::Refused);
         // hyper leaves the body out by itself on HTTP/1.1 alone; on HTTP/2 it would break the stream.
-        let is_head = scene.method == "HEAD";
+        let is_head = scene.method == Method::HEAD && !scene.is_websocket;
         response.map(|body| if is_head { Body::empty() } else { Body::refusal(body) })
     }
 

@@ -38,7 +38,7 @@ pub struct Presented {
     /// Texts with the shape of a nonce in other places.
     pub strays: Vec<Stray>,
     /// The services that list the destination.
-    pub services: Vec<Arc<Service>>,
+    pub services: Arc<[Arc<Service>]>,
     /// What it asks if it wants to switch to WebSocket.
     pub websocket: Option<Handshake>,
 }
@@ -85,14 +85,13 @@ pub fn extract(
         return Err(Denial::RequestTooLarge(TooLarge::Target));
     }
     let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
-    let services: Vec<Arc<Service>> = policy.services_at(&session.destination).to_vec();
+    let services = policy.services_at(&session.destination).clone();
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
         return Ok(Presented { head, body, target: whole, lifted: None, strays, services, websocket });
     }
-    let slots = lift::Slots::of(&services);
-    let (lifted, target) = lift::lift(&mut head.headers, whole, &slots)?;
+    let (lifted, target) = lift::lift(&mut head.headers, whole, &lift::Slots::of(&services))?;
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());
     Ok(Presented { head, body, target, lifted, strays, services, websocket })
@@ -131,17 +130,19 @@ fn check_authority(session: &Session, head: &request::Parts) -> Result<(), Denia
 }
 
 fn must_agree(session: &Session, authority: &str) -> Result<(), Denial> {
-    let named = Destination::parse(authority, Some(session.scheme.default_port()))
-        .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
+    let default_port = session.scheme.default_port();
+    if session.destination.is_spelled(authority, default_port) {
+        return Ok(());
+    }
+    let named =
+        Destination::parse(authority, Some(default_port)).map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
     if named == session.destination { Ok(()) } else { Err(Denial::DestinationMismatch) }
 }
 
 /// The client asked for errors as RFC 9457 spells them.
 #[must_use]
 pub fn wants_problem_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/problem+json"))
+    const PROBLEM_JSON: &str = "application/problem+json";
+    let values = headers.get_all(header::ACCEPT).iter().filter(|value| value.len() >= PROBLEM_JSON.len());
+    values.filter_map(|value| value.to_str().ok()).any(|value| value.contains(PROBLEM_JSON))
 }

@@ -4,6 +4,8 @@ mod attach;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::accept::Connection;
 use super::connect::Session;
 use super::extract::{Presented, Stray};
@@ -12,16 +14,22 @@ use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
 use crate::model::denial::{Misplaced, Missing};
-use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme};
+use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
+
+/// Scopes of a lease in one service that are looked at without an allocation.
+const SCOPES_INLINE: usize = 4;
 
 /// Proof that a request was allowed. Made only here; the way on leads through the audit.
 pub struct Permit {
     pub(super) presented: Presented,
     pub(super) service: Arc<Service>,
     pub(super) licence: Licence,
-    facts: DecisionFacts,
+    facts: Arc<DecisionFacts>,
 }
+
+/// The services among which a request is decided; seldom more than one.
+type Services = SmallVec<[Arc<Service>; 2]>;
 
 /// What a request may carry.
 pub(super) enum Licence {
@@ -68,7 +76,7 @@ impl Permit {
 
 impl Decided for Permit {
     fn facts(&self) -> DecisionFacts {
-        self.facts.clone()
+        DecisionFacts::clone(&self.facts)
     }
 }
 
@@ -203,7 +211,7 @@ impl Scene<'_> {
         if let Err(denial) = self.clear_text(&service) {
             return Err(Refused::new(denial, facts).of(&service));
         }
-        Ok(Permit { presented, service, licence: Licence::Anonymous, facts })
+        Ok(Permit { presented, service, licence: Licence::Anonymous, facts: Arc::new(facts) })
     }
 
     fn clear_text(&self, service: &Service) -> Result<(), Denial> {
@@ -216,8 +224,7 @@ impl Scene<'_> {
 
     /// A nonce that fills a slot.
     fn decide(&self, lease: &Arc<Lease>, presented: Presented, facts: DecisionFacts) -> Result<Permit, Refused> {
-        let services: Vec<Arc<Service>> =
-            presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
+        let services: Services = presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
         if services.is_empty() {
             self.on_misplaced(lease);
             return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
@@ -248,7 +255,9 @@ impl Scene<'_> {
                 presented.lifted = attach::lifted(self.session, service, &presented.target);
             }
             match self.try_service(service, lease, &presented, &mut facts) {
-                Ok(licence) => return Ok(Permit { presented, service: service.clone(), licence, facts }),
+                Ok(licence) => {
+                    return Ok(Permit { presented, service: service.clone(), licence, facts: Arc::new(facts) });
+                }
                 Err(denial) => refusal = Some(worse(refusal, denial)),
             }
         }
@@ -270,15 +279,23 @@ impl Scene<'_> {
         }
         let terms = lease.terms();
         let held = terms.grants.iter().filter(|grant| grant.service == service.name);
-        let scopes: Vec<_> = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
+        let scopes: SmallVec<[ScopeName; SCOPES_INLINE]> =
+            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
             websocket: presented.websocket.is_some(),
             host: &self.session.destination.host,
             target: &presented.target,
         };
-        let grantable = self.policy.grantable(terms.agent, &service.name);
-        let allowing = match self.policy.decide(&service.name, &scopes, grantable, &request) {
+        let verdict = match self.policy.decide(&service.name, &scopes, &[], &request) {
+            allow @ Verdict::Allow { .. } => allow,
+            // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
+            Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
+                let grantable = self.policy.grantable(terms.agent, &service.name);
+                self.policy.decide(&service.name, &scopes, grantable, &request)
+            }
+        };
+        let allowing = match verdict {
             Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),

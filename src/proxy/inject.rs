@@ -1,13 +1,12 @@
 //! The real credential takes the nonce's place. The only file that reads one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
 use http_body::Body as _;
 use zeroize::Zeroizing;
@@ -21,7 +20,7 @@ use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
-use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName};
+use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName, Table};
 use crate::policy::{Service, Slot};
 
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
@@ -63,7 +62,7 @@ pub struct Search {
 
 /// The compiled searches, one for each credential's present version.
 #[derive(Default)]
-pub struct Searches(ArcSwap<HashMap<CredentialName, (u64, Needles)>>);
+pub struct Searches(ArcSwap<Table<CredentialName, (u64, Needles)>>);
 
 impl Searches {
     fn of(&self, versioned: &Versioned) -> Needles {
@@ -75,7 +74,7 @@ impl Searches {
         #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
         let needles = Needles::new(versioned.credential.expose(), &[]);
         self.0.rcu(|known| {
-            let mut known = HashMap::clone(known);
+            let mut known = Table::clone(known);
             known.insert(versioned.name.clone(), (versioned.version, needles.clone()));
             known
         });
@@ -112,7 +111,8 @@ pub fn inject(
         }
         (Licence::Credential { .. }, _, _) => return Err(Denial::Internal),
     };
-    head.uri = uri(session, filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str()))?;
+    let target = filled.as_ref().map_or(presented.target.as_str(), |filled| filled.as_str());
+    head.uri = uri(session, target, head.uri.path_and_query())?;
     head.version = Version::HTTP_11;
     if let Some(handshake) = &mut websocket {
         handshake.ask(&mut head, needles.is_some())?;
@@ -136,7 +136,7 @@ fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) 
 /// Answers must be searchable: only encodings that can be, and no parts of a body.
 fn make_searchable(headers: &mut HeaderMap) {
     narrow_accepted(headers);
-    if headers.contains_key(header::RANGE) || headers.contains_key(header::IF_RANGE) {
+    if headers.keys().any(|name| matches!(name.as_str(), "range" | "if-range")) {
         // Not `remove`: it would change the order of the rest.
         let kept = headers.iter().filter(|(name, _)| **name != header::RANGE && **name != header::IF_RANGE);
         *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -150,22 +150,30 @@ fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Resu
     let secret = std::str::from_utf8(secret).map_err(|_| Denial::Internal)?;
     let other = lifted.basic.as_ref().map_or("", |basic| basic.other.as_str());
     let value = match &lifted.slot {
-        Slot::Bearer => Zeroizing::new(format!("Bearer {secret}")),
-        Slot::Token => Zeroizing::new(format!("token {secret}")),
-        Slot::Raw | Slot::Header(_) => Zeroizing::new(secret.to_owned()),
-        Slot::BasicUser => basic(secret, other),
-        Slot::BasicPassword => basic(other, secret),
+        Slot::Bearer => joined("Bearer ", secret),
+        Slot::Token => joined("token ", secret),
+        Slot::Raw | Slot::Header(_) => joined("", secret),
+        Slot::BasicUser => joined("", &basic(secret, other)),
+        Slot::BasicPassword => joined("", &basic(other, secret)),
         Slot::Query(_) => {
             let place = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
             return Ok(Some(place.filled(secret.as_bytes())));
         }
     };
     let field = lifted.field.clone().ok_or(Denial::Internal)?;
-    let mut value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value.as_bytes()))
-        .map_err(|_| Denial::CredentialUnavailable { retry_after: None })?;
+    let mut value =
+        HeaderValue::from_maybe_shared(value).map_err(|_| Denial::CredentialUnavailable { retry_after: None })?;
     value.set_sensitive(true);
     headers.insert(field, value);
     Ok(None)
+}
+
+/// Two texts as one, written once where it stays: no copy of it is left behind.
+fn joined(beginning: &str, rest: &str) -> Bytes {
+    let mut text = Vec::with_capacity(beginning.len() + rest.len());
+    text.extend_from_slice(beginning.as_bytes());
+    text.extend_from_slice(rest.as_bytes());
+    text.into()
 }
 
 /// What a parent proxy asks for (RFC 9110, 11.7.2): its credential is `user:password`.
@@ -190,11 +198,17 @@ fn basic(user: &str, password: &str) -> Zeroizing<String> {
 }
 
 /// The URI that is sent: the destination that was judged, and the target that was judged with the slot's parameter in it.
-fn uri(session: &Session, target: &str) -> Result<Uri, Denial> {
-    Uri::builder()
-        .scheme(session.scheme.as_str())
-        .authority(session.destination.authority(session.scheme))
-        .path_and_query(PathAndQuery::try_from(target).map_err(|_| Denial::Internal)?)
-        .build()
-        .map_err(|_| Denial::Internal)
+/// What `came` is taken as it is where it is the same text.
+fn uri(session: &Session, target: &str, came: Option<&PathAndQuery>) -> Result<Uri, Denial> {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(match session.scheme {
+        Scheme::Https => uri::Scheme::HTTPS,
+        Scheme::Http => uri::Scheme::HTTP,
+    });
+    parts.authority = Some(session.authority.of(session).ok_or(Denial::Internal)?);
+    parts.path_and_query = Some(match came {
+        Some(came) if came.as_str() == target => came.clone(),
+        Some(_) | None => PathAndQuery::try_from(target).map_err(|_| Denial::Internal)?,
+    });
+    Uri::from_parts(parts).map_err(|_| Denial::Internal)
 }

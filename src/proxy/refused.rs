@@ -47,7 +47,7 @@ impl From<Denial> for Refused {
 
 /// What was decided, kept for refusals that come after the decision.
 pub struct Story {
-    pub(super) facts: DecisionFacts,
+    pub(super) facts: Arc<DecisionFacts>,
     pub(super) service: Arc<Service>,
 }
 
@@ -55,6 +55,6 @@ impl Story {
     /// A refusal after the decision.
     #[must_use]
     pub fn refused(&self, denial: Denial) -> Refused {
-        Refused::new(denial, self.facts.clone()).of(&self.service)
+        Refused::new(denial, DecisionFacts::clone(&self.facts)).of(&self.service)
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept::{Connection, serve_h1};
-use super::connect::{Form, Session, Spoken, Tunnel, Way, passage, refused};
+use super::connect::{AskedFor, Form, Session, Spoken, Tunnel, Way, passage, refused};
 use super::decrypt::Prefixed;
 use super::flow::Body;
 use super::pace::{Busy, Paced, Protocol};
@@ -156,6 +156,7 @@ impl Front {
                     form: Form::Origin,
                     voucher: None,
                     spoken: Spoken::default(),
+                    authority: AskedFor::default(),
                 });
                 self.proxy.serve(session, request, busy).await
             }

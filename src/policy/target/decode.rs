@@ -20,6 +20,11 @@ pub(in crate::policy) fn segment(raw: &str) -> Result<Cow<'_, str>, Ambiguity> {
     Ok(text)
 }
 
+/// The same for a segment of a path without an escape and without a backslash.
+pub(super) fn plain_segment(raw: &str) -> Result<Cow<'_, str>, Ambiguity> {
+    check_part(raw).map(|()| Cow::Borrowed(raw))
+}
+
 fn unescape(raw: &str) -> Result<String, Ambiguity> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
@@ -64,11 +69,11 @@ fn check_double(text: &[u8]) -> Result<(), Ambiguity> {
 /// What stands between two slashes, plain or encoded. Servers that strip `;…`, or that decode before they look for
 /// `?` and `#`, read what is before it.
 fn check_part(part: &str) -> Result<(), Ambiguity> {
-    let name = before_delimiter(part);
     // The plain case in one glance: nearly every segment begins with something visible that is no dot.
-    if name.as_bytes().first().is_some_and(|b| b.is_ascii_graphic() && *b != b'.') {
+    if part.as_bytes().first().is_some_and(|b| b.is_ascii_graphic() && !b".;?#".contains(b)) {
         return Ok(());
     }
+    let name = before_delimiter(part);
     let mut seen = name.chars().filter(|c| !is_dropped(*c)).peekable();
     let empty = seen.peek().is_none();
     if !seen.all(|c| c == '.') {

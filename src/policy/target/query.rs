@@ -145,8 +145,9 @@ impl Target {
 }
 
 fn is_method_override(piece: &str) -> bool {
-    let name = piece.split_once('=').map_or(piece, |(name, _)| name).replace('+', " ");
-    let name: Vec<u8> = percent_encoding::percent_decode_str(&name).collect();
+    let name = piece.split_once('=').map_or(piece, |(name, _)| name);
+    let name = if name.contains('+') { Cow::Owned(name.replace('+', " ")) } else { Cow::Borrowed(name) };
+    let name: Cow<'_, [u8]> = percent_encoding::percent_decode_str(&name).into();
     // PHP trims spaces before a name, ends it at NUL or `[`, and reads `-` as it stands; CGI reads `-` as `_`.
     let name = name.trim_ascii_start();
     let name = name.split(|b| matches!(b, 0 | b'[')).next().unwrap_or_default();

@@ -11,39 +11,45 @@ use crate::model::{Ambiguity, Denial};
 use crate::policy::Target;
 
 /// Fields that end at each hop (RFC 9110, 7.6.1), and what is said to proxies alone.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "trailer",
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "trailer"
+    )
+}
 
 /// What proxies add and origins believe; an agent has no business saying it.
-const FORWARDING: [&str; 17] = [
-    "forwarded",
-    "via",
-    "proxy",
-    "x-host",
-    "x-http-host-override",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-proxyuser-ip",
-    "x-remote-user",
-    "x-remote-addr",
-    "x-envoy-original-path",
-    "client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "remote-user",
-    "front-end-https",
-];
+fn is_forwarding(name: &str) -> bool {
+    matches!(
+        name,
+        "forwarded"
+            | "via"
+            | "proxy"
+            | "x-host"
+            | "x-http-host-override"
+            | "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-proxyuser-ip"
+            | "x-remote-user"
+            | "x-remote-addr"
+            | "x-envoy-original-path"
+            | "client-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "remote-user"
+            | "front-end-https"
+    ) || FORWARDING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// How whole families of those begin.
 const FORWARDING_PREFIXES: [&str; 4] = ["proxy-", "x-forwarded", "x-original-", "x-rewrite-"];
@@ -63,25 +69,33 @@ const OF_A_HEAD: [&str; 10] = [
 ];
 
 /// Fields that turn one method into another behind our back.
-const METHOD_OVERRIDE: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+fn is_method_override(name: &str) -> bool {
+    matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
+}
 
-/// Fields in which credentials travel; beside or instead of a nonce they are somebody else's.
-const CREDENTIAL_FIELDS: [&str; 14] = [
-    "authorization",
-    "cookie",
-    "x-api-key",
-    "api-key",
-    "apikey",
-    "x-access-token",
-    "x-auth-token",
-    "x-amz-security-token",
-    "x-goog-api-key",
-    "x-goog-iam-authorization-token",
-    "x-csrf-token",
-    "private-token",
-    "job-token",
-    "x-vault-token",
-];
+/// Fields in which credentials travel; beside or instead of a nonce they are somebody else's. True for their names.
+pub fn is_credential(name: &str) -> bool {
+    matches!(
+        &*with_dashes(name),
+        "authorization"
+            | "cookie"
+            | "x-api-key"
+            | "api-key"
+            | "apikey"
+            | "x-access-token"
+            | "x-auth-token"
+            | "x-amz-security-token"
+            | "x-goog-api-key"
+            | "x-goog-iam-authorization-token"
+            | "x-csrf-token"
+            | "private-token"
+            | "job-token"
+            | "x-vault-token"
+    )
+}
+
+/// Fields that are added to a request on its way, about: room for them, so that its map is made once.
+const FIELDS_ADDED: usize = 2;
 
 /// Query parameters in which credentials and signatures travel, in lower case.
 const CREDENTIAL_PARAMETERS: [&str; 14] = [
@@ -146,7 +160,7 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
     // Said anew for the next leg: trailers go through.
     let wants_trailers =
         headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    let mut kept = HeaderMap::with_capacity(headers.capacity());
+    let mut kept = HeaderMap::with_capacity(headers.len() + FIELDS_ADDED);
     let mut last = None;
     for (name, value) in headers {
         // A repeated name comes only once out of the map.
@@ -156,11 +170,12 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
             (None, None) => continue,
         };
         last = Some(name.clone());
-        if METHOD_OVERRIDE.contains(&&*with_dashes(name.as_str())) {
+        let dashed = with_dashes(name.as_str());
+        if is_method_override(&dashed) {
             return Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride));
         }
         // The client library writes `Host` or `:authority` from the destination that was judged.
-        if name != header::HOST && !is_stripped(name.as_str()) {
+        if name != header::HOST && !is_stripped(&dashed) {
             kept.append(name, value);
         }
     }
@@ -172,7 +187,7 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
 
 /// A field's name as servers see it that hand fields on as CGI does (RFC 3875, 4.1.18), where `_` and `-` are one.
 fn with_dashes(name: &str) -> Cow<'_, str> {
-    if name.contains('_') { name.replace('_', "-").into() } else { name.into() }
+    if memchr::memchr(b'_', name.as_bytes()).is_some() { name.replace('_', "-").into() } else { name.into() }
 }
 
 /// Two names that are one field to such a server.
@@ -180,19 +195,12 @@ pub fn is_twin(name: &HeaderName, other: &HeaderName) -> bool {
     name != other && with_dashes(name.as_str()) == with_dashes(other.as_str())
 }
 
-fn is_stripped(name: &str) -> bool {
-    let dashed = with_dashes(name);
+fn is_stripped(dashed: &Cow<'_, str>) -> bool {
     let is_spelled_otherwise = matches!(dashed, Cow::Owned(_));
-    let name = &*dashed;
-    HOP_BY_HOP.contains(&name)
-        || FORWARDING.contains(&name)
-        || FORWARDING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let name = &**dashed;
+    is_hop_by_hop(name)
+        || is_forwarding(name)
         || (is_spelled_otherwise && (name == header::CONTENT_LENGTH.as_str() || name.starts_with("sec-websocket-")))
-}
-
-/// True for a field in which credentials travel.
-pub fn is_credential(name: &str) -> bool {
-    CREDENTIAL_FIELDS.contains(&&*with_dashes(name))
 }
 
 fn is_credential_protocol(protocol: &[u8]) -> bool {
@@ -203,7 +211,7 @@ fn is_credential_protocol(protocol: &[u8]) -> bool {
 /// True for a field that may stand after a body.
 pub fn may_trail(name: &str) -> bool {
     let dashed = with_dashes(name);
-    !is_stripped(name) && !OF_A_HEAD.contains(&&*dashed) && !METHOD_OVERRIDE.contains(&&*dashed)
+    !is_stripped(&dashed) && !OF_A_HEAD.contains(&&*dashed) && !is_method_override(&dashed)
 }
 
 /// `Connection` may name hop-by-hop fields only: `Connection: authorization` is an attack.
@@ -213,7 +221,7 @@ fn check_connection_options(headers: &HeaderMap) -> Result<(), Denial> {
         let Ok(value) = value.to_str() else { return Err(bad) };
         for option in value.split(',').map(str::trim).filter(|option| !option.is_empty()) {
             let option = option.to_ascii_lowercase();
-            let is_known = option == "close" || HOP_BY_HOP.contains(&option.as_str()) || option.starts_with("proxy-");
+            let is_known = option == "close" || is_hop_by_hop(&option) || option.starts_with("proxy-");
             if !is_known {
                 return Err(bad);
             }
@@ -233,13 +241,14 @@ pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lift
         return Err(Denial::ForeignCredential);
     }
     // Some frameworks separate parameters by `;` too, and all read `+` as a space.
-    for piece in target.query().unwrap_or("").split(['&', ';']) {
-        let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
-        let name = name.replace('+', " ");
-        let name = percent_decode_str(&name).decode_utf8_lossy().to_ascii_lowercase();
-        if CREDENTIAL_PARAMETERS.contains(&name.trim()) && !value.is_empty() {
-            return Err(Denial::ForeignCredential);
-        }
-    }
-    Ok(())
+    let Some(query) = target.query() else { return Ok(()) };
+    if query.split(['&', ';']).any(is_credential_parameter) { Err(Denial::ForeignCredential) } else { Ok(()) }
+}
+
+fn is_credential_parameter(piece: &str) -> bool {
+    let Some((name, value)) = piece.split_once('=') else { return false };
+    let name = if name.contains('+') { Cow::Owned(name.replace('+', " ")) } else { Cow::Borrowed(name) };
+    let name = percent_decode_str(&name).decode_utf8_lossy();
+    let name = name.trim();
+    !value.is_empty() && CREDENTIAL_PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

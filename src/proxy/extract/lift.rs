@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
 
 use super::fields;
 use crate::model::denial::Misplaced;
@@ -16,6 +17,9 @@ use crate::policy::{Placeholder, QuerySlot, Service, Slot, Target};
 const BASIC_USER_BYTES_MAX: usize = 39;
 /// Longest password beside a nonce in the user's place: `x-oauth-basic`, `x`, or nothing.
 const BASIC_PASSWORD_BYTES_MAX: usize = 16;
+
+/// Slots of a destination that are gathered without an allocation.
+const SLOTS_INLINE: usize = 4;
 
 /// A nonce that was lifted out of a request, or that is attached to it.
 #[derive(Debug, Clone)]
@@ -41,14 +45,14 @@ pub struct Basic {
 
 /// All slots of the services at one destination.
 pub struct Slots<'a> {
-    slots: Vec<&'a Slot>,
-    placeholders: Vec<&'a Placeholder>,
+    slots: SmallVec<[&'a Slot; SLOTS_INLINE]>,
+    placeholders: SmallVec<[&'a Placeholder; SLOTS_INLINE]>,
 }
 
 impl<'a> Slots<'a> {
     /// Gathers them.
     pub fn of(services: &'a [Arc<Service>]) -> Self {
-        let mut slots: Vec<&Slot> = Vec::new();
+        let mut slots = SmallVec::new();
         for slot in services.iter().flat_map(|service| &service.slots) {
             if !slots.contains(&slot) {
                 slots.push(slot);
@@ -110,13 +114,13 @@ pub fn lift(headers: &mut HeaderMap, target: Target, slots: &Slots<'_>) -> Resul
 }
 
 /// The single value of a field that may be there once.
-fn single(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Denial> {
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Denial> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Denial::RequestAmbiguous(Ambiguity::RepeatedHeader));
     }
-    value.to_str().map(|value| Some(value.to_owned())).map_err(|_| Denial::NonceUnknown)
+    value.to_str().map(Some).map_err(|_| Denial::NonceUnknown)
 }
 
 fn from_authorization(headers: &mut HeaderMap, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
@@ -124,9 +128,12 @@ fn from_authorization(headers: &mut HeaderMap, slots: &Slots<'_>) -> Result<Opti
     let (slot, text) = match value.split_once(' ') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => (Slot::Bearer, rest),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("token") => (Slot::Token, rest),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => return from_basic(headers, rest, slots),
-        Some(_) => return Err(not_ours(&value)),
-        None => (Slot::Raw, value.as_str()),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => {
+            let blob = rest.to_owned();
+            return from_basic(headers, &blob, slots);
+        }
+        Some(_) => return Err(not_ours(value)),
+        None => (Slot::Raw, value),
     };
     let nonce = slots.nonce(text).ok_or(Denial::ForeignCredential)?;
     if !slots.has(&slot) {
@@ -174,7 +181,7 @@ fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result
         return Err(Denial::ForeignCredential);
     }
     let Some(value) = single(headers, &name)? else { return Ok(None) };
-    let nonce = slots.nonce(&value).ok_or_else(|| not_ours(&value))?;
+    let nonce = slots.nonce(value).ok_or_else(|| not_ours(value))?;
     let hash = NonceHash::of(nonce.as_bytes());
     let slot = Slot::Header(name.as_str().to_owned());
     headers.insert(name.clone(), HeaderValue::from_static(""));

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode;
 
 use super::lift::Lifted;
 use crate::model::denial::Misplaced;
+use crate::model::nonce::NONCE_BYTES;
 use crate::model::{NonceHash, nonce};
 use crate::policy::Target;
 
@@ -42,6 +43,9 @@ pub fn find_in_fields(fields: &HeaderMap, own: Option<&HeaderName>) -> Vec<Stray
     let mut strays = Vec::new();
     for (name, value) in fields.iter().filter(|(name, _)| own != Some(*name)) {
         look(&mut strays, name.as_str().as_bytes(), Misplaced::Header);
+        if value.len() < NONCE_BYTES {
+            continue; // No decoding makes a text longer.
+        }
         look_decoded(&mut strays, value.as_bytes(), Misplaced::Header);
         if let Some(blob) = basic_blob(value.as_bytes()) {
             look(&mut strays, &blob, Misplaced::Header);
@@ -51,14 +55,20 @@ pub fn find_in_fields(fields: &HeaderMap, own: Option<&HeaderName>) -> Vec<Stray
 }
 
 fn look(strays: &mut Vec<Stray>, text: &[u8], place: Misplaced) {
+    if text.len() < NONCE_BYTES {
+        return;
+    }
     let room = STRAYS_MAX - strays.len();
     strays.extend(nonce::find_all(text).take(room).map(|found| Stray { hash: NonceHash::of(found), place }));
 }
 
 fn look_decoded(strays: &mut Vec<Stray>, text: &[u8], place: Misplaced) {
+    if text.len() < NONCE_BYTES {
+        return; // No decoding makes a text longer.
+    }
     let mut text = Cow::Borrowed(text);
     for _ in 0..DECODINGS_MAX {
-        if !text.contains(&b'%') {
+        if memchr::memchr(b'%', &text).is_none() {
             break;
         }
         text = Cow::Owned(percent_decode(&text).collect());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::{holds, present};
+use super::{Services, holds, present};
 use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::Missing;
@@ -51,9 +51,9 @@ pub fn is_same_task(one: &Lease, other: &Lease) -> bool {
 }
 
 /// The services to whose requests the credential is attached; never none.
-pub fn services(lease: &Lease, scheme: Scheme, presented: &Presented) -> Result<Vec<Arc<Service>>, Missing> {
+pub fn services(lease: &Lease, scheme: Scheme, presented: &Presented) -> Result<Services, Missing> {
     let held = presented.services.iter().filter(|service| holds(lease, service));
-    let (mut attaching, mut is_held) = (Vec::new(), false);
+    let (mut attaching, mut is_held) = (Services::new(), false);
     for service in held {
         is_held = true;
         if service.attach.is_some() {

@@ -57,7 +57,12 @@ impl Protocol {
     }
 
     fn named(value: &[u8]) -> Result<Option<Self>, Denial> {
-        let name = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        let name = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let begins = |known: &str| name.get(..known.len()).is_some_and(|it| it.eq_ignore_ascii_case(known.as_bytes()));
+        if !begins(GRPC) && !begins(CONNECT) {
+            return Ok(None);
+        }
+        let name = name.to_ascii_lowercase();
         if let Some(rest) = name.strip_prefix(GRPC.as_bytes()) {
             return match rest.strip_prefix(b"-web") {
                 Some(rest) if is_suffix(rest) => Ok(Some(Self::GrpcWeb)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::forms::{self, FORM_BYTES_MIN, Form};
-use super::skip::{Skip, WINDOW_BYTES};
+use super::skip::{BLOCK_BYTES, Skip, WINDOW_BYTES};
 
 const _: () = assert!(WINDOW_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the window it is found by");
 
@@ -59,7 +59,8 @@ impl Needles {
         if text.len() < FORM_BYTES_MIN {
             return None;
         }
-        let found = self.0.search(text);
+        // Nothing follows, so that it does not matter what its end could grow into.
+        let found = self.0.scan(text);
         if found.ranges.is_empty() {
             return None;
         }
@@ -89,7 +90,15 @@ fn heads(forms: &[Form]) -> Vec<Range<usize>> {
 }
 
 impl Compiled {
+    /// What stands in a text, and what its end may grow into.
     fn search(&self, text: &[u8]) -> Found {
+        let mut found = self.scan(text);
+        self.judge_end(text, &mut found);
+        found
+    }
+
+    /// What stands in a text; of its end only what is as long as a window.
+    fn scan(&self, text: &[u8]) -> Found {
         let mut found = Found { ranges: Vec::new(), open_from: text.len() };
         if self.heads.is_empty() {
             return found;
@@ -99,7 +108,6 @@ impl Compiled {
             self.judge(text, start, &mut found);
             at = start + 1;
         }
-        self.judge_end(text, &mut found);
         found
     }
 
@@ -123,14 +131,27 @@ impl Compiled {
 
     /// Whether the last bytes, too few for a window, could be the beginning of one.
     fn judge_end(&self, text: &[u8], found: &mut Found) {
-        let first = text.len().saturating_sub(WINDOW_BYTES - 1);
+        // A beginning that reaches to the end has the last block in it, unless it is shorter than a block.
+        let longest = if self.skip.may_end_a_beginning(text) { WINDOW_BYTES } else { BLOCK_BYTES };
+        let first = text.len().saturating_sub(longest - 1);
         for start in (first..found.open_from).filter(|&start| self.begins[usize::from(text[start])]) {
-            let rest = &text[start..];
-            if self.heads.iter().any(|head| self.forms[head.start][..rest.len()].eq_ignore_ascii_case(rest)) {
+            if self.is_beginning(&text[start..]) {
                 found.open_from = start;
                 return;
             }
         }
+    }
+
+    /// Whether a window begins with these bytes, fewer than it has.
+    fn is_beginning(&self, rest: &[u8]) -> bool {
+        let mut lower = [0; WINDOW_BYTES];
+        let lower = &mut lower[..rest.len()];
+        lower.copy_from_slice(rest);
+        lower.make_ascii_lowercase();
+        // The heads are sorted, and so are their beginnings.
+        let beginning = |head: &Range<usize>| &self.forms[head.start][..rest.len()];
+        let at = self.heads.partition_point(|head| beginning(head) < &*lower);
+        self.heads.get(at).is_some_and(|head| beginning(head) == &*lower)
     }
 }
 
@@ -165,6 +186,10 @@ impl Masker {
     pub fn push(&mut self, piece: Bytes) -> Bytes {
         let text = self.after_held(piece);
         let found = self.needles.0.search(&text);
+        if found.open_from == text.len() {
+            self.held = Bytes::new();
+            return self.release(text, &found.ranges);
+        }
         let safe = text.slice(..found.open_from);
         // A copy, so that a few bytes do not keep a large piece alive.
         self.held = Bytes::copy_from_slice(&text[found.open_from..]);

@@ -6,22 +6,22 @@
 /// Length of the beginning of a form by which it is found, in bytes. The longer, the further a search may skip.
 pub(super) const WINDOW_BYTES: usize = 12;
 /// Bytes that are looked up together.
-const BLOCK_BYTES: usize = 3;
+pub(super) const BLOCK_BYTES: usize = 3;
 /// How far a search may go on from a block that no window has.
 const SKIP_BYTES_MAX: u8 = (WINDOW_BYTES - BLOCK_BYTES + 1) as u8;
 /// Bits of a block's place in the table: 8 KiB, which stays in the first-level cache.
 const TABLE_BITS: u32 = 13;
 
 /// The table of skips. Blocks that share a place share the shortest skip, so that none is too long.
-pub(super) struct Skip(Box<[u8]>);
+pub(super) struct Skip(Box<[u8; 1 << TABLE_BITS]>);
 
 impl Skip {
     /// Of windows of [`WINDOW_BYTES`] each.
     pub(super) fn new<'a>(windows: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut table = vec![SKIP_BYTES_MAX; 1 << TABLE_BITS].into_boxed_slice();
+        let mut table = Box::new([SKIP_BYTES_MAX; 1 << TABLE_BITS]);
         for window in windows {
             for (index, block) in window.windows(BLOCK_BYTES).enumerate() {
-                let skip = &mut table[place(block)];
+                let skip = &mut table[place(block[0], block[1], block[2])];
                 // Never more than the window has bytes.
                 *skip = (*skip).min((window.len() - BLOCK_BYTES - index) as u8);
             }
@@ -33,22 +33,29 @@ impl Skip {
     pub(super) fn next(&self, text: &[u8], at: usize) -> Option<usize> {
         let mut start = at;
         loop {
-            let window = text.get(start..start + WINDOW_BYTES)?;
-            match self.0[place(&window[WINDOW_BYTES - BLOCK_BYTES..])] {
+            let window: &[u8; WINDOW_BYTES] = text.get(start..)?.first_chunk()?;
+            let [.., first, second, third] = *window;
+            match self.0[place(first, second, third)] {
                 0 => return Some(start),
                 skip => start += usize::from(skip),
             }
         }
     }
+
+    /// Whether the text's last block, if it has one, may be in a window. Every real one is seen.
+    pub(super) fn may_end_a_beginning(&self, text: &[u8]) -> bool {
+        let block: Option<&[u8; BLOCK_BYTES]> = text.last_chunk();
+        block.is_none_or(|&[first, second, third]| self.0[place(first, second, third)] < SKIP_BYTES_MAX)
+    }
 }
 
 /// The place of a block, the same in either letter case.
-fn place(block: &[u8]) -> usize {
+fn place(first: u8, second: u8, third: u8) -> usize {
     // Setting this bit lowers a letter; that it also makes other bytes alike only shortens a skip.
     const LOWER: u32 = 0x0020_2020;
     // Knuth's multiplicative hashing.
     const GOLDEN: u32 = 0x9e37_79b1;
-    let bytes = u32::from(block[0]) | u32::from(block[1]) << 8 | u32::from(block[2]) << 16;
+    let bytes = u32::from(first) | u32::from(second) << 8 | u32::from(third) << 16;
     ((bytes | LOWER).wrapping_mul(GOLDEN) >> (u32::BITS - TABLE_BITS)) as usize
 }
 
@@ -79,6 +86,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_beginning_ends_in_a_block_that_is_known() {
+        let skip = Skip::new(WINDOWS.into_iter());
+        for window in WINDOWS {
+            for length in 0..=WINDOW_BYTES {
+                let text = [b"#", &window.to_ascii_uppercase()[..length]].concat();
+                assert!(length < BLOCK_BYTES || skip.may_end_a_beginning(&text), "{length}");
+            }
+        }
+        assert!(!skip.may_end_a_beginning(b"\"}]"), "the usual end of a text");
+        assert!(skip.may_end_a_beginning(b"sk"), "too short to tell");
     }
 
     #[test]
