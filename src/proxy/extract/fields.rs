@@ -175,7 +175,7 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
             return Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride));
         }
         // The client library writes `Host` or `:authority` from the destination that was judged.
-        if name != header::HOST && !is_stripped(&dashed) {
+        if name != header::HOST && !is_stripped(name.as_str(), &dashed) {
             kept.append(name, value);
         }
     }
@@ -195,12 +195,10 @@ pub fn is_twin(name: &HeaderName, other: &HeaderName) -> bool {
     name != other && with_dashes(name.as_str()) == with_dashes(other.as_str())
 }
 
-fn is_stripped(dashed: &Cow<'_, str>) -> bool {
-    let is_spelled_otherwise = matches!(dashed, Cow::Owned(_));
-    let name = &**dashed;
-    is_hop_by_hop(name)
-        || is_forwarding(name)
-        || (is_spelled_otherwise && (name == header::CONTENT_LENGTH.as_str() || name.starts_with("sec-websocket-")))
+/// `dashed` is the name as [`with_dashes`] gives it.
+fn is_stripped(name: &str, dashed: &str) -> bool {
+    let says_how_to_read = || dashed == header::CONTENT_LENGTH.as_str() || dashed.starts_with("sec-websocket-");
+    is_hop_by_hop(dashed) || is_forwarding(dashed) || (name != dashed && says_how_to_read())
 }
 
 fn is_credential_protocol(protocol: &[u8]) -> bool {
@@ -211,7 +209,7 @@ fn is_credential_protocol(protocol: &[u8]) -> bool {
 /// True for a field that may stand after a body.
 pub fn may_trail(name: &str) -> bool {
     let dashed = with_dashes(name);
-    !is_stripped(&dashed) && !OF_A_HEAD.contains(&&*dashed) && !is_method_override(&dashed)
+    !is_stripped(name, &dashed) && !OF_A_HEAD.contains(&&*dashed) && !is_method_override(&dashed)
 }
 
 /// `Connection` may name hop-by-hop fields only: `Connection: authorization` is an attack.
