@@ -34,6 +34,8 @@ use crate::model::Denial;
 mod chain;
 mod exchange;
 mod facts;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod queue;
 mod record;
