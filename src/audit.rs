@@ -12,7 +12,7 @@
 //! | `exchange` | one request from open to close |
 //! | `handle`, `queue` | the way to the writer |
 //! | `writer` | the pen: groups, failures, recovery |
-//! | `record`, `chain` | the text of a record; its seal |
+//! | `record`, `fields`, `chain` | what a record says; its text; its seal |
 //! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
 //! | `verify`, `tail`, `render` | reading an audit |
@@ -34,6 +34,9 @@ use crate::model::Denial;
 mod chain;
 mod exchange;
 mod facts;
+mod fields;
+#[cfg(test)]
+mod golden;
 mod handle;
 mod queue;
 mod record;

@@ -3,7 +3,8 @@
 use ring::digest;
 use serde::Deserialize;
 
-use super::record::{Entry, Fields};
+use super::fields::{Fields, HASH_CHARACTERS, hex, key};
+use super::record::Entry;
 
 /// Longest record, in bytes, its newline not counted.
 pub(super) const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -15,7 +16,6 @@ pub(super) type Hash = [u8; 32];
 pub(super) const NO_HASH: Hash = [0; 32];
 
 const HASH_MEMBER: &[u8] = b",\"hash\":\"";
-const HASH_CHARACTERS: usize = 64;
 /// `,"hash":"…"}`: the end of every record.
 const SEAL_BYTES: usize = HASH_MEMBER.len() + HASH_CHARACTERS + 2;
 
@@ -32,18 +32,18 @@ pub(super) fn seal(out: &mut Vec<u8>, boot_id: &str, position: Position, entry: 
     let seq = position.seq + 1;
     out.extend_from_slice(b"{\"v\":1");
     let mut fields = Fields::after_first(out);
-    fields.put("boot_id", boot_id);
-    fields.put("seq", &seq);
-    fields.put("time", &format!("{:.6}", entry.time));
-    fields.put("type", entry.body.kind());
+    fields.text(key!("boot_id"), boot_id);
+    fields.number(key!("seq"), seq);
+    fields.time(key!("time"), entry.time);
+    fields.text(key!("type"), entry.body.kind());
     if let Some(bytes) = torn {
-        fields.put("recovered_torn_bytes", &bytes);
+        fields.number(key!("recovered_torn_bytes"), bytes);
     }
     entry.body.write(&mut fields);
-    fields.put("prev", &hex::encode(position.head));
+    fields.hash(key!("prev"), &position.head);
     let head = hash(&position.head, &out[start..]);
     out.extend_from_slice(HASH_MEMBER);
-    out.extend_from_slice(hex::encode(head).as_bytes());
+    out.extend_from_slice(&hex(&head));
     out.extend_from_slice(b"\"}\n");
     Position { seq, head }
 }

@@ -32,7 +32,7 @@ pub(super) fn bounded(text: String, bytes_max: usize) -> String {
 
 /// A path: bounded, and without a query or fragment, should one have been handed in.
 pub(super) fn path(mut text: String) -> String {
-    if let Some(end) = text.find(['?', '#']) {
+    if let Some(end) = memchr::memchr2(b'?', b'#', text.as_bytes()) {
         text.truncate(end);
     }
     bounded(text, PATH_BYTES_MAX)
@@ -54,6 +54,10 @@ fn mask_encoded(text: &str, bytes_max: usize) -> Option<String> {
 }
 
 fn mask_plain(text: &str, bytes_max: usize) -> Option<String> {
+    // Nearly every text is too short for a whole nonce, and too short to have been cut.
+    if text.len() < NONCE_BYTES.min(bytes_max) {
+        return None;
+    }
     let mut clean: Option<String> = None;
     let mut kept_to = 0;
     for at in memchr::memmem::find_iter(text.as_bytes(), NONCE_PREFIX) {
@@ -152,6 +156,8 @@ mod tests {
     fn a_nonce_that_was_cut_off_is_masked_too() {
         let text = format!("{}{}", "a".repeat(PATH_BYTES_MAX - 25), &nonce()[..25]);
         assert!(path(text).ends_with("an_…"));
+        // Cut to less than a whole nonce.
+        assert_eq!(bounded(nonce()[..METHOD_BYTES_MAX].into(), METHOD_BYTES_MAX), "an_…");
     }
 
     #[test]

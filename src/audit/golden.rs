@@ -1,0 +1,202 @@
+//! Records of every kind against the text that they have always had: the format on disk does not change.
+
+use serde_json::json;
+
+use super::chain::{NO_HASH, Position, seal};
+use super::record::{Decision, End, Outcome, Request, Verdict};
+use super::*;
+use crate::model::{
+    AgentName, CredentialName, Destination, Identity, MinterName, NonceId, Now, Risk, Scheme, ScopeName, ServiceName,
+    TaskName,
+};
+
+/// All that JSON, terminals and the chain could trip over.
+const NASTY: &str =
+    "a\"\\/\n\r\t\u{8}\u{c}\0\u{1b}\u{1f}\u{7f}\u{85}\u{202e}\u{2028}é\u{ffff}\u{1f600}~ \",\"decision\":\"allow";
+
+fn nonce_id() -> NonceId {
+    NonceId::from_parts(1_700_000_000_000, 0x1234_5678_9abc_def0_1234)
+}
+
+fn agent() -> AgentName {
+    AgentName::parse("billing").unwrap()
+}
+
+fn task() -> TaskName {
+    TaskName::parse("refund-4711").unwrap()
+}
+
+fn request(peer: &str, destination: Option<&str>, method: &str, path: &str) -> Arc<Request> {
+    let facts = ExchangeFacts {
+        connection_id: 18_446_744_073_709_551_615,
+        peer: peer.parse().unwrap(),
+        destination: destination.map(|text| Destination::parse(text, None).unwrap()),
+        scheme: if destination.is_some() { Scheme::Https } else { Scheme::Http },
+        method: method.into(),
+        path: path.into(),
+        version: "HTTP/1.1",
+    };
+    let opened = Now { boot: Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
+    Arc::new(Request { id: "ex_01M819R7DNR176MPJD5SFKP5SZ".into(), opened, facts })
+}
+
+fn full_facts() -> DecisionFacts {
+    DecisionFacts {
+        nonce_id: Some(nonce_id()),
+        agent: Some(agent()),
+        task: Some(task()),
+        minter: Some(MinterName::parse("self").unwrap()),
+        on_behalf_of: Some(NASTY.into()),
+        presented_by: Some(Identity::Uid(1000)),
+        presented_in: Some("proxy"),
+        service: Some(ServiceName::parse("stripe").unwrap()),
+        scope: Some(ScopeName::parse("read:customers").unwrap()),
+        risk: Some(Risk::Medium),
+        rule: Some("GET /v1/customers/{id}".into()),
+        credential: Some(CredentialName::parse("stripe-live").unwrap()),
+        policy_digest: Some("b94833a912b9445555e8f77fb9878be3c96ebdff09fdc89f5ae18828d434c3dd".into()),
+    }
+}
+
+fn decision(verdict: Verdict, facts: DecisionFacts) -> Arc<Decision> {
+    Arc::new(Decision { verdict, facts })
+}
+
+const DENY: Verdict = Verdict::Deny { code: "out_of_scope", status: 403 };
+
+fn decisions() -> Vec<Body> {
+    let plain = || request("127.0.0.1:5000", Some("api.stripe.com:443"), "GET", "/v1/customers");
+    let supervised = DecisionFacts { presented_by: Some(Identity::Supervisor), presented_in: None, ..full_facts() };
+    let unproven = DecisionFacts { nonce_id: Some(nonce_id()), risk: Some(Risk::High), ..DecisionFacts::default() };
+    vec![
+        Body::Decision { request: plain(), decision: decision(Verdict::Allow, full_facts()) },
+        Body::Decision { request: plain(), decision: decision(DENY, supervised) },
+        Body::Decision { request: plain(), decision: decision(Verdict::Allow, unproven) },
+        Body::Decision {
+            request: request("[::ffff:10.0.0.1]:1", Some("[2001:db8::1]:8443"), NASTY, NASTY),
+            decision: decision(DENY, DecisionFacts::default()),
+        },
+        Body::Decision {
+            request: request("[fe80::1%3]:65535", None, "PROPFIND", "/é"),
+            decision: decision(DENY, DecisionFacts::default()),
+        },
+        Body::Decision {
+            request: request("255.100.99.0:65535", Some("10.0.0.9:1"), "", ""),
+            decision: decision(DENY, DecisionFacts::default()),
+        },
+    ]
+}
+
+fn end(decision: Option<Arc<Decision>>, is_decision_recorded: bool, outcome: Outcome, ending: Ending) -> Body {
+    let request = request("127.0.0.1:5000", Some("api.stripe.com:443"), "GET", "/v1/customers");
+    let duration = Duration::from_micros(1_234_567);
+    Body::End(Box::new(End { request, decision, is_decision_recorded, outcome, ending, duration }))
+}
+
+fn ends() -> Vec<Body> {
+    let full = Outcome {
+        address: Some("93.184.216.34:443".parse().unwrap()),
+        credential_version: Some(3),
+        code: Some("upstream_unreachable"),
+        status: Some(502),
+        request_bytes: 10,
+        response_bytes: u64::MAX,
+    };
+    let v6 = Outcome { address: Some("[2001:db8::1]:443".parse().unwrap()), ..Outcome::default() };
+    let allowed = || Some(decision(Verdict::Allow, full_facts()));
+    vec![
+        end(allowed(), true, full, Ending::Complete),
+        end(allowed(), false, v6, Ending::ClientGone),
+        end(Some(decision(DENY, full_facts())), false, full, Ending::Refused),
+        end(None, false, Outcome::default(), Ending::Cut),
+    ]
+}
+
+fn events() -> Vec<Body> {
+    let expires_at = jiff::Timestamp::new(1_700_000_000, 922_762_192).unwrap();
+    let mint = |labels: &[(&str, &str)], text: Option<&str>| Event::Mint {
+        facts: Box::new(full_facts()),
+        minted_by: text.map(|_| Identity::Uid(0)),
+        grants: vec!["stripe:read".into(), NASTY.into()],
+        expires_at,
+        max_uses: text.map(|_| 20),
+        instance: text.map(Into::into),
+        reason: text.map(Into::into),
+        labels: labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+    };
+    let (nonce_id, agent, task, minter) = (nonce_id(), agent(), task(), MinterName::parse("ci").unwrap());
+    let ended = |by: Option<&str>| Event::LeaseEnded {
+        nonce_id,
+        agent: agent.clone(),
+        task: task.clone(),
+        cause: "revoked",
+        by: by.map(Into::into),
+    };
+    let connection = |peer: &str, destination: Option<&str>| Event::Connection {
+        connection_id: 0,
+        peer: peer.parse().unwrap(),
+        destination: destination.map(|text| Destination::parse(text, None).unwrap()),
+        code: "not_tls",
+    };
+    let events = [
+        mint(&[("team", "x"), (NASTY, NASTY)], Some(NASTY)),
+        mint(&[], None),
+        ended(Some("operator")),
+        ended(None),
+        connection("[::1]:9", Some("example.com:80")),
+        connection("0.0.0.0:0", None),
+        Event::ControlRefused { call: "mint", caller: Some(Identity::Supervisor), code: "unknown_service" },
+        Event::Renewed { nonce_id, agent, task, minter, renewed_by: Identity::Uid(u32::MAX), expires_at },
+    ];
+    events.into_iter().map(|event| Body::Event(Box::new(event))).collect()
+}
+
+fn bodies() -> Vec<Body> {
+    let mut bodies = vec![
+        Body::Start { facts: json!({"version": NASTY, "n": [1, -2.5, true, null], "o": {}}) },
+        Body::Stop { reason: "signal" },
+        Body::Rotated,
+        Body::Outage,
+        Body::Lost { records: 1_000 },
+    ];
+    bodies.extend(decisions());
+    bodies.extend(ends());
+    bodies.extend(events());
+    bodies
+}
+
+/// Ordinary and extraordinary moments, taken in turn.
+fn moments() -> Vec<jiff::Timestamp> {
+    let at = |second, nanosecond| jiff::Timestamp::new(second, nanosecond).unwrap();
+    let leap_day = at(1_709_251_199, 999_999_999);
+    vec![
+        at(1_700_000_000, 1_999),
+        leap_day,
+        at(0, 0),
+        at(-1, -1),
+        at(-62_135_596_801, 0),
+        jiff::Timestamp::MIN,
+        jiff::Timestamp::MAX,
+    ]
+}
+
+#[test]
+fn every_kind_of_record_has_the_text_that_it_always_had() {
+    let mut out = Vec::new();
+    let mut position = Position { seq: 0, head: NO_HASH };
+    for (body, time) in bodies().into_iter().zip(moments().into_iter().cycle()) {
+        let torn = (position.seq == 2).then(|| {
+            out.extend_from_slice(b"{\"v\":1,\"boot_id\":\"half\n");
+            22
+        });
+        let entry = Entry { time, body, acknowledge: None, _place: None };
+        position = seal(&mut out, "a6859a54001264778206a11d97710020", position, &entry, torn);
+    }
+    let text = String::from_utf8(out).unwrap();
+    let golden = include_str!("../../tests/vectors/audit-records.jsonl");
+    for (number, (line, expected)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(line, expected, "record {}", number + 1);
+    }
+    assert_eq!(text.len(), golden.len());
+    assert_eq!(verify(golden.as_bytes(), None).err(), None, "the golden records are a sound chain");
+}
