@@ -1,5 +1,8 @@
 //! What must hold beside the tests.
 
+use std::path::Path;
+use std::process::Command;
+
 use crate::deny;
 use crate::workspace::{Workspace, succeeds};
 
@@ -16,6 +19,12 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
         "lints",
         succeeds(workspace.cargo("clippy").args(["--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?,
     );
+    let benches = workspace.root.join("benches/Cargo.toml");
+    settle(
+        "formatting of the benchmarks",
+        succeeds(workspace.cargo("fmt").args(["--all", "--check", "--manifest-path"]).arg(&benches))?,
+    );
+    settle("lints of the benchmarks", succeeds(&mut lint_benchmarks(workspace, &benches))?);
     settle(
         "documentation",
         succeeds(
@@ -32,4 +41,12 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
         eprintln!("check: FAILED: {}", failed.join(", "));
     }
     Ok(failed.is_empty())
+}
+
+/// Without hudsucker's program: what that library needs takes ten minutes to build.
+fn lint_benchmarks(workspace: &Workspace, manifest: &Path) -> Command {
+    let mut command = workspace.cargo("clippy");
+    command.args(["--workspace", "--exclude", "hudsucker-peer", "--all-targets", "--quiet", "--manifest-path"]);
+    command.arg(manifest).arg("--target-dir").arg(&workspace.target).args(["--", "-D", "warnings"]);
+    command
 }
