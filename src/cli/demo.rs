@@ -45,7 +45,7 @@ pub struct Arguments {
 
 /// Plays the demo; fails unless everything was as promised.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::other(format!("cannot start the runtime: {error}")))?;
     let scenes = runtime
         .block_on(play(arguments))
