@@ -10,6 +10,9 @@ use super::skip::{BLOCK_BYTES, Skip, WINDOW_BYTES};
 
 const _: () = assert!(WINDOW_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the window it is found by");
 
+/// How much of a text is looked at at once, in the hope that nothing is in it.
+const STRETCH_BYTES: usize = 2048;
+
 /// What masked bytes become: may stand in a header, in JSON, in XML and in a URL.
 const MASK: u8 = b'*';
 
@@ -103,12 +106,25 @@ impl Compiled {
         if self.heads.is_empty() {
             return found;
         }
-        let mut at = 0;
-        while let Some(start) = self.skip.next(text, at) {
-            self.judge(text, start, &mut found);
-            at = start + 1;
+        let mut from = 0;
+        while from < text.len() {
+            let to = text.len().min(from + STRETCH_BYTES);
+            // Windows that begin in the stretch end before this.
+            let stretch = &text[..text.len().min(to + WINDOW_BYTES - 1)];
+            if to - from < STRETCH_BYTES || !self.skip.is_clear(&stretch[from..]) {
+                self.scan_closely(text, stretch, from, &mut found);
+            }
+            from = to;
         }
         found
+    }
+
+    fn scan_closely(&self, text: &[u8], stretch: &[u8], from: usize, found: &mut Found) {
+        let mut at = from;
+        while let Some(start) = self.skip.next(stretch, at) {
+            self.judge(text, start, found);
+            at = start + 1;
+        }
     }
 
     /// Which forms stand, or may come to stand, where a window may be.
@@ -352,6 +368,28 @@ mod tests {
         let needles = Needles::new(b"", &[]);
         assert!(needles.mask(b"anything at all, at any length").is_none());
         assert_eq!(mask_in_pieces(&needles, b"anything", &[2, 3]), b"anything");
+    }
+
+    #[test]
+    fn long_texts_are_masked_wherever_a_form_stands() {
+        let needles = Needles::new(SECRET, &[]);
+        let form = needles.0.forms[0].to_vec();
+        let clear = b"ordinary text of an answer, ".repeat(240);
+        for near in [0, STRETCH_BYTES, 2 * STRETCH_BYTES, 3 * STRETCH_BYTES] {
+            for at in near.saturating_sub(form.len() + 12)..near + 12 {
+                let mut text = clear.clone();
+                text[at..at + form.len()].copy_from_slice(&form);
+                let masked = needles.mask(&text).expect("it is there");
+                let stars = text.len() - form.len();
+                assert_eq!(
+                    masked.iter().zip(&clear).filter(|(new, old)| new == old && **new != MASK).count(),
+                    stars,
+                    "{at}"
+                );
+                assert!(masked[at..at + form.len()].iter().all(|byte| *byte == MASK), "{at}");
+            }
+        }
+        assert!(needles.mask(&clear).is_none());
     }
 
     #[test]

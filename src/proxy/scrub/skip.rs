@@ -9,6 +9,8 @@ pub(super) const WINDOW_BYTES: usize = 12;
 pub(super) const BLOCK_BYTES: usize = 3;
 /// How far a search may go on from a block that no window has.
 const SKIP_BYTES_MAX: u8 = (WINDOW_BYTES - BLOCK_BYTES + 1) as u8;
+/// Places of a text that are looked at by turns.
+const SEARCHES: usize = 4;
 /// Bits of a block's place in the table: 8 KiB, which stays in the first-level cache.
 const TABLE_BITS: u32 = 13;
 
@@ -40,6 +42,31 @@ impl Skip {
                 skip => start += usize::from(skip),
             }
         }
+    }
+
+    /// True if no window of the text may be one of ours. Several places are looked at by turns: where one search waits for
+    /// its table, another goes on.
+    pub(super) fn is_clear(&self, text: &[u8]) -> bool {
+        let part = text.len() / SEARCHES;
+        let mut starts: [usize; SEARCHES] = std::array::from_fn(|search| search * part);
+        let mut is_over = false;
+        while !is_over {
+            is_over = true;
+            for (search, start) in starts.iter_mut().enumerate() {
+                let end = if search + 1 == SEARCHES { text.len() } else { (search + 1) * part };
+                if *start >= end {
+                    continue;
+                }
+                let Some(window) = text.get(*start..).and_then(<[u8]>::first_chunk::<WINDOW_BYTES>) else { continue };
+                let [.., first, second, third] = *window;
+                match self.0[place(first, second, third)] {
+                    0 => return false,
+                    skip => *start += usize::from(skip),
+                }
+                is_over = false;
+            }
+        }
+        true
     }
 
     /// Whether the text's last block, if it has one, may be in a window. Every real one is seen.
@@ -74,6 +101,22 @@ mod tests {
             at = start + 1;
         }
         found
+    }
+
+    #[test]
+    fn a_text_is_clear_exactly_if_no_window_may_be_in_it() {
+        let skip = Skip::new(WINDOWS.into_iter());
+        for length in [0, 1, 11, 12, 13, 47, 48, 200, 211] {
+            let clear = vec![b'x'; length];
+            assert!(skip.is_clear(&clear), "{length}");
+            for window in WINDOWS {
+                for at in 0..(length + 1).saturating_sub(WINDOW_BYTES) {
+                    let mut text = clear.clone();
+                    text[at..at + WINDOW_BYTES].copy_from_slice(&window.to_ascii_uppercase());
+                    assert!(!skip.is_clear(&text), "{length} at {at}");
+                }
+            }
+        }
     }
 
     #[test]
