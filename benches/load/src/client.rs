@@ -98,13 +98,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> H1<S> {
         Self { stream, buffer: Vec::with_capacity(256 * 1024) }
     }
 
-    /// Sends a request; a body of so many bytes after it.
-    pub async fn send(&mut self, head: &[u8], body_bytes: u64) -> Result<(), Failure> {
+    /// Sends a request; a body of so many bytes after it. `sent` gets the length of each piece of the body.
+    pub async fn send(&mut self, head: &[u8], body_bytes: u64, mut sent: impl FnMut(usize)) -> Result<(), Failure> {
         self.stream.write_all(head).await?;
         let mut left = body_bytes;
         while left > 0 {
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE.len());
             self.stream.write_all(&PIECE[..count]).await?;
+            sent(count);
             left -= count as u64;
         }
         Ok(self.stream.flush().await?)

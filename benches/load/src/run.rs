@@ -46,16 +46,23 @@ impl Board {
         Instant::now() >= self.until
     }
 
-    fn done(&self, began: Instant, bytes: u64) {
+    fn done(&self, began: Instant) {
         let now = Instant::now();
         if now < self.from || now > self.until {
             return;
         }
         let mut count = self.count.borrow_mut();
         count.requests += 1;
-        count.bytes += bytes;
         let nanoseconds = u64::try_from((now - began).as_nanos()).unwrap_or(u64::MAX);
         count.latency.saturating_record(nanoseconds);
+    }
+
+    /// Bytes of a body that have just passed; large bodies do not end within the time.
+    fn passed(&self, bytes: usize) {
+        let now = Instant::now();
+        if now >= self.from && now <= self.until {
+            self.count.borrow_mut().bytes += bytes as u64;
+        }
     }
 
     /// An event that was sent at this time by the origin's clock, which is ours.
@@ -210,6 +217,16 @@ fn h2_request(plan: &Plan, host: &str) -> Result<(http::Request<()>, u64), Failu
     Ok((request.body(())?, body_bytes))
 }
 
+/// A piece of an answer's body.
+fn received(board: &Board, piece: &[u8]) {
+    match board.plan.mode {
+        Mode::Events => events(board, piece),
+        // There the upload is what counts.
+        Mode::Upload => {}
+        _ => board.passed(piece.len()),
+    }
+}
+
 /// Latencies of the events in a piece; one event is one frame here.
 fn events(board: &Board, piece: &[u8]) {
     for event in piece.split(|byte| *byte == b'\n') {
@@ -218,11 +235,6 @@ fn events(board: &Board, piece: &[u8]) {
             board.event(sent);
         }
     }
-}
-
-/// What is transferred: the upload counts where there is one.
-fn bytes(sent: u64, received: u64) -> u64 {
-    if sent > 0 { sent } else { received }
 }
 
 /// One request after the other on a kept connection, or several at a time over HTTP/2.
@@ -240,17 +252,10 @@ async fn kept(client: &Client, board: &Rc<Board>) -> Result<(), Failure> {
     let head = client.head(&plan.host, method, &path);
     while !board.is_over() {
         let began = Instant::now();
-        connection.send(&head, body_bytes).await?;
-        let is_events = plan.mode == Mode::Events;
-        let received = connection
-            .receive(|piece| {
-                if is_events {
-                    events(board, piece)
-                }
-            })
-            .await?;
-        if !is_events {
-            board.done(began, bytes(body_bytes, received));
+        connection.send(&head, body_bytes, |bytes| board.passed(bytes)).await?;
+        connection.receive(|piece| received(board, piece)).await?;
+        if plan.mode != Mode::Events {
+            board.done(began);
         }
     }
     Ok(())
@@ -261,16 +266,9 @@ async fn h2_stream(connection: &H2, board: &Rc<Board>) -> Result<(), Failure> {
     while !board.is_over() {
         let (request, body_bytes) = h2_request(plan, &plan.host)?;
         let began = Instant::now();
-        let is_events = plan.mode == Mode::Events;
-        let received = connection
-            .exchange(request, body_bytes, |piece| {
-                if is_events {
-                    events(board, piece)
-                }
-            })
-            .await?;
-        if !is_events {
-            board.done(began, bytes(body_bytes, received));
+        connection.exchange(request, body_bytes, |piece| received(board, piece)).await?;
+        if plan.mode != Mode::Events {
+            board.done(began);
         }
     }
     Ok(())
@@ -309,9 +307,9 @@ async fn open(client: &Client, board: &Rc<Board>, number: usize) -> Result<(), F
     let mut pace = Pace::new(plan, number);
     while pace.due < board.until {
         let began = pace.next().await;
-        connection.send(&head, 0).await?;
-        let received = connection.receive(|_| ()).await?;
-        board.done(began, received);
+        connection.send(&head, 0, |_| ()).await?;
+        connection.receive(|_| ()).await?;
+        board.done(began);
     }
     Ok(())
 }
@@ -325,9 +323,9 @@ async fn mint(board: &Rc<Board>, number: usize) -> Result<(), Failure> {
     let mut pace = Pace::new(plan, number);
     while pace.due < board.until {
         let began = pace.next().await;
-        connection.send(&head, 0).await?;
-        let received = connection.receive(|_| ()).await?;
-        board.done(began, received);
+        connection.send(&head, 0, |_| ()).await?;
+        connection.receive(|_| ()).await?;
+        board.done(began);
     }
     Ok(())
 }
@@ -349,7 +347,8 @@ async fn first(board: &Rc<Board>) -> Result<(), Failure> {
     let answered = first_answer(&board.plan).await;
     process.kill()?;
     process.wait()?;
-    board.done(began, answered?);
+    answered?;
+    board.done(began);
     Ok(())
 }
 
@@ -371,7 +370,7 @@ async fn first_answer(plan: &Plan) -> Result<u64, Failure> {
         let plan = Arc::new(plan);
         let client = Client::new(&plan, false)?;
         let mut connection = H1::new(client.connect(&plan.host).await?);
-        connection.send(&client.head(&plan.host, "GET", "/v1/json"), 0).await?;
+        connection.send(&client.head(&plan.host, "GET", "/v1/json"), 0, |_| ()).await?;
         connection.receive(|_| ()).await
     };
     let until = Instant::now() + FIRST_MAX;
@@ -387,7 +386,7 @@ async fn first_answer(plan: &Plan) -> Result<u64, Failure> {
 /// A nonce over the control socket.
 async fn minted(mint: &Mint) -> Result<String, Failure> {
     let mut connection = H1::new(UnixStream::connect(&mint.socket).await?);
-    connection.send(&mint_head(mint), 0).await?;
+    connection.send(&mint_head(mint), 0, |_| ()).await?;
     let mut answer = Vec::new();
     connection.receive(|piece| answer.extend_from_slice(piece)).await?;
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
@@ -398,22 +397,22 @@ async fn minted(mint: &Mint) -> Result<String, Failure> {
 async fn once(client: &Client, board: &Rc<Board>, host: &str) -> Result<(), Failure> {
     let began = Instant::now();
     let stream = client.connect(host).await?;
-    let received = if board.plan.h2 {
+    if board.plan.h2 {
         let (request, body_bytes) = h2_request(&board.plan, host)?;
-        H2::new(stream).await?.exchange(request, body_bytes, |_| ()).await?
+        H2::new(stream).await?.exchange(request, body_bytes, |_| ()).await?;
     } else {
         let mut connection = H1::new(stream);
-        connection.send(&client.head(host, "GET", "/v1/json"), 0).await?;
-        connection.receive(|_| ()).await?
-    };
-    board.done(began, received);
+        connection.send(&client.head(host, "GET", "/v1/json"), 0, |_| ()).await?;
+        connection.receive(|_| ()).await?;
+    }
+    board.done(began);
     Ok(())
 }
 
 /// A connection that is used once and then held to the end.
 async fn held(client: &Client, board: &Rc<Board>) -> Result<(), Failure> {
     let mut connection = H1::new(client.connect(&board.plan.host).await?);
-    connection.send(&client.head(&board.plan.host, "GET", "/v1/json"), 0).await?;
+    connection.send(&client.head(&board.plan.host, "GET", "/v1/json"), 0, |_| ()).await?;
     connection.receive(|_| ()).await?;
     board.count.borrow_mut().requests += 1;
     sleep_until(board.until).await;

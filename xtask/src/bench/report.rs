@@ -29,6 +29,8 @@ pub struct Median {
     pub p999: f64,
     /// Microseconds of the proxy's CPU a request.
     pub cpu_each: f64,
+    /// The same a megabyte of bodies.
+    pub cpu_each_megabyte: f64,
     /// What resident memory grew by at most, in KiB.
     pub rss_growth_kib: f64,
     pub rss_each_kib: f64,
@@ -46,6 +48,7 @@ impl Median {
             p99: pick(|run| run.latency.p99),
             p999: pick(|run| run.latency.p999),
             cpu_each: pick(cpu_each),
+            cpu_each_megabyte: pick(cpu_each_megabyte),
             rss_growth_kib: median(runs.iter().map(growth).collect()),
             rss_each_kib: median(runs.iter().map(|run| growth(run) / run.requests.max(1) as f64).collect()),
             rss_peak_kib: pick(|run| run.rss_kib.1 as f64),
@@ -90,6 +93,12 @@ fn unit(figure: Figure) -> &'static str {
 
 fn cpu_each(outcome: &Outcome) -> f64 {
     if outcome.requests == 0 { 0.0 } else { outcome.cpu_seconds * 1e6 / outcome.requests as f64 }
+}
+
+/// Microseconds for a megabyte of bodies.
+fn cpu_each_megabyte(outcome: &Outcome) -> f64 {
+    let megabytes = outcome.bytes_per_second * outcome.seconds / 1e6;
+    if megabytes > 0.0 { outcome.cpu_seconds * 1e6 / megabytes } else { 0.0 }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -172,7 +181,11 @@ impl<'a> Report<'a> {
                 let _ = write!(text, " {value} |");
             }
             let ratio = by.ratio(|name| by.figure(name, load.figure));
-            let cpu = by.ratio(|name| by.of(name).map(|own| own.cpu_each).filter(|each| *each > 0.0));
+            let cpu = |own: &Median| match load.figure {
+                Figure::Throughput => own.cpu_each_megabyte,
+                _ => own.cpu_each,
+            };
+            let cpu = by.ratio(|name| by.of(name).map(cpu).filter(|each| *each > 0.0));
             let _ = writeln!(text, " **{ratio}** | {cpu} |");
         }
         text
@@ -180,8 +193,8 @@ impl<'a> Report<'a> {
 
     /// Latencies, CPU and memory behind the figures that count.
     fn details(&self) -> String {
-        let mut text = "| load | who | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs each | peak RSS MiB | lowest to highest rate | errors |\n| --- | --- |".to_owned();
-        text += &" ---: |".repeat(8);
+        let mut text = "| load | who | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs each | CPU µs a MB | peak RSS MiB | lowest to highest rate | errors |\n| --- | --- |".to_owned();
+        text += &" ---: |".repeat(9);
         text.push('\n');
         for (load, by) in self.measured() {
             for name in self.names() {
@@ -192,13 +205,14 @@ impl<'a> Report<'a> {
                 let rates = || runs.iter().map(|run| run.rate);
                 let _ = writeln!(
                     text,
-                    "| {} | {name} | {} | {} | {} | {} | {} | {} | {} to {} | {} |",
+                    "| {} | {name} | {} | {} | {} | {} | {} | {} | {} | {} to {} | {} |",
                     load.name,
                     spell(own.rate),
                     spell(own.p50),
                     spell(own.p99),
                     spell(own.p999),
                     spell(own.cpu_each),
+                    spell(own.cpu_each_megabyte),
                     spell(own.rss_peak_kib / 1024.0),
                     spell(rates().fold(f64::INFINITY, f64::min)),
                     spell(rates().fold(0.0, f64::max)),

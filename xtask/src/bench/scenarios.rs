@@ -157,11 +157,15 @@ pub fn all() -> Vec<Scenario> {
             ..Scenario::new("up-1g", "1 GiB bodies up", "upload", 1, Figure::Throughput)
         },
         Scenario::new("events", "server-sent events, 16 streams, 500/s each", "events", 16, Figure::Tail),
-        Scenario { is_fresh: true, ..Scenario::new("held", "held connections, 1,000", "held", 1000, Figure::Memory) },
+        Scenario {
+            is_fresh: true,
+            stretch: 3.0,
+            ..Scenario::new("held", "held connections, 1,000", "held", 1000, Figure::Memory)
+        },
         Scenario {
             rate: 1000.0,
             ..Scenario::new("mint", "1,000 mints/s over the control socket", "mint", 4, Figure::Tail)
         },
-        Scenario::new("first", "start to the first answer", "first", 1, Figure::Start),
+        Scenario { stretch: 2.0, ..Scenario::new("first", "start to the first answer", "first", 1, Figure::Start) },
     ]
 }
