@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::chain::Hash;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// Characters of a [`Hash`].
+/// Characters of a record's hash in hexadecimal.
 pub(super) const HASH_CHARACTERS: usize = 64;
 /// Most digits of a number.
 const NUMBER_DIGITS_MAX: usize = 20;
