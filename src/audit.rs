@@ -261,6 +261,8 @@ impl Audit {
     pub fn note(&self, event: Event) {
         let time = self.handle.clock.now().wall;
         self.handle.leave(None, time, Body::Event(Box::new(event.bounded())));
+        // Who revokes looks for the end of the lease; only closing records of exchanges may wait for company.
+        self.handle.queue.call();
     }
 
     /// Follows the records that are written from now on; `None` when 16 do already, or when the audit is over. A follower

@@ -271,7 +271,9 @@ impl<'a> Report<'a> {
         let template = std::fs::read_to_string(workspace.root.join("benches/PERFORMANCE.md"))?;
         let nonces = self.own.nonces.as_ref().map(serde_json::to_string_pretty).transpose()?.unwrap_or_default();
         let notes = std::fs::read_to_string(workspace.root.join("benches/notes.md")).unwrap_or_default();
+        let rounds = self.results.values().flat_map(BTreeMap::values).map(Vec::len).max().unwrap_or_default();
         let parts = [
+            ("{rounds}", rounds.to_string()),
             ("{notes}", notes),
             ("{machine}", machine(self.stage)),
             ("{goals}", self.goals()),
