@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue};
-use rustls::client::{Tls13ClientSessionValue, WebPkiServerVerifier};
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
 use rustls::{ProtocolVersion, StreamOwned, SupportedProtocolVersion};
 
 use super::{Authority, Home};
@@ -123,58 +122,6 @@ fn the_second_connection_to_a_host_is_resumed_without_early_data() {
         let (client, server) = handshake(&authority, "api.test", &config).unwrap();
         assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed));
         assert!(!client.is_early_data_accepted());
-    }
-}
-
-/// A client that offers any host's ticket to every host.
-#[derive(Debug)]
-struct Careless(ClientSessionMemoryCache);
-
-impl Careless {
-    fn name() -> ServerName<'static> {
-        ServerName::try_from("any.test").unwrap()
-    }
-}
-
-impl ClientSessionStore for Careless {
-    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(Self::name(), group);
-    }
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        self.0.kx_hint(&Self::name())
-    }
-    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(Self::name(), value);
-    }
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.0.tls12_session(&Self::name())
-    }
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {
-        self.0.remove_tls12_session(&Self::name());
-    }
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(Self::name(), value);
-    }
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.0.take_tls13_ticket(&Self::name())
-    }
-}
-
-#[test]
-fn a_ticket_is_good_for_its_own_host_alone() {
-    let authority = authority();
-    // Addresses come without SNI, so that rustls itself would not tell them apart.
-    for (one, other) in [("127.0.0.1", "127.0.0.2"), ("one.test", "other.test")] {
-        for version in VERSIONS {
-            let mut config = client(&authority, version, &[]);
-            config.resumption = Resumption::store(Arc::new(Careless(ClientSessionMemoryCache::new(8))));
-            let config = Arc::new(config);
-            handshake(&authority, one, &config).unwrap();
-            let (_, server) = handshake(&authority, one, &config).unwrap();
-            assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed), "the client does offer its ticket");
-            let (_, server) = handshake(&authority, other, &config).unwrap();
-            assert_ne!(server.handshake_kind(), Some(HandshakeKind::Resumed), "{one} to {other}");
-        }
     }
 }
 

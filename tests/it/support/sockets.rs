@@ -6,6 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{getpeername, getsockname, sockopt::tcp_nodelay};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::agent::PATIENCE;
+use super::wire::read_answers;
 
 /// One end of a TCP connection.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,14 @@ pub struct Tcp {
     pub peer: SocketAddr,
     /// `TCP_NODELAY`.
     pub says_no_delay: bool,
+}
+
+/// Asks `api.test` for something on an open connection, which stays open.
+pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), target: &str, nonce: &str) {
+    let head = format!("GET {target} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("writable");
+    let answer = read_answers(stream, 1, PATIENCE).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 /// How many descriptors a process has open; `None`, said on standard error, where nobody may look.

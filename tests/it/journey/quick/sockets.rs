@@ -8,18 +8,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
-use crate::support::agent::{PATIENCE, get};
-use crate::support::sockets::assert_no_delay;
-use crate::support::wire::read_answers;
+use crate::support::agent::get;
+use crate::support::sockets::{ask, assert_no_delay};
 use crate::support::{Agent, FakeUpstream, Stage, TestSidecar, canary, policies, websocket};
-
-/// Asks on an open connection; it stays open.
-async fn ask(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin), target: &str, nonce: &str) {
-    let head = format!("GET {target} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.expect("writable");
-    let answer = read_answers(stream, 1, PATIENCE).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
 
 #[tokio::test]
 async fn tunnels_requests_without_one_and_probes() {
