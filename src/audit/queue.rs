@@ -16,6 +16,7 @@ pub(super) struct Queue {
     ready: Condvar,
     /// One permit for each record that may wait; an exchange on record holds one for its closing record.
     pub(super) places: Arc<Semaphore>,
+    places_max: usize,
     pub(super) is_healthy: AtomicBool,
     pub(super) records: AtomicU64,
     pub(super) lost: AtomicU64,
@@ -41,6 +42,9 @@ impl State {
     }
 }
 
+/// Places in use from which on records wait for each other; an exchange takes two until its decision is written.
+const CROWD: usize = 12;
+
 /// How long a record that nobody waits for may wait for others to share its write with.
 const DOZE: Duration = Duration::from_millis(20);
 
@@ -56,11 +60,17 @@ impl Queue {
             state: Mutex::default(),
             ready: Condvar::new(),
             places: Arc::new(Semaphore::new(records_max)),
+            places_max: records_max,
             is_healthy: AtomicBool::new(true),
             records: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             is_over: watch::Sender::new(false),
         })
+    }
+
+    /// So many exchanges are under way that it pays to wait for each other's records.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.places_max.saturating_sub(self.places.available_permits()) >= CROWD
     }
 
     /// Queues a record; false, and the record is gone, after the end. A record that nobody waits for is then lost. One
