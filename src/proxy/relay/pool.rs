@@ -8,7 +8,7 @@ use hyper_util::rt::TokioTimer;
 
 use super::connector::{Connector, TlsProfiles};
 use super::parent::Parent;
-use crate::model::{Denial, Destination};
+use crate::model::{CredentialName, Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
 use crate::proxy::Limits;
@@ -23,6 +23,7 @@ type Pool = Client<Connector, Upload>;
 /// All upstream connections of the process.
 pub struct Upstream {
     pools: DashMap<Errand, Pool>,
+    newest: Newest,
     dialer: Arc<Dialer>,
     parent: Option<Arc<Parent>>,
     policy: Arc<Policy>,
@@ -40,7 +41,15 @@ impl Upstream {
         tls: TlsProfiles,
         limits: Limits,
     ) -> Self {
-        Self { pools: DashMap::new(), dialer, parent: parent.map(Arc::new), policy, tls, limits }
+        Self {
+            pools: DashMap::new(),
+            newest: Newest::default(),
+            dialer,
+            parent: parent.map(Arc::new),
+            policy,
+            tls,
+            limits,
+        }
     }
 
     /// The pool for an errand; a credential's older versions lose theirs.
@@ -48,13 +57,20 @@ impl Upstream {
         if let Some(pool) = self.pools.get(errand) {
             return Ok(pool.clone());
         }
-        self.pools.retain(|other, _| !is_outdated(other, errand));
+        if self.newest.is_raised_by(errand) {
+            self.pools.retain(|other, _| !is_outdated(other, errand));
+        }
         if self.pools.len() >= POOLS_MAX {
             // Connections under way live on with their exchanges.
             self.pools.clear();
         }
         let pool = build(&self.limits, self.connector(errand)?);
-        Ok(self.pools.entry(errand.clone()).or_insert(pool).clone())
+        let pool = self.pools.entry(errand.clone()).or_insert(pool).clone();
+        // Asked only now: whoever brings a newer version later finds this one among the pools.
+        if self.newest.is_above(errand) {
+            self.pools.remove(errand);
+        }
+        Ok(pool)
     }
 
     /// The way to where an errand goes.
@@ -79,6 +95,27 @@ impl Upstream {
     fn parent_to(&self, destination: &Destination, is_private: bool) -> Option<Arc<Parent>> {
         let is_direct = is_private || destination.host.ip().is_some() || self.dialer.sends_elsewhere(destination);
         self.parent.clone().filter(|_| !is_direct)
+    }
+}
+
+/// The latest version of each credential that has gone out.
+#[derive(Default)]
+struct Newest(DashMap<CredentialName, u64>);
+
+impl Newest {
+    /// Takes note of an errand's version; true if an older one had gone out before it.
+    fn is_raised_by(&self, errand: &Errand) -> bool {
+        let Some((name, version)) = &errand.credential else { return false };
+        let mut newest = self.0.entry(name.clone()).or_insert(*version);
+        let is_raised = *newest < *version;
+        *newest = (*newest).max(*version);
+        is_raised
+    }
+
+    /// Whether a newer version than the errand's has gone out.
+    fn is_above(&self, errand: &Errand) -> bool {
+        let Some((name, version)) = &errand.credential else { return false };
+        self.0.get(name).is_some_and(|newest| *newest > *version)
     }
 }
 
@@ -109,4 +146,33 @@ fn build(limits: &Limits, connector: Connector) -> Pool {
         .http2_keep_alive_interval(std::time::Duration::from_secs(60))
         .http2_keep_alive_timeout(std::time::Duration::from_secs(20))
         .build(connector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Scheme;
+
+    fn errand(credential: Option<(&str, u64)>) -> Errand {
+        Errand {
+            scheme: Scheme::Https,
+            destination: Destination::parse("api.test:443", None).unwrap(),
+            credential: credential.map(|(name, version)| (name.parse().unwrap(), version)),
+            service: "api".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_noticed_once_and_puts_the_older_ones_behind() {
+        let newest = Newest::default();
+        let (first, second, other) = (errand(Some(("a", 1))), errand(Some(("a", 2))), errand(Some(("b", 1))));
+        assert!(!newest.is_raised_by(&first), "nothing older went out");
+        assert!(!newest.is_raised_by(&first) && !newest.is_above(&first));
+        assert!(newest.is_raised_by(&second));
+        assert!(!newest.is_raised_by(&second), "once");
+        assert!(!newest.is_raised_by(&first), "an older one raises nothing");
+        assert!(newest.is_above(&first) && !newest.is_above(&second));
+        assert!(!newest.is_raised_by(&other) && !newest.is_above(&other), "each credential by itself");
+        assert!(!newest.is_raised_by(&errand(None)) && !newest.is_above(&errand(None)));
+    }
 }
