@@ -106,13 +106,14 @@ pub(super) async fn run(
                 let place = Place::new(permit, &proxy.metrics);
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
-                tasks.spawn(async move {
+                // Boxed, because what a task is made of is copied several times while it is spawned.
+                tasks.spawn(Box::pin(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
                         () = handle(proxy, stream, peer, place, entrance) => {}
                         () = cut.cancelled() => {}
                     }
-                });
+                }));
             }
             Err(error) => {
                 // Without files left this comes many times a second.
@@ -147,7 +148,7 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: P
         Entrance::Transparent(interception) => {
             let original = transparent::original(&proxy, &stream, local, interception);
             let connection = Connection::redirected(peer, original.unwrap_or(local), place);
-            transparent::run(proxy, stream, connection, original).await;
+            Box::pin(transparent::run(proxy, stream, connection, original)).await;
         }
     }
 }

@@ -96,7 +96,8 @@ pub(super) async fn front(
         return tunnel(&proxy, connection, request);
     }
     match absolute(&proxy, &connection, &request) {
-        Ok(session) => proxy.serve(&session, request, busy).await,
+        // Boxed, so that a `CONNECT` does not carry its size.
+        Ok(session) => Box::pin(proxy.serve(&session, request, busy)).await,
         Err(denial) => refused(&proxy, &connection, None, &denial),
     }
 }
@@ -141,7 +142,7 @@ fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<
             let passage = async {
                 match way {
                     Way::Read(config) => decrypt::run(&proxy, tunnel, upgrade, config).await,
-                    Way::Unread => unread::run(&proxy, tunnel, upgrade).await,
+                    Way::Unread => Box::pin(unread::run(&proxy, tunnel, upgrade)).await,
                 }
             };
             tokio::select! {
@@ -150,7 +151,8 @@ fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<
             }
         }
     };
-    proxy.tasks.spawn(task);
+    // Boxed, because what a task is made of is copied several times while it is spawned.
+    proxy.tasks.spawn(Box::pin(task));
     Response::new(Body::empty())
 }
 

@@ -51,7 +51,8 @@ pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, c
         spoken: Spoken::default(),
         authority: AskedFor::default(),
     };
-    serve(proxy, session, stream).await;
+    // Boxed, so that the handshake does not carry the size of what comes after it.
+    Box::pin(serve(proxy, session, stream)).await;
 }
 
 async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>) {
@@ -68,7 +69,8 @@ async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>
         })
     };
     if is_h2 {
-        serve_h2(proxy, &connection, Some(&destination), io, service).await;
+        // Boxed: its state is large, and HTTP/1.1 has no use for it.
+        Box::pin(serve_h2(proxy, &connection, Some(&destination), io, service)).await;
     } else {
         serve_h1(proxy, &connection, Some(&destination), io, service).await;
     }
