@@ -57,7 +57,7 @@ pub enum Home {
 /// Bounds on the work and the memory that hosts named by an agent can cause.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Hosts whose leaf is kept; the one unused for longest makes room.
+    /// Hosts whose leaf is kept; those unused for longest make room.
     pub hosts_max: usize,
     /// New leaves per second, once the burst is used up. One takes some 70 µs, a handshake with its client more.
     pub leaves_per_second: u32,

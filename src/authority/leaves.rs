@@ -19,8 +19,10 @@ use super::{AuthorityError, Limits};
 
 /// What the proxy offers to clients; one that offers no ALPN at all is served as HTTP/1.1.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// Session tickets sent after a TLS 1.3 handshake, for clients that open several tunnels at once.
-const TICKETS_PER_HANDSHAKE: usize = 2;
+/// Session tickets sent after a TLS 1.3 handshake: whoever resumes by one gets the next. Most clients keep only one.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+/// When there is no room, one host in so many goes at once, those unused for longest: looking for them has its price.
+const LEAVING_SHARE: usize = 64;
 
 /// A leaf and the configuration that serves it.
 #[derive(Debug)]
@@ -97,13 +99,16 @@ impl Leaves {
         }
     }
 
-    /// A look at every host is fine here: the budget bounds how often it happens.
+    /// Looks at every host, but seldom: several leave at a time. No two have the same number of use.
     fn make_room(&mut self) {
-        while self.entries.len() >= self.hosts_max {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(host, _)| host.clone());
-            let Some(oldest) = oldest else { return };
-            self.entries.remove(&oldest);
+        if self.entries.len() < self.hosts_max {
+            return;
         }
+        let mut uses: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
+        let leaving = self.entries.len() - self.hosts_max + 1 + self.hosts_max / LEAVING_SHARE;
+        let last = leaving.min(uses.len()) - 1;
+        let (_, until, _) = uses.select_nth_unstable(last);
+        self.entries.retain(|_, entry| entry.used > *until);
     }
 }
 
@@ -226,6 +231,19 @@ mod tests {
         authority.server_config(&host("a.test")).unwrap();
         authority.server_config(&host("c.test")).unwrap();
         assert_eq!(["a.test", "b.test", "c.test"].map(|name| cached(&authority, name)), [true, false, true]);
+    }
+
+    #[test]
+    fn where_there_is_room_for_many_several_leave_at_once() {
+        let (authority, _) = small(128, 129);
+        let name = |number: usize| format!("h{number}.test");
+        for number in 0..128 {
+            authority.server_config(&host(&name(number))).unwrap();
+        }
+        assert_eq!(authority.leaves.lock().entries.len(), 128, "no sooner than needed");
+        authority.server_config(&host(&name(128))).unwrap();
+        let gone: Vec<_> = (0..129).filter(|number| !cached(&authority, &name(*number))).collect();
+        assert_eq!(gone, [0, 1, 2]);
     }
 
     #[test]
