@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
@@ -23,9 +24,18 @@ fn authority() -> Authority {
 }
 
 fn client(authority: &Authority, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> ClientConfig {
+    client_with(default_provider(), authority, version, alpn)
+}
+
+fn client_with(
+    provider: CryptoProvider,
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&str],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider);
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
@@ -108,6 +118,24 @@ fn alpn_is_chosen_and_may_be_absent() {
     }
     let config = Arc::new(client(&authority, &rustls::version::TLS13, &["spdy/3"]));
     assert!(handshake(&authority, "api.test", &config).is_err());
+}
+
+#[test]
+fn the_suite_is_the_cheap_one_unless_a_client_has_others_alone() {
+    use rustls::CipherSuite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
+    let authority = authority();
+    let cases = [
+        (vec![TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256], TLS13_AES_128_GCM_SHA256),
+        (vec![TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_256_GCM_SHA384], TLS13_AES_256_GCM_SHA384),
+        (vec![TLS13_CHACHA20_POLY1305_SHA256], TLS13_CHACHA20_POLY1305_SHA256),
+    ];
+    for (offered, chosen) in cases {
+        let mut provider = default_provider();
+        provider.cipher_suites.retain(|suite| offered.contains(&suite.suite()));
+        let config = client_with(provider, &authority, &rustls::version::TLS13, &[]);
+        let (_, server) = handshake(&authority, "api.test", &Arc::new(config)).unwrap();
+        assert_eq!(server.negotiated_cipher_suite().map(|suite| suite.suite()), Some(chosen));
+    }
 }
 
 #[test]
