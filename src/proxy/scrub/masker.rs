@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use super::forms::{self, FORM_BYTES_MIN, Form};
 use super::skip::{BLOCK_BYTES, Skip, WINDOW_BYTES};
 
-const _: () = assert!(WINDOW_BYTES <= FORM_BYTES_MIN, "a form is at least as long as the window it is found by");
+const _: () =
+    assert!(*WINDOW_BYTES.start() <= FORM_BYTES_MIN, "a form is at least as long as the window it is found by");
 
 /// How much of a text is looked at at once, in the hope that nothing is in it.
 const STRETCH_BYTES: usize = 2048;
@@ -47,13 +48,14 @@ impl Needles {
     #[must_use]
     pub fn new(secret: &[u8], went_out: &[&[u8]]) -> Self {
         let forms = forms::all(secret, went_out);
-        let heads = heads(&forms);
+        let window_bytes = window_bytes(&forms);
+        let heads = heads(&forms, window_bytes);
         let mut begins = [false; 256];
         for form in &forms {
             begins[usize::from(form[0])] = true;
             begins[usize::from(form[0].to_ascii_uppercase())] = true;
         }
-        let skip = Skip::new(heads.iter().map(|head| window(&forms[head.start])));
+        let skip = Skip::new(window_bytes, heads.iter().map(|head| &forms[head.start][..window_bytes]));
         Self(Arc::new(Compiled { forms, heads, skip, begins }))
     }
 
@@ -75,17 +77,18 @@ impl Needles {
     }
 }
 
-/// The beginning by which a form is found; what follows is compared.
-fn window(form: &[u8]) -> &[u8] {
-    &form[..WINDOW_BYTES]
+/// How much of a form's beginning it is found by; what follows is compared.
+fn window_bytes(forms: &[Form]) -> usize {
+    let (least, most) = WINDOW_BYTES.into_inner();
+    forms.iter().map(|form| form.len()).min().unwrap_or(least).min(most)
 }
 
 /// Runs of sorted forms with one window.
-fn heads(forms: &[Form]) -> Vec<Range<usize>> {
+fn heads(forms: &[Form], window_bytes: usize) -> Vec<Range<usize>> {
     let mut heads: Vec<Range<usize>> = Vec::new();
     for (index, form) in forms.iter().enumerate() {
         match heads.last_mut() {
-            Some(last) if window(&forms[last.start]) == window(form) => last.end = index + 1,
+            Some(last) if forms[last.start][..window_bytes] == form[..window_bytes] => last.end = index + 1,
             _ => heads.push(index..index + 1),
         }
     }
@@ -110,7 +113,7 @@ impl Compiled {
         while from < text.len() {
             let to = text.len().min(from + STRETCH_BYTES);
             // Windows that begin in the stretch end before this.
-            let stretch = &text[..text.len().min(to + WINDOW_BYTES - 1)];
+            let stretch = &text[..text.len().min(to + self.skip.window_bytes() - 1)];
             if to - from < STRETCH_BYTES || !self.skip.is_clear(&stretch[from..]) {
                 self.scan_closely(text, stretch, from, &mut found);
             }
@@ -130,10 +133,12 @@ impl Compiled {
     /// Which forms stand, or may come to stand, where a window may be.
     fn judge(&self, text: &[u8], start: usize, found: &mut Found) {
         let rest = &text[start..];
-        let mut lower = [0; WINDOW_BYTES];
-        lower.copy_from_slice(&rest[..WINDOW_BYTES]);
+        let mut lower = [0; *WINDOW_BYTES.end()];
+        let lower = &mut lower[..self.skip.window_bytes()];
+        lower.copy_from_slice(&rest[..lower.len()]);
         lower.make_ascii_lowercase();
-        let Ok(head) = self.heads.binary_search_by(|head| window(&self.forms[head.start]).cmp(&lower)) else { return };
+        let window = |head: &Range<usize>| &self.forms[head.start][..lower.len()];
+        let Ok(head) = self.heads.binary_search_by(|head| window(head).cmp(lower)) else { return };
         for form in &self.forms[self.heads[head].clone()] {
             if let Some(candidate) = rest.get(..form.len()) {
                 if candidate.eq_ignore_ascii_case(form) {
@@ -148,7 +153,7 @@ impl Compiled {
     /// Whether the last bytes, too few for a window, could be the beginning of one.
     fn judge_end(&self, text: &[u8], found: &mut Found) {
         // A beginning that reaches to the end has the last block in it, unless it is shorter than a block.
-        let longest = if self.skip.may_end_a_beginning(text) { WINDOW_BYTES } else { BLOCK_BYTES };
+        let longest = if self.skip.may_end_a_beginning(text) { self.skip.window_bytes() } else { BLOCK_BYTES };
         let first = text.len().saturating_sub(longest - 1);
         for start in (first..found.open_from).filter(|&start| self.begins[usize::from(text[start])]) {
             if self.is_beginning(&text[start..]) {
@@ -160,7 +165,7 @@ impl Compiled {
 
     /// Whether a window begins with these bytes, fewer than it has.
     fn is_beginning(&self, rest: &[u8]) -> bool {
-        let mut lower = [0; WINDOW_BYTES];
+        let mut lower = [0; *WINDOW_BYTES.end()];
         let lower = &mut lower[..rest.len()];
         lower.copy_from_slice(rest);
         lower.make_ascii_lowercase();
