@@ -36,34 +36,47 @@ pub struct Pauses {
     pub mints: Histogram<u64>,
     /// How many of both took longer than a millisecond.
     pub long: u64,
-    /// The longest of both without the time in which this thread was ready and another one had its core.
+    /// The longest of both without the time in which this thread, or the sweeper's, was ready and had no core.
     pub awake_max: Duration,
+    /// How many of both took longer than a millisecond without that time.
+    pub awake_long: u64,
 }
 
 impl Pauses {
     fn new() -> Result<Self, Failure> {
-        Ok(Self { lookups: Histogram::new(3)?, mints: Histogram::new(3)?, long: 0, awake_max: Duration::ZERO })
+        let (lookups, mints) = (Histogram::new(3)?, Histogram::new(3)?);
+        Ok(Self { lookups, mints, long: 0, awake_max: Duration::ZERO, awake_long: 0 })
     }
 
-    fn note(&mut self, time: Duration, queue: &mut Queue) {
+    fn note(&mut self, time: Duration, queues: &mut [Queue]) {
         self.long += u64::from(time > LONG);
         if time > NOTABLE {
-            self.awake_max = self.awake_max.max(time.saturating_sub(queue.waited()));
+            let waits = queues.iter_mut().map(Queue::waited);
+            let asleep = waits.map(|wait| within(wait, time)).max().unwrap_or_default();
+            let awake = time.saturating_sub(asleep);
+            self.awake_max = self.awake_max.max(awake);
+            self.awake_long += u64::from(awake > LONG);
         }
     }
 }
 
-/// How long this thread has waited for a core, as the kernel counts it.
-struct Queue {
+/// What of an operation's time went into this wait. Of a wait that began long before it, which the kernel does not tell,
+/// nothing: it is counted too little rather than too much.
+fn within(wait: Duration, time: Duration) -> Duration {
+    if wait < time + NOTABLE { wait.min(time) } else { Duration::ZERO }
+}
+
+/// How long a thread has waited for a core, as the kernel counts it.
+pub struct Queue {
     file: Option<File>,
     seen: u64,
 }
 
 impl Queue {
-    fn new() -> Self {
-        let mut queue = Self { file: File::open("/proc/thread-self/schedstat").ok(), seen: 0 };
-        queue.waited();
-        queue
+    /// Of the thread that calls this, whoever asks it afterwards.
+    #[must_use]
+    pub fn of_this_thread() -> Self {
+        Self { file: File::open("/proc/thread-self/schedstat").ok(), seen: 0 }
     }
 
     /// Since the last call; nothing where the kernel does not count it.
@@ -97,23 +110,28 @@ impl<'a> Restless<'a> {
         Self { lookup, minter, people, texts, random: Random::default(), next }
     }
 
-    /// Goes on until `is_over` says so.
+    /// Goes on until `is_over` says so. `sweeper`: who may have had a lock when it lost its core.
     ///
     /// # Errors
     /// When a live nonce is not found, or none can be minted.
-    pub fn run(&mut self, is_over: impl Fn() -> bool) -> Result<Pauses, Failure> {
-        let (mut pauses, mut queue) = (Pauses::new()?, Queue::new());
+    pub fn run(&mut self, sweeper: Queue, is_over: impl Fn() -> bool) -> Result<Pauses, Failure> {
+        let (mut pauses, mut queues) = (Pauses::new()?, [Queue::of_this_thread(), sweeper]);
+        for queue in &mut queues {
+            queue.waited();
+        }
         while !is_over() {
             for _ in 0..LOOKUPS_PER_MINT {
                 let time = self.look_up()?;
                 pauses.lookups.record(nanoseconds(time))?;
-                pauses.note(time, &mut queue);
+                pauses.note(time, &mut queues);
             }
             let time = self.mint()?;
             pauses.mints.record(nanoseconds(time))?;
-            pauses.note(time, &mut queue);
+            pauses.note(time, &mut queues);
             // What was waited so far, between the operations too, is nothing that the next one can be spared.
-            queue.waited();
+            for queue in &mut queues {
+                queue.waited();
+            }
         }
         Ok(pauses)
     }
