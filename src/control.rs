@@ -40,7 +40,7 @@ use crate::audit::Audit;
 use crate::clock::SharedClock;
 use crate::lease::Minter;
 use crate::metrics::{Metrics, Scrape};
-use crate::policy::Policy;
+use crate::policy::Current;
 use front::Control;
 
 /// How one credential is doing, as a value.
@@ -67,8 +67,8 @@ pub struct Addresses {
 
 /// What the control plane is put together from.
 pub struct Parts {
-    /// The policy.
-    pub policy: Arc<Policy>,
+    /// The policy in force.
+    pub policy: Current,
     /// The lease store, for minting.
     pub leases: Minter,
     /// The audit.

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use self::exec::{ExecSource, ExecSpec};
 use self::file::FileSource;
 use self::slot::{Label, Slot};
+use self::source::Problem;
 use crate::clock::SharedClock;
 use crate::model::{Credential, CredentialName, Denial};
 
@@ -28,7 +29,7 @@ use crate::model::{Credential, CredentialName, Denial};
 const PROBES_MAX: usize = 16;
 
 /// One `[credentials.NAME]` of the policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// Its name.
     pub name: CredentialName,
@@ -107,7 +108,14 @@ pub struct Health {
 
 /// All credentials of the policy.
 pub struct Credentials {
-    slots: HashMap<CredentialName, Arc<Slot>>,
+    slots: HashMap<CredentialName, Source>,
+    clock: SharedClock,
+}
+
+/// A credential as the policy describes it, and what was made of that.
+struct Source {
+    spec: Spec,
+    slot: Arc<Slot>,
 }
 
 impl Credentials {
@@ -115,13 +123,32 @@ impl Credentials {
     ///
     /// A command's variables are looked for there and then in the process environment.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "a handle; each credential gets one of its own")]
     pub fn new(specs: Vec<Spec>, environment: HashMap<String, Zeroizing<String>>, clock: SharedClock) -> Self {
-        let slot = |spec: Spec| (spec.name.clone(), open(spec, &environment, &clock));
-        let slots = specs.into_iter().map(slot).collect();
+        let source = |spec: Spec| (spec.name.clone(), Source { slot: open(&spec, &environment, &clock), spec });
+        let slots = specs.into_iter().map(source).collect();
         // What no credential uses is wiped here too.
         drop(environment);
-        Self { slots }
+        Self { slots, clock }
+    }
+
+    /// Those of another policy. What is described as before goes on with its value and its version.
+    ///
+    /// The environment was read once, at the start: a variable that no credential came from then has to wait for the
+    /// next one, and [`Credentials::health`] says so.
+    #[must_use]
+    pub fn renewed(&self, specs: Vec<Spec>) -> Self {
+        let source = |spec: Spec| {
+            let known = self.slots.get(&spec.name).filter(|known| known.spec == spec);
+            let slot = match (known, &spec.source) {
+                (Some(known), _) => Arc::clone(&known.slot),
+                (None, SourceSpec::Env { .. }) => missing(&spec, &self.clock),
+                (None, SourceSpec::File { .. } | SourceSpec::Exec { .. }) => {
+                    open(&spec, &HashMap::new(), &self.clock).counting_from(self.version(&spec.name))
+                }
+            };
+            (spec.name.clone(), Source { spec, slot })
+        };
+        Self { slots: specs.into_iter().map(source).collect(), clock: Arc::clone(&self.clock) }
     }
 
     /// The present value; single-flight where it has to be fetched.
@@ -133,22 +160,26 @@ impl Credentials {
     /// [`Unavailable`].
     pub async fn fetch(&self, name: &CredentialName) -> Result<Arc<Versioned>, Unavailable> {
         match self.slots.get(name) {
-            Some(slot) => slot.fetch().await,
+            Some(source) => source.slot.fetch().await,
             None => Err(Unavailable { retry_after: None }),
         }
+    }
+
+    fn version(&self, name: &CredentialName) -> u64 {
+        self.slots.get(name).map_or(0, |source| source.slot.health().version)
     }
 
     /// How all of them are doing, by name.
     #[must_use]
     pub fn health(&self) -> Vec<Health> {
-        let mut all: Vec<Health> = self.slots.values().map(|slot| slot.health()).collect();
+        let mut all: Vec<Health> = self.slots.values().map(|source| source.slot.health()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
     /// Tries all once, so that what is missing is said at start.
     pub async fn probe(&self) {
-        let slots: Vec<&Arc<Slot>> = self.slots.values().collect();
+        let slots: Vec<&Arc<Slot>> = self.slots.values().map(|source| &source.slot).collect();
         for some in slots.chunks(PROBES_MAX) {
             let mut probes = JoinSet::new();
             for &slot in some {
@@ -161,14 +192,14 @@ impl Credentials {
     }
 }
 
-fn open(spec: Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &SharedClock) -> Arc<Slot> {
-    let Spec { name, source, scrubbed } = spec;
+fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &SharedClock) -> Arc<Slot> {
+    let Spec { name, source, scrubbed } = spec.clone();
     let label = |source, subject| Label { name, source, subject, scrubbed };
     let clock = Arc::clone(clock);
     match source {
         SourceSpec::Env { name } => {
             let outcome = environment::find(&name, environment);
-            Slot::settled(label("env", format!("environment variable {name}")), outcome, clock)
+            Slot::settled(label("env", variable(&name)), outcome, clock)
         }
         SourceSpec::File { path } => {
             let label = label("file", format!("file {}", path.display()));
@@ -180,6 +211,17 @@ fn open(spec: Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &Sh
             Slot::sourced(label, Box::new(ExecSource::new(spec, environment, Arc::clone(&clock))), clock)
         }
     }
+}
+
+/// A variable that nobody has taken over.
+fn missing(spec: &Spec, clock: &SharedClock) -> Arc<Slot> {
+    let SourceSpec::Env { name } = &spec.source else { return open(spec, &HashMap::new(), clock) };
+    let label = Label { name: spec.name.clone(), source: "env", subject: variable(name), scrubbed: spec.scrubbed };
+    Slot::settled(label, Err(Problem::NotTaken), Arc::clone(clock))
+}
+
+fn variable(name: &str) -> String {
+    format!("environment variable {name}")
 }
 
 #[cfg(test)]
@@ -300,6 +342,24 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert_eq!(version(&credentials, "e").await, Ok(2));
         assert_eq!(std::fs::read(runs).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn another_policy_keeps_what_it_describes_as_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+        std::fs::write(&one, FIRST).unwrap();
+        std::fs::write(&two, SECOND).unwrap();
+        let given = environment(&[("A", FIRST), ("B", SECOND)]);
+        let credentials = Credentials::new(vec![env("a", "A"), file("f", &one)], given, ManualClock::new());
+        credentials.probe().await;
+        let renewed = credentials.renewed(vec![env("a", "A"), env("b", "B"), file("f", &two)]);
+        assert_eq!(version(&renewed, "a").await, Ok(1));
+        assert_eq!(version(&renewed, "f").await, Ok(2), "another value, another version");
+        assert_eq!(version(&renewed, "b").await, Err(Unavailable { retry_after: None }));
+        let problem = renewed.health().into_iter().find_map(|health| health.problem).unwrap();
+        assert_eq!(problem, "environment variable B was not taken over at start; start the sidecar again");
+        assert_eq!(version(&renewed.renewed(vec![]), "a").await, Err(Unavailable { retry_after: None }));
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub use readings::{AuditReading, Readings, Scrape};
 
 use crate::model::ServiceName;
 use histogram::DurationHistogram;
-use labels::{Cause, Exchange, Upstream};
+use labels::{Cause, Exchange, Outcome, Upstream};
 
 /// What `/metrics` is: the `Content-Type` of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,6 +44,7 @@ pub struct Metrics {
     minted: Counter,
     renewed: Counter,
     ended: Family<Cause, Counter>,
+    policy_reads: Family<Outcome, Counter>,
     connections: Gauge,
 }
 
@@ -60,6 +61,7 @@ impl Metrics {
             minted: Counter::default(),
             renewed: Counter::default(),
             ended: Family::default(),
+            policy_reads: Family::default(),
             connections: Gauge::default(),
         };
         metrics.register();
@@ -75,6 +77,7 @@ impl Metrics {
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
         to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
+        to.register("policy_reads", "Times that a changed policy file was read", self.policy_reads.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         to.register("build", "The version of this binary", Info::new(version));
@@ -109,6 +112,11 @@ impl Metrics {
     /// Counts the end of a lease: `expired`, `revoked`, `spent`, `misplaced`.
     pub fn ended(&self, cause: &'static str) {
         self.ended.get_or_create(&Cause { cause }).inc();
+    }
+
+    /// A changed policy file was read: `adopted` or `refused`.
+    pub fn policy_read(&self, outcome: &'static str) {
+        self.policy_reads.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// Client connections open now.

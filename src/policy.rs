@@ -8,8 +8,10 @@
 //! | `directory` | which services list a destination |
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
+//! | `current` | the policy in force, which a reload replaces |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
+mod current;
 mod decide;
 mod directory;
 mod host;
@@ -23,6 +25,7 @@ mod target;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use current::Current;
 pub use decide::{Allowing, RequestFacts, Verdict};
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
@@ -149,6 +152,7 @@ pub struct Parts {
 /// A policy, whole and checked.
 pub struct Policy {
     digest: Arc<str>,
+    is_reloaded: bool,
     unlisted: Unlisted,
     parent_proxy: Option<ParentProxy>,
     proxy_auth: ProxyAuth,
@@ -174,6 +178,7 @@ impl Policy {
             parts.agents.into_iter().map(|agent| AgentRule { grants: mint::fold(agent.grants), ..agent }).collect();
         Self {
             digest: parts.digest,
+            is_reloaded: false,
             unlisted: parts.unlisted,
             parent_proxy: parts.parent_proxy,
             proxy_auth: parts.proxy_auth,
@@ -188,6 +193,26 @@ impl Policy {
             agents,
             minters: parts.minters,
         }
+    }
+
+    /// The same policy as one that was read while nonces of another one live: what those hold is held against it.
+    #[must_use]
+    pub fn reloaded(self) -> Self {
+        Self { is_reloaded: true, ..self }
+    }
+
+    /// True for a scope that the agent may still have. A nonce was minted with no more than the policy gave then, so
+    /// that only a reload can have taken it back.
+    #[must_use]
+    pub fn still_grants(&self, agent: &AgentName, service: &ServiceName, scope: &ScopeName) -> bool {
+        !self.is_reloaded || self.grantable(agent, service).contains(scope)
+    }
+
+    /// Who may present an agent's nonces, where a reload may have changed it since they were minted; `None` for what
+    /// they say themselves.
+    #[must_use]
+    pub fn identities_since(&self, agent: &AgentName) -> Option<&[IdentityRule]> {
+        if self.is_reloaded { self.agent(agent).map(|agent| &*agent.identities) } else { None }
     }
 
     /// SHA-256 of the file, in hex.

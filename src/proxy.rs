@@ -18,6 +18,7 @@ pub mod pace;
 pub mod refuse;
 pub mod refused;
 pub mod relay;
+mod rules;
 pub mod scrub;
 mod transparent;
 mod unread;
@@ -27,6 +28,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -46,10 +48,11 @@ use deliver::{Cleaned, Scene, scrub};
 use extract::extract;
 use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, grant};
-use inject::{Search, Searches, inject};
+use inject::{Search, inject};
 use pace::Busy;
 use refused::Refused;
-use relay::{Answer, Parent, Setback, TlsProfiles, Upstream, relay};
+use relay::{Answer, Setback, TlsProfiles, relay};
+pub use rules::Rules;
 
 /// Every limit and timeout of the data path, each a named setting with a default.
 #[derive(Debug, Clone)]
@@ -128,14 +131,11 @@ pub struct Parts {
 pub struct Proxy {
     audit: Audit,
     leases: Lookup,
-    policy: Arc<Policy>,
-    credentials: Arc<Credentials>,
+    rules: ArcSwap<Rules>,
     authority: Arc<Authority>,
     dialer: Arc<Dialer>,
     metrics: Arc<Metrics>,
     limits: Limits,
-    upstream: Upstream,
-    searches: Searches,
     watch: Arc<Watch>,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -147,24 +147,32 @@ impl Proxy {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { audit, leases, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
-        let parent = policy.parent_proxy().map(|proxy| Parent::new(proxy.clone(), credentials.clone()));
-        let upstream = Upstream::new(dialer.clone(), parent, policy.clone(), tls, limits.clone());
+        let rules = Rules::new(policy, credentials, tls, dialer.clone(), limits.clone());
         Arc::new(Self {
             audit,
             leases,
-            policy,
-            credentials,
+            rules: ArcSwap::from_pointee(rules),
             authority,
             dialer,
             metrics,
             limits,
-            upstream,
-            searches: Searches::default(),
             watch: Arc::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),
         })
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Puts another policy in force, from the next request on. Requests under way finish with what they began with.
+    pub fn adopt(&self, policy: Arc<Policy>, credentials: Arc<Credentials>, tls: TlsProfiles) {
+        let rules = Rules::new(policy, credentials, tls, self.dialer.clone(), self.limits.clone());
+        self.rules.store(Arc::new(rules));
     }
 
     /// Accepts connections on all listeners until `shutdown`, then drains within the limit: tunnels included.
@@ -186,7 +194,8 @@ impl Proxy {
         let scene = Scene::of(session, &request);
         let mut exchange = self.audit.open(scene.facts(session));
         let meter = Meter::default();
-        match self.journey(session, request, &mut exchange, &meter).await {
+        let rules = self.rules(); // from here on the policy is one and the same
+        match self.journey(&rules, session, request, &mut exchange, &meter).await {
             Ok(cleaned) => self.deliver(begun, exchange, meter, busy, cleaned),
             Err(refused) => self.refuse(&scene, exchange, refused).await, // the one map from error to HTTP
         }
@@ -195,21 +204,23 @@ impl Proxy {
     /// The journey. Each stage takes what the stage before it has made.
     async fn journey(
         &self,
+        rules: &Rules,
         session: &Session,
         request: Request<Inbound>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
-        let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
-        let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
+        let presented = extract(session, &rules.policy, &self.limits, request)?; // the nonce leaves the request here
+        let permit = grant(&self.leases, &rules.policy, session, presented)?; // a use is reserved, the lease is joined
         let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say
-        self.fulfil(session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
+        self.fulfil(rules, session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
     }
 
     /// From a permit to a clean answer.
     async fn fulfil(
         &self,
+        rules: &Rules,
         session: &Session,
         permit: Box<Permit>,
         exchange: &mut Exchange,
@@ -218,8 +229,8 @@ impl Proxy {
         let recorded = exchange.record(permit).await?; // on record before any secret moves
         let may_come_back = session.spoken.may_come_back();
         let spare = if may_come_back { recorded.copied(|permit| permit.spare().map(Box::new)) } else { None }; // what has no body can go once more
-        let answered = match (self.send(session, recorded, exchange, meter).await, spare) {
-            (Err(Setback::Untouched), Some(spare)) => Box::pin(self.send(session, spare, exchange, meter)).await,
+        let answered = match (self.send(rules, session, recorded, exchange, meter).await, spare) {
+            (Err(Setback::Untouched), Some(spare)) => Box::pin(self.send(rules, session, spare, exchange, meter)).await,
             (answered, _) => answered,
         };
         let (answer, search) = answered.map_err(Setback::denial)?;
@@ -230,18 +241,19 @@ impl Proxy {
     /// From a recorded permit to an answer as it came.
     async fn send(
         &self,
+        rules: &Rules,
         session: &Session,
         recorded: Recorded<Box<Permit>>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<(Answer, Search), Setback> {
         let credential = match recorded.credential() {
-            Some(name) => Some(self.credentials.fetch(name).await.map_err(Denial::from)?),
+            Some(name) => Some(rules.credentials.fetch(name).await.map_err(Denial::from)?),
             None => None, // an anonymous request carries none
         };
         exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
-        let (armed, search) = inject(session, &self.searches, recorded, credential.as_deref())?; // the lease still lives
-        Ok((relay(&self.upstream, &self.limits, armed, meter).await?, search))
+        let (armed, search) = inject(session, &rules.searches, recorded, credential.as_deref())?; // the lease still lives
+        Ok((relay(&rules.upstream, &self.limits, armed, meter).await?, search))
     }
 }
 

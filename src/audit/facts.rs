@@ -154,6 +154,13 @@ pub enum Event {
         /// Who ended it, where somebody did.
         by: Option<String>,
     },
+    /// The policy file was read again.
+    PolicyRead {
+        /// Digest of the policy that is in force from here on.
+        digest: Arc<str>,
+        /// `adopted`, or `refused` for a file with mistakes.
+        outcome: &'static str,
+    },
     /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
     Connection {
         /// Number of the client connection.
@@ -184,7 +191,9 @@ impl Event {
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
             }
-            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::Connection { .. } => self,
+            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::PolicyRead { .. } | Self::Connection { .. } => {
+                self
+            }
         }
     }
 }

@@ -117,6 +117,7 @@ impl Body {
                 Event::Renewed { .. } => "renew",
                 Event::ControlRefused { .. } => "control_refused",
                 Event::LeaseEnded { .. } => "lease_end",
+                Event::PolicyRead { .. } => "policy",
                 Event::Connection { .. } => "connection",
             },
         }
@@ -133,7 +134,7 @@ impl Body {
             Self::Event(event) => match &**event {
                 Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
                 Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
-                Event::ControlRefused { .. } | Event::Connection { .. } => (None, None),
+                Event::ControlRefused { .. } | Event::PolicyRead { .. } | Event::Connection { .. } => (None, None),
             },
             Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
         }
@@ -295,6 +296,10 @@ impl Event {
                 fields.text(key!("task"), task.as_str());
                 fields.text(key!("cause"), cause);
                 fields.text_some(key!("by"), by.as_deref());
+            }
+            Self::PolicyRead { digest, outcome } => {
+                fields.text(key!("policy.digest"), digest);
+                fields.text(key!("outcome"), outcome);
             }
             Self::Connection { connection_id, peer, destination, code } => {
                 fields.number(key!("connection.id"), *connection_id);

@@ -57,6 +57,11 @@ impl Failure {
         Self { code, sentence: sentence.to_string() }
     }
 
+    /// The sentence.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// Says it on standard error.
     pub fn report(self) -> ExitCode {
         // Nobody to tell it to: the code still says it.

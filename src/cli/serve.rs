@@ -3,6 +3,7 @@
 mod arguments;
 mod assembly;
 mod listeners;
+mod reload;
 
 use std::time::Duration;
 
@@ -63,7 +64,10 @@ async fn asked_or_left(signals: &mut Signals, sidecar: &Sidecar) -> &'static str
         tokio::select! {
             () = sidecar.left_alone() => return "supervisor gone",
             asked = signals.next() => match asked {
-                Asked::Reopen => sidecar.reopen_audit(),
+                Asked::Reopen => {
+                    sidecar.reopen_audit();
+                    sidecar.reload_policy();
+                }
                 Asked::Drain | Asked::End => return "signal",
             },
         }

@@ -50,7 +50,8 @@ pub(super) fn list(control: &Control, caller: &Caller, asked: &ListAsked) -> Res
     let has_more = leases.len() > asked.limit;
     leases.truncate(asked.limit);
     let next_after = leases.last().filter(|_| has_more).map(|lease| lease.id().to_string());
-    let nonces = leases.iter().map(|lease| view::lease_view(&control.parts.policy, lease, &now)).collect();
+    let policy = control.policy();
+    let nonces = leases.iter().map(|lease| view::lease_view(&policy, lease, &now)).collect();
     Ok(answer::json(StatusCode::OK, &LeasePage { nonces, next_after }))
 }
 
@@ -73,7 +74,7 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
         .filter(|lease| caller.has(Permission::Read, lease.terms().agent))
         .ok_or(Refusal::NotFound)?;
     let now = control.parts.clock.now();
-    Ok(answer::json(StatusCode::OK, &view::lease_view(&control.parts.policy, &lease, &now)))
+    Ok(answer::json(StatusCode::OK, &view::lease_view(&control.policy(), &lease, &now)))
 }
 
 /// Revokes a nonce: when this has answered, no request is accepted with it, and streams under it are cut.
@@ -159,7 +160,7 @@ fn introspection(lease: &Lease) -> Introspection {
 )]
 pub(super) fn services(control: &Control, caller: &Caller) -> Answer {
     let health = (control.parts.credentials)();
-    let policy = &control.parts.policy;
+    let policy = &control.policy();
     let services =
         policy.services().iter().filter_map(|service| view::service_view(policy, caller, service, &health)).collect();
     answer::json(StatusCode::OK, &ServiceList { services })
@@ -179,7 +180,7 @@ pub(super) fn whoami(control: &Control, caller: &Caller) -> Answer {
         identity: caller.identity.to_string(),
         minters: caller.minters.iter().map(view::minter_view).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        policy_digest: control.parts.policy.digest().to_string(),
+        policy_digest: control.policy().digest().to_string(),
         proxy: control.parts.proxy_url.clone(),
         warning: caller.warning.map(str::to_owned),
     };

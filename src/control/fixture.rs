@@ -182,7 +182,7 @@ impl Plane {
         let problem = Some("the file is gone".to_owned());
         let health = CredentialHealth { name: "key".into(), source: "file", problem, version: 0 };
         let parts = super::Parts {
-            policy: Arc::new(policy()),
+            policy: crate::policy::Current::new(Arc::new(policy())),
             leases: store.minter(),
             audit: audit.clone(),
             metrics: Metrics::new(),

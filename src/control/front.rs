@@ -28,6 +28,7 @@ use super::types::Mistake;
 use crate::audit::Event;
 use crate::lease::Lease;
 use crate::model::{Identity, NonceId};
+use crate::policy::Policy;
 
 /// What the control socket puts up with.
 pub(super) const LIMITS: Limits = Limits {
@@ -66,6 +67,11 @@ impl Control {
         Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping }
     }
 
+    /// The policy in force; one call asks one policy.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.parts.policy.get()
+    }
+
     /// A lease by its accessor, if it lives.
     pub(super) fn live(&self, id: NonceId) -> Option<Arc<Lease>> {
         self.parts.leases.get(id).filter(|lease| !self.is_over(lease))
@@ -86,7 +92,7 @@ impl Control {
         let call = Call::route(&head.method, head.uri.path());
         let answered = async {
             check_addressing(&head)?;
-            let caller = Caller::authenticate(&self.parts.policy, self.own_uid, proven)?;
+            let caller = Caller::authenticate(&self.policy(), self.own_uid, proven)?;
             self.warn_once(&caller);
             self.dispatch(call.clone()?, &caller, &head, body).await
         };

@@ -76,7 +76,7 @@ pub(super) async fn mint(control: &Control, caller: &Caller, key: Option<Key>, b
         warning: caller.warning,
     };
     let now = control.parts.clock.now();
-    let minted = view::minted(&control.parts.policy, &lease, &nonce, notes, &now);
+    let minted = view::minted(&control.policy(), &lease, &nonce, notes, &now);
     created(&minted, is_replayed)
 }
 
@@ -93,7 +93,7 @@ fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
 fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
     let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
     let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
-    let plan = control.parts.policy.plan(&request)?;
+    let plan = control.policy().plan(&request)?;
     Ok(Approved { asked, minter, plan })
 }
 
@@ -179,7 +179,7 @@ fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -
         minter: Some(minter.clone()),
         on_behalf_of: asked.on_behalf_of.clone(),
         risk: Some(plan.risk),
-        policy_digest: Some(control.parts.policy.digest().clone()),
+        policy_digest: Some(control.policy().digest().clone()),
         ..DecisionFacts::default()
     };
     let scopes = |grant: &crate::model::LeaseGrant| {

@@ -52,7 +52,7 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
     let terms = lease.terms();
     let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name.clone();
     let parts = &control.parts;
-    let plan = parts.policy.plan_renewal(terms.grants, asked);
+    let plan = control.policy().plan_renewal(terms.grants, asked);
     let renewal = lease.renewal(plan.ttl, &parts.clock.now());
     let event = event(caller, &lease, minter, renewal.until.wall);
     parts.audit.record(event).await.map_err(|_| Refusal::AuditUnavailable)?;
@@ -60,7 +60,7 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
         return Err(Refusal::NotRenewable(lease.ended().unwrap_or(EndCause::Expired)));
     }
     parts.metrics.renewed();
-    let mut view = view::lease_view(&parts.policy, &lease, &parts.clock.now());
+    let mut view = view::lease_view(&control.policy(), &lease, &parts.clock.now());
     view.ttl_capped_by = if renewal.is_capped { Some(CAPPED_BY_LIFE.to_owned()) } else { plan.ttl_capped_by };
     Ok(answer::json(StatusCode::OK, &view))
 }

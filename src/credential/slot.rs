@@ -70,6 +70,12 @@ impl Slot {
         Self::new(label, Some(source), clock)
     }
 
+    /// The same, whose next value has the version after this one.
+    pub(super) fn counting_from(self: Arc<Self>, version: u64) -> Arc<Self> {
+        self.state.lock().version = version;
+        self
+    }
+
     fn new(label: Label, source: Option<Box<dyn Source>>, clock: SharedClock) -> Arc<Self> {
         Arc::new(Self { label, source, clock, held: ArcSwapOption::empty(), state: Mutex::default() })
     }

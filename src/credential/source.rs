@@ -58,6 +58,9 @@ pub enum Problem {
     /// The environment variable was not there at start.
     #[error("is not set")]
     Unset,
+    /// No credential came from the environment variable at start, so it was not taken over.
+    #[error("was not taken over at start; start the sidecar again")]
+    NotTaken,
     /// It was read and cannot be a credential.
     #[error("{0}")]
     Content(#[from] CredentialError),

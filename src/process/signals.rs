@@ -11,7 +11,7 @@ pub enum Asked {
     Drain,
     /// Another one: end at once.
     End,
-    /// SIGHUP: open the audit file again.
+    /// SIGHUP: open the audit file again, and read the policy again.
     Reopen,
 }
 

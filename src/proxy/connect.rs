@@ -176,7 +176,7 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     if proxy.draining.is_cancelled() {
         return Err(Denial::ShuttingDown);
     }
-    let is_listed = !proxy.policy.services_at(destination).is_empty();
+    let is_listed = !proxy.rules().policy.services_at(destination).is_empty();
     if !is_listed && destination.port != 443 {
         return Err(Denial::HostNotListed);
     }
@@ -185,8 +185,9 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
 
 /// Read, unless the policy lets unlisted hosts through and nobody lists this one.
 pub(super) fn passage(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
-    let is_open = destination.port == 443 && proxy.policy.unlisted() == Unlisted::Tunnel;
-    let may_pass = is_open && !proxy.policy.lists_host(&destination.host);
+    let rules = proxy.rules();
+    let is_open = destination.port == 443 && rules.policy.unlisted() == Unlisted::Tunnel;
+    let may_pass = is_open && !rules.policy.lists_host(&destination.host);
     if may_pass {
         return Ok(Way::Unread);
     }
@@ -207,7 +208,7 @@ pub(super) fn refused(
         destination: destination.cloned(),
         code: denial.code(),
     });
-    let response = match proxy.policy.proxy_auth() {
+    let response = match proxy.rules().policy.proxy_auth() {
         ProxyAuth::None => refuse::connect(denial),
         ProxyAuth::Required => refuse::challenge(denial),
     };

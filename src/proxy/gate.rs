@@ -20,14 +20,15 @@ use crate::policy::ProxyAuth;
 /// # Errors
 /// [`Denial`]: it came in clear text over a network; or it is required, and did not come or does not hold.
 pub(super) fn admit(proxy: &Proxy, connection: &Connection, headers: &HeaderMap) -> Result<Option<NonceHash>, Denial> {
-    let voucher = proxy_nonce(headers, &proxy.policy)?;
-    let required = proxy.policy.proxy_auth();
+    let rules = proxy.rules();
+    let voucher = proxy_nonce(headers, &rules.policy)?;
+    let required = rules.policy.proxy_auth();
     stay_on_this_machine(connection.peer.ip(), voucher.is_some(), required)?;
     match (required, voucher) {
         (ProxyAuth::None, voucher) => Ok(voucher),
         (ProxyAuth::Required, None) => Err(Denial::AgentUnidentified),
         (ProxyAuth::Required, Some(hash)) => {
-            present(&proxy.leases, connection, &hash, &mut DecisionFacts::default())?;
+            present(&proxy.leases, &rules.policy, connection, &hash, &mut DecisionFacts::default())?;
             Ok(Some(hash))
         }
     }

@@ -94,7 +94,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
     if let Some(stray) = presented.strays.first() {
         return Err(scene.stray(stray, &presented, facts));
     }
-    let voucher = session.voucher.map(|hash| attach::Voucher::of(leases, session, &hash, &facts));
+    let voucher = session.voucher.map(|hash| attach::Voucher::of(leases, policy, session, &hash, &facts));
     if presented.services.is_empty() {
         let facts = voucher.map_or(facts, |voucher| voucher.facts);
         return Err(Refused::new(Denial::HostNotListed, facts));
@@ -108,7 +108,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
         (None, None) => scene.anonymous(presented, facts, Missing::Nowhere),
         (None, Some((vouching, facts))) => scene.attach(&vouching, presented, facts),
         (Some(lifted), vouching) => {
-            let lease = present(leases, &session.connection, &lifted.hash, &mut facts);
+            let lease = present(leases, policy, &session.connection, &lifted.hash, &mut facts);
             let same = |lease: Arc<Lease>| match &vouching {
                 Some((vouching, _)) if !attach::is_same_task(vouching, &lease) => Err(Denial::AgentMismatch),
                 Some(_) | None => Ok(lease),
@@ -124,6 +124,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
 /// The live lease of a nonce that is presented by whom it is bound to; what is known of it goes into the facts.
 pub(super) fn present(
     leases: &Lookup,
+    policy: &Policy,
     connection: &Connection,
     hash: &NonceHash,
     facts: &mut DecisionFacts,
@@ -137,13 +138,14 @@ pub(super) fn present(
         Found::Unknown => return Err(Denial::NonceUnknown),
     };
     describe(&lease, facts);
-    identify(connection, &lease, facts)?;
+    identify(policy, connection, &lease, facts)?;
     Ok(lease)
 }
 
 /// The nonce is bound to an agent; the caller must be that agent, as far as the policy asks for proof.
-fn identify(connection: &Connection, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
-    let rules = &lease.terms().identities;
+fn identify(policy: &Policy, connection: &Connection, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
+    let terms = lease.terms();
+    let rules = policy.identities_since(terms.agent).unwrap_or(terms.identities);
     if rules.contains(&IdentityRule::Any) {
         return Ok(());
     }
@@ -279,8 +281,9 @@ impl Scene<'_> {
         }
         let terms = lease.terms();
         let held = terms.grants.iter().filter(|grant| grant.service == service.name);
+        let is_granted = |scope: &&ScopeName| self.policy.still_grants(terms.agent, &service.name, scope);
         let scopes: SmallVec<[ScopeName; SCOPES_INLINE]> =
-            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
+            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope)).filter(is_granted).cloned().collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
             websocket: presented.websocket.is_some(),

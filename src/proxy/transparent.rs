@@ -118,7 +118,7 @@ async fn tls(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut client: Prefix
 fn named(proxy: &Proxy, name: Option<Host>, original: SocketAddr) -> Option<Destination> {
     match name {
         Some(host) => Some(Destination { host, port: original.port() }),
-        None => Some(address(original)).filter(|address| !proxy.policy.services_at(address).is_empty()),
+        None => Some(address(original)).filter(|address| !proxy.rules().policy.services_at(address).is_empty()),
     }
 }
 

@@ -3,3 +3,4 @@
 mod ending;
 mod flags;
 mod records;
+mod reloading;

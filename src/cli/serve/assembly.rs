@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::listeners::{self, Bound, ControlSocket, Listeners};
+use super::reload::Reloading;
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
 use crate::authority::{Authority, AuthorityError, Home};
@@ -26,7 +28,7 @@ use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::net::{self, Dialer};
-use crate::policy::Policy;
+use crate::policy::{Current, Policy};
 use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
@@ -51,6 +53,7 @@ pub struct Sidecar {
     shutdown: Shutdown,
     /// Cancelled when the supervisor has closed its channel; never where there is none.
     left_alone: CancellationToken,
+    reload: Arc<Notify>,
 }
 
 /// What is stopped, in this order.
@@ -58,7 +61,8 @@ struct Shutdown {
     proxy: (CancellationToken, JoinHandle<()>),
     planes: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    sweeper: JoinHandle<()>,
+    /// Goes on until the very end.
+    helpers: [JoinHandle<()>; 2],
 }
 
 impl Sidecar {
@@ -76,6 +80,7 @@ impl Sidecar {
         }
         listeners::check(arguments, &policy)?;
         let policy = Arc::new(policy);
+        let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
         let listeners = listeners::bind(arguments, channel).await?;
@@ -94,8 +99,8 @@ impl Sidecar {
         let proxy = Proxy::new(proxy::Parts {
             audit: audit.clone(),
             leases: leases.lookup(),
-            policy: policy.clone(),
-            credentials: credentials.clone(),
+            policy,
+            credentials,
             authority: authority.clone(),
             dialer: Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout)),
             tls,
@@ -105,14 +110,23 @@ impl Sidecar {
         report_ends(&leases, &audit, &metrics);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let left_alone = CancellationToken::new();
+        let reload = Arc::new(Notify::new());
+        let reloading = Reloading {
+            arguments: arguments.clone(),
+            proxy: proxy.clone(),
+            current: current.clone(),
+            authority: authority.clone(),
+            audit: audit.clone(),
+            metrics: metrics.clone(),
+        };
         let shutdown = start_planes(Planes {
             proxy,
+            reloading: (reloading, reload.clone()),
             listeners,
             leases: leases.clone(),
             audit: audit.clone(),
-            policy,
+            policy: current,
             authority,
-            credentials,
             metrics,
             clock,
             is_stopping: is_stopping.clone(),
@@ -121,7 +135,7 @@ impl Sidecar {
         });
         let Bound { proxy, transparent, admin } = bound;
         let control = (!arguments.supervised).then(|| arguments.control.clone());
-        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown, left_alone })
+        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown, left_alone, reload })
     }
 
     /// Says where everything is, on standard error and in the ready file.
@@ -148,6 +162,11 @@ impl Sidecar {
         self.audit.reopen();
     }
 
+    /// Reads the policy file again.
+    pub fn reload_policy(&self) {
+        self.reload.notify_one();
+    }
+
     /// Completes when the supervisor has closed its channel, if there is one.
     pub async fn left_alone(&self) {
         self.left_alone.cancelled().await;
@@ -156,12 +175,12 @@ impl Sidecar {
     /// Drains, revokes, flushes.
     pub async fn stop(self, reason: &'static str) {
         self.is_stopping.store(true, Ordering::Release);
-        let Shutdown { proxy: (stop, task), planes, tasks, sweeper } = self.shutdown;
+        let Shutdown { proxy: (stop, task), planes, tasks, helpers } = self.shutdown;
         stop.cancel();
         let _ = task.await;
         self.leases.minter().revoke_all("shutdown");
         planes.cancel();
-        sweeper.abort();
+        helpers.iter().for_each(JoinHandle::abort);
         for task in tasks {
             // The listeners have a second for what they are saying.
             let abort = task.abort_handle();
@@ -224,7 +243,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
 }
 
 /// A profile for each service: with its `upstream_ca`, or of the system's roots, which are read once for all.
-fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
+pub(super) fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
     const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
     let tls = net::tls::ClientTls::new(authority.public_key_sha256());
     let common = tls.config(None, &ALPN).map_err(Failure::authority)?;
@@ -263,12 +282,12 @@ fn report_ends(leases: &lease::Store, audit: &Audit, metrics: &Arc<Metrics>) {
 /// What the planes are made of.
 struct Planes {
     proxy: Arc<Proxy>,
+    reloading: (Reloading, Arc<Notify>),
     listeners: Listeners,
     leases: Arc<lease::Store>,
     audit: Audit,
-    policy: Arc<Policy>,
+    policy: Current,
     authority: Arc<Authority>,
-    credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
     clock: SharedClock,
     is_stopping: Arc<AtomicBool>,
@@ -280,8 +299,8 @@ fn start_planes(planes: Planes) -> Shutdown {
     let stop_proxy = CancellationToken::new();
     let stop_planes = CancellationToken::new();
     let health: Arc<dyn Fn() -> Vec<control::CredentialHealth> + Send + Sync> = {
-        let credentials = planes.credentials.clone();
-        Arc::new(move || credentials.health().into_iter().map(control_health).collect())
+        let proxy = planes.proxy.clone();
+        Arc::new(move || proxy.rules().credentials.health().into_iter().map(control_health).collect())
     };
     let scrape = scrape(&planes, health.clone());
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
@@ -289,6 +308,8 @@ fn start_planes(planes: Planes) -> Shutdown {
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
     let proxy = tokio::spawn(serve_agents(planes.proxy, listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
+    let (reloading, asked) = planes.reloading;
+    let reloader = tokio::spawn(reloading.run(asked));
     let parts = control::Parts {
         policy: planes.policy,
         leases: planes.leases.minter(),
@@ -304,7 +325,12 @@ fn start_planes(planes: Planes) -> Shutdown {
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
-    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks: vec![control, tokio::spawn(admin)], sweeper }
+    Shutdown {
+        proxy: (stop_proxy, proxy),
+        planes: stop_planes,
+        tasks: vec![control, tokio::spawn(admin)],
+        helpers: [sweeper, reloader],
+    }
 }
 
 /// Until it is stopped; the readiness probe tells of one that could not begin.
@@ -340,14 +366,14 @@ fn start_control(
 /// What the metrics ask for at each scrape.
 fn scrape(planes: &Planes, health: Arc<dyn Fn() -> Vec<control::CredentialHealth> + Send + Sync>) -> metrics::Scrape {
     let (leases, audit) = (planes.leases.clone(), planes.audit.clone());
-    let policy_digest = planes.policy.digest().clone();
+    let policy = planes.policy.clone();
     Arc::new(move || {
         let state = audit.state();
         metrics::Readings {
             nonces_live: leases.live_count() as u64,
             audit: metrics::AuditReading { is_healthy: state.is_healthy, records: state.records, lost: state.lost },
             credentials: health().into_iter().map(|health| (health.name, health.problem.is_none())).collect(),
-            policy_digest: policy_digest.clone(),
+            policy_digest: policy.get().digest().clone(),
             panics: telemetry::panics_count(),
         }
     })

@@ -9,7 +9,7 @@ use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::Missing;
 use crate::model::{Denial, NonceHash, Scheme};
-use crate::policy::{Service, Slot, Target};
+use crate::policy::{Policy, Service, Slot, Target};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Basic, Lifted, Presented};
 use crate::proxy::refused::Refused;
@@ -30,9 +30,9 @@ pub struct Voucher {
 
 impl Voucher {
     /// Looks it up.
-    pub fn of(leases: &Lookup, session: &Session, hash: &NonceHash, known: &DecisionFacts) -> Self {
+    pub fn of(leases: &Lookup, policy: &Policy, session: &Session, hash: &NonceHash, known: &DecisionFacts) -> Self {
         let mut facts = DecisionFacts { presented_in: Some("proxy"), ..known.clone() };
-        Self { lease: present(leases, &session.connection, hash, &mut facts), facts }
+        Self { lease: present(leases, policy, &session.connection, hash, &mut facts), facts }
     }
 
     /// Its live lease.

@@ -1,0 +1,126 @@
+//! The policy file, read again while the sidecar runs: when it has changed, and on SIGHUP.
+//!
+//! The file is looked at by its name, so that a link that is swapped (as Kubernetes does with mounted files) counts as a
+//! change. A file with mistakes changes nothing: the last good policy stays in force.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::{Arguments, assembly, listeners};
+use crate::audit::{Audit, Event};
+use crate::authority::Authority;
+use crate::config::{self, Loaded};
+use crate::metrics::Metrics;
+use crate::policy::Current;
+use crate::proxy::Proxy;
+use crate::proxy::relay::TlsProfiles;
+
+/// How often it is looked whether the file has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that a new policy has to reach.
+pub(super) struct Reloading {
+    pub(super) arguments: Arguments,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) current: Current,
+    pub(super) authority: Arc<Authority>,
+    pub(super) audit: Audit,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What tells one state of the file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+impl Reloading {
+    /// Watches until it is aborted.
+    pub(super) async fn run(self, asked: Arc<Notify>) {
+        let this = Arc::new(self);
+        let stamp = || Stamp::of(&this.arguments.policy);
+        let (mut known, mut last) = (stamp(), stamp());
+        loop {
+            let is_asked = timeout(LOOK_EVERY, asked.notified()).await.is_ok();
+            let now = stamp();
+            // A file that is being written has another stamp at each look; one that is gone may be on its way.
+            let is_changed = now.is_some() && now == last && now != known;
+            last = now;
+            if is_asked || is_changed {
+                known = now;
+                this.reload(is_asked).await;
+            }
+        }
+    }
+
+    async fn reload(self: &Arc<Self>, is_asked: bool) {
+        let this = self.clone();
+        let outcome = tokio::task::spawn_blocking(move || this.read()).await;
+        let (loaded, tls) = match outcome {
+            Ok(Ok(read)) => read,
+            Ok(Err(report)) => return self.refused(&report),
+            Err(_panicked) => return self.refused("it could not be read"),
+        };
+        if loaded.policy.digest() == self.current.get().digest() {
+            if is_asked {
+                tracing::info!("the policy is as it was");
+            }
+            return;
+        }
+        self.adopt(loaded, tls).await;
+    }
+
+    /// Everything that can go wrong goes wrong here, before anything has changed.
+    fn read(&self) -> Result<(Loaded, TlsProfiles), String> {
+        let loaded = config::load_policy(&self.arguments.policy, self.arguments.allow_exec)
+            .map_err(|mistakes| mistakes.report(config::Look::Plain))?;
+        listeners::check(&self.arguments, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
+        let tls =
+            assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
+        Ok((loaded, tls))
+    }
+
+    async fn adopt(&self, loaded: Loaded, tls: TlsProfiles) {
+        let Loaded { policy, credentials, warnings, .. } = loaded;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let credentials = Arc::new(self.proxy.rules().credentials.renewed(credentials));
+        credentials.probe().await; // says which cannot be had; the rest works
+        let policy = Arc::new(policy.reloaded());
+        let digest = policy.digest().clone();
+        // Requests first: what is minted under the new policy is never judged by the old one.
+        self.proxy.adopt(policy.clone(), credentials, tls);
+        self.current.replace(policy);
+        self.metrics.policy_read("adopted");
+        tracing::info!(policy.digest = %digest, "the policy has changed and is in force");
+        self.audit.note(Event::PolicyRead { digest, outcome: "adopted" });
+    }
+
+    fn refused(&self, report: &str) {
+        self.metrics.policy_read("refused");
+        tracing::error!("the policy file has changed and is not taken; the last good one stays in force: {report}");
+        let digest = self.current.get().digest().clone();
+        self.audit.note(Event::PolicyRead { digest, outcome: "refused" });
+    }
+}

@@ -1,0 +1,37 @@
+//! What the policy file says, in the form in which the data path needs it.
+//!
+//! A reload replaces it whole. With the policy go the connections that were made under it and the searches that were made
+//! of its credentials: nothing of the old one is left behind once the last request under way has finished with it.
+
+use std::sync::Arc;
+
+use super::Limits;
+use super::inject::Searches;
+use super::relay::{Parent, TlsProfiles, Upstream};
+use crate::credential::Credentials;
+use crate::net::Dialer;
+use crate::policy::Policy;
+
+/// A policy in force.
+pub struct Rules {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// Its credentials.
+    pub credentials: Arc<Credentials>,
+    pub(super) upstream: Upstream,
+    pub(super) searches: Searches,
+}
+
+impl Rules {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        credentials: Arc<Credentials>,
+        tls: TlsProfiles,
+        dialer: Arc<Dialer>,
+        limits: Limits,
+    ) -> Self {
+        let parent = policy.parent_proxy().map(|proxy| Parent::new(proxy.clone(), credentials.clone()));
+        let upstream = Upstream::new(dialer, parent, policy.clone(), tls, limits);
+        Self { policy, credentials, upstream, searches: Searches::default() }
+    }
+}
