@@ -13,6 +13,7 @@ mod hosts;
 mod limits;
 mod mask;
 mod mistake;
+mod observing;
 mod people;
 pub mod preset;
 mod rules;

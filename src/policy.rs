@@ -25,6 +25,8 @@ mod target;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use current::Current;
 pub use decide::{Allowing, RequestFacts, Verdict};
 pub use host::HostPattern;
@@ -302,6 +304,23 @@ impl Policy {
     pub fn denying(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<&str> {
         let at = *self.by_name.get(service)?;
         decide::denying(&self.services[at], &self.indexes[at], scopes, facts)
+    }
+
+    /// The scope under which a request that no rule allows goes on where its service is only observed: the least risky
+    /// of these. `None` where it is enforced, and where a deny forbids the request: a deny was meant.
+    #[must_use]
+    pub fn observed(
+        &self,
+        service: &ServiceName,
+        scopes: &[ScopeName],
+        facts: &RequestFacts<'_>,
+        now: Timestamp,
+    ) -> Option<&Scope> {
+        let service = self.service(service).filter(|service| service.is_observed(now))?;
+        if self.denying(&service.name, scopes, facts).is_some() {
+            return None;
+        }
+        scopes.iter().filter_map(|name| service.scope(name)).min_by_key(|scope| scope.risk)
     }
 
     /// Scopes of a service that an agent may have.

@@ -68,6 +68,8 @@ pub struct DecisionFacts {
     pub risk: Option<Risk>,
     /// The rule, as the policy spells it.
     pub rule: Option<String>,
+    /// What would have been refused with this code, were the service's path rules enforced.
+    pub observed: Option<&'static str>,
     /// The name of the credential.
     pub credential: Option<CredentialName>,
     /// Digest of the policy that decided.

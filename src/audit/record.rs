@@ -213,6 +213,7 @@ impl DecisionFacts {
         fields.text_some(key!("scope"), self.scope.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("risk"), self.risk.map(|risk| risk.as_str()));
         fields.text_some(key!("rule"), self.rule.as_deref());
+        fields.text_some(key!("observed"), self.observed);
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
     }

@@ -168,6 +168,10 @@ pub(super) struct EffectiveService {
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_ca: Option<String>,
     dialect: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforce: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
     deny: Vec<String>,
     scopes: Vec<EffectiveScope>,
 }
@@ -193,6 +197,8 @@ impl EffectiveService {
             scrub: service.scrub,
             upstream_ca: service.upstream_ca.as_ref().map(|path| path.display().to_string()),
             dialect: service::dialect_word(service.dialect),
+            enforce: service.observe_until.map(|_| "observe"),
+            until: service.observe_until.map(|until| until.to_string()),
             deny,
             scopes,
         }

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::credentials::{self, ReadCredential};
 use super::effective::EffectiveService;
 use super::hosts;
 use super::mistake::Code;
+use super::observing;
 use super::preset::Presets;
 use super::rules::{self, PlacedRule, Side};
 use super::scopes::{self, ReadScope};
@@ -33,6 +36,8 @@ const KEYS: Keys = Keys {
         "scrub",
         "upstream_ca",
         "dialect",
+        "enforce",
+        "until",
         "deny",
         "scopes",
     ],
@@ -71,6 +76,7 @@ struct Parts<'a> {
     scrub: Option<bool>,
     upstream_ca: Option<Option<PathBuf>>,
     dialect: Option<Dialect>,
+    observe_until: Option<Option<Timestamp>>,
     deny: Option<Vec<PlacedRule<'a>>>,
     scopes: Option<Vec<ReadScope<'a>>>,
 }
@@ -134,6 +140,7 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
         scrub: flag("scrub", true),
         upstream_ca: optional(section, "upstream_ca", credentials::absolute_path),
         dialect: section.get("dialect").map_or(Some(Dialect::default()), |node| node.word(&DIALECTS)),
+        observe_until: observing::read(section),
         deny,
         scopes,
     }
@@ -301,6 +308,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
         scrub: parts.scrub?,
         upstream_ca: parts.upstream_ca?,
         dialect: parts.dialect?,
+        observe_until: parts.observe_until?,
         deny: deny.into_iter().map(|rule| rule.rule).collect(),
         scopes,
     };

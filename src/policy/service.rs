@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::host::HostPattern;
 use super::rule::Rule;
 use super::slot::{Placeholder, Slot};
@@ -52,6 +54,8 @@ pub struct Service {
     pub scrub: bool,
     /// Extra roots for this service alone, PEM file.
     pub upstream_ca: Option<PathBuf>,
+    /// Until then its path rules are judged and recorded, and not enforced.
+    pub observe_until: Option<Timestamp>,
     /// How refusals are spelled.
     pub dialect: Dialect,
     /// Denies of the whole service.
@@ -84,6 +88,12 @@ impl Service {
     #[must_use]
     pub fn lists(&self, destination: &Destination) -> bool {
         self.hosts.iter().any(|pattern| pattern.covers(destination))
+    }
+
+    /// True while its path rules are only watched.
+    #[must_use]
+    pub fn is_observed(&self, now: Timestamp) -> bool {
+        self.observe_until.is_some_and(|until| now < until)
     }
 
     /// One of its scopes.

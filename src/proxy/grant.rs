@@ -300,14 +300,22 @@ impl Scene<'_> {
         };
         let allowing = match verdict {
             Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
-            Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
+            Verdict::Deny { allowed, required_scope } => {
+                let denial = Denial::OutOfScope { allowed, required_scope };
+                let now = self.leases.now().wall;
+                let Some(scope) = self.policy.observed(&service.name, &scopes, &request, now) else {
+                    return Err(denial);
+                };
+                facts.observed = Some(denial.code());
+                std::iter::once(Allowing { scope, rule: "" }).chain(SmallVec::new())
+            }
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
         for Allowing { scope, rule } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
-            facts.rule = Some(rule.to_owned());
+            facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
             // A scope whose own uses are gone leaves the request to the next one that allows it.
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {

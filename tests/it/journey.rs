@@ -13,6 +13,7 @@ mod large;
 mod leases;
 mod limits;
 mod mixing;
+mod observing;
 mod parent;
 mod process;
 mod proxied;
