@@ -21,6 +21,7 @@ mod scopes;
 mod secrets;
 mod section;
 mod service;
+mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -45,6 +46,7 @@ use self::people::ReadAgent;
 use self::preset::Presets;
 use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
+use crate::control::webhooks::Webhook;
 use crate::credential::{self, SourceSpec};
 use crate::model::CredentialName;
 use crate::policy::{Parts, Policy, Service};
@@ -56,8 +58,8 @@ pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
 const VERSION: u32 = 1;
 
 const KEYS: Keys = Keys {
-    known: &["version", "egress", "nonces", "credentials", "services", "agents", "minters"],
-    later: &["webhooks"],
+    known: &["version", "egress", "nonces", "credentials", "services", "agents", "minters", "webhooks"],
+    later: &[],
 };
 
 /// A policy file that was read without a mistake.
@@ -66,6 +68,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// Its credentials.
     pub credentials: Vec<credential::Spec>,
+    /// Its webhooks.
+    pub webhooks: Vec<Webhook>,
     /// What deserves a word at start, each a sentence.
     pub warnings: Vec<String>,
     effective: Effective,
@@ -157,6 +161,7 @@ struct Draft {
     services: Vec<ReadService>,
     agents: Vec<ReadAgent>,
     minters: Vec<Option<(crate::policy::MinterRule, effective::EffectiveMinter)>>,
+    webhooks: Vec<webhooks::ReadWebhook>,
 }
 
 fn walk(source: &Source, digest: &str, exec: Exec) -> Result<Loaded, Vec<Finding>> {
@@ -184,7 +189,7 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let agents = people::read_agents(root, &services);
     let minters = people::read_minters(root, &agents);
     warn_of_unused(root, &credentials, &services, egress.as_ref());
-    Draft { version, egress, nonces, credentials, services, agents, minters }
+    Draft { version, egress, nonces, credentials, services, agents, minters, webhooks: webhooks::read(root) }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -266,6 +271,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         services: BTreeMap::new(),
         agents: BTreeMap::new(),
         minters: BTreeMap::new(),
+        webhooks: BTreeMap::new(),
     };
     let mut specs = Vec::new();
     for credential in read.credentials {
@@ -283,6 +289,8 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     shown.agents = agents.iter().map(|agent| agent.name.to_string()).zip(effective).collect();
     let (minters, effective) = unzip(read.minters.into_iter())?;
     shown.minters = minters.iter().map(|minter| minter.name.to_string()).zip(effective).collect();
+    let (webhooks, effective) = unzip(read.webhooks.into_iter())?;
+    shown.webhooks = webhooks.iter().map(|webhook: &Webhook| webhook.name.clone()).zip(effective).collect();
     let policy = Policy::new(Parts {
         digest: digest.into(),
         unlisted: egress.unlisted,
@@ -295,7 +303,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         agents,
         minters,
     });
-    Some(Loaded { policy, credentials: specs, warnings, effective: shown })
+    Some(Loaded { policy, credentials: specs, webhooks, warnings, effective: shown })
 }
 
 /// True where a service that uses a credential searches its answers for it.

@@ -29,6 +29,7 @@ mod supervised;
 mod tests;
 pub mod types;
 mod view;
+pub mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ pub use readings::{AuditReading, Readings, Scrape};
 
 use crate::model::ServiceName;
 use histogram::DurationHistogram;
-use labels::{Cause, Exchange, Outcome, Upstream};
+use labels::{Cause, Delivery, Exchange, Outcome, Upstream};
 
 /// What `/metrics` is: the `Content-Type` of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +45,7 @@ pub struct Metrics {
     renewed: Counter,
     ended: Family<Cause, Counter>,
     policy_reads: Family<Outcome, Counter>,
+    webhooks: Family<Delivery, Counter>,
     connections: Gauge,
 }
 
@@ -62,6 +63,7 @@ impl Metrics {
             renewed: Counter::default(),
             ended: Family::default(),
             policy_reads: Family::default(),
+            webhooks: Family::default(),
             connections: Gauge::default(),
         };
         metrics.register();
@@ -78,6 +80,7 @@ impl Metrics {
         to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
         to.register("policy_reads", "Times that a changed policy file was read", self.policy_reads.clone());
+        to.register("webhook_attempts", "Attempts to tell a webhook of an event", self.webhooks.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         to.register("build", "The version of this binary", Info::new(version));
@@ -112,6 +115,11 @@ impl Metrics {
     /// Counts the end of a lease: `expired`, `revoked`, `spent`, `misplaced`.
     pub fn ended(&self, cause: &'static str) {
         self.ended.get_or_create(&Cause { cause }).inc();
+    }
+
+    /// A webhook was tried: `delivered`, `failed` (and tried again), `lost`; `gap` where records were missed.
+    pub fn webhook(&self, webhook: &str, outcome: &'static str) {
+        self.webhooks.get_or_create(&Delivery { webhook: webhook.to_owned(), outcome }).inc();
     }
 
     /// A changed policy file was read: `adopted` or `refused`.

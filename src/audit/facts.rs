@@ -156,6 +156,17 @@ pub enum Event {
         /// Who ended it, where somebody did.
         by: Option<String>,
     },
+    /// A webhook was not told of an event.
+    WebhookLost {
+        /// The webhook's name in the policy.
+        webhook: String,
+        /// The message's id.
+        message: String,
+        /// The event's type, `nonce.revoked`.
+        event: &'static str,
+        /// How often it was tried; 0 where there was no room for it.
+        attempts: u32,
+    },
     /// The policy file was read again.
     PolicyRead {
         /// Digest of the policy that is in force from here on.
@@ -193,9 +204,11 @@ impl Event {
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
             }
-            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::PolicyRead { .. } | Self::Connection { .. } => {
-                self
-            }
+            Self::Renewed { .. }
+            | Self::ControlRefused { .. }
+            | Self::PolicyRead { .. }
+            | Self::WebhookLost { .. }
+            | Self::Connection { .. } => self,
         }
     }
 }

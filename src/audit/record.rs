@@ -118,6 +118,7 @@ impl Body {
                 Event::ControlRefused { .. } => "control_refused",
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::PolicyRead { .. } => "policy",
+                Event::WebhookLost { .. } => "webhook_lost",
                 Event::Connection { .. } => "connection",
             },
         }
@@ -134,7 +135,10 @@ impl Body {
             Self::Event(event) => match &**event {
                 Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
                 Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
-                Event::ControlRefused { .. } | Event::PolicyRead { .. } | Event::Connection { .. } => (None, None),
+                Event::ControlRefused { .. }
+                | Event::PolicyRead { .. }
+                | Event::WebhookLost { .. }
+                | Event::Connection { .. } => (None, None),
             },
             Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
         }
@@ -297,6 +301,12 @@ impl Event {
                 fields.text(key!("task"), task.as_str());
                 fields.text(key!("cause"), cause);
                 fields.text_some(key!("by"), by.as_deref());
+            }
+            Self::WebhookLost { webhook, message, event, attempts } => {
+                fields.text(key!("webhook"), webhook);
+                fields.text(key!("message"), message);
+                fields.text(key!("event"), event);
+                fields.number(key!("attempts"), u64::from(*attempts));
             }
             Self::PolicyRead { digest, outcome } => {
                 fields.text(key!("policy.digest"), digest);

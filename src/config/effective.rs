@@ -12,6 +12,8 @@ use super::limits::Nonces;
 use super::people::permission_word;
 use super::rules::Side;
 use super::service;
+use super::webhooks::topic_word;
+use crate::control::webhooks::Webhook;
 use crate::credential::SourceSpec;
 use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted};
 
@@ -25,6 +27,8 @@ pub struct Effective {
     pub(super) services: BTreeMap<String, EffectiveService>,
     pub(super) agents: BTreeMap<String, EffectiveAgent>,
     pub(super) minters: BTreeMap<String, EffectiveMinter>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) webhooks: BTreeMap<String, EffectiveWebhook>,
 }
 
 impl fmt::Display for Effective {
@@ -311,6 +315,28 @@ impl EffectiveMinter {
             identity: minter.identities.iter().map(ToString::to_string).collect(),
             agents,
             may: minter.may.iter().map(|may| permission_word(*may)).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct EffectiveWebhook {
+    url: String,
+    secret: String,
+    on: Vec<&'static str>,
+    private: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+}
+
+impl EffectiveWebhook {
+    pub(super) fn new(webhook: &Webhook) -> Self {
+        Self {
+            url: format!("https://{}{}", webhook.destination, webhook.target),
+            secret: webhook.secret.display().to_string(),
+            on: webhook.on.iter().map(|topic| topic_word(*topic)).collect(),
+            private: webhook.private,
+            ca: webhook.ca.as_ref().map(|path| path.display().to_string()),
         }
     }
 }

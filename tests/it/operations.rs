@@ -4,3 +4,4 @@ mod ending;
 mod flags;
 mod records;
 mod reloading;
+mod webhooks;

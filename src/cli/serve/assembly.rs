@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::reload::Reloading;
+use super::webhooks;
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
 use crate::authority::{Authority, AuthorityError, Home};
@@ -24,6 +25,7 @@ use crate::cli::Failure;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Loaded;
 use crate::control;
+use crate::control::webhooks::{Endpoint, Sending};
 use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
@@ -74,7 +76,7 @@ impl Sidecar {
         channel: Option<std::os::unix::net::UnixStream>,
     ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
-        let Loaded { policy, credentials, warnings, .. } = loaded;
+        let Loaded { policy, credentials, webhooks, warnings, .. } = loaded;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -83,6 +85,7 @@ impl Sidecar {
         let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
+        let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &authority).map_err(Failure::policy)?);
         let listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
@@ -95,6 +98,7 @@ impl Sidecar {
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await; // says which cannot be had; the rest works
         let metrics = Metrics::new();
+        let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let leases = lease::Store::new(lease::Config::default(), clock.clone());
         let proxy = Proxy::new(proxy::Parts {
             audit: audit.clone(),
@@ -102,7 +106,7 @@ impl Sidecar {
             policy,
             credentials,
             authority: authority.clone(),
-            dialer: Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout)),
+            dialer: dialer.clone(),
             tls,
             metrics: metrics.clone(),
             limits: arguments.limits(),
@@ -118,10 +122,13 @@ impl Sidecar {
             authority: authority.clone(),
             audit: audit.clone(),
             metrics: metrics.clone(),
+            webhooks,
         };
+        let sending = Sending { audit: audit.clone(), metrics: metrics.clone(), dialer };
         let shutdown = start_planes(Planes {
             proxy,
             reloading: (reloading, reload.clone()),
+            sending: (sending, endpoints),
             listeners,
             leases: leases.clone(),
             audit: audit.clone(),
@@ -283,6 +290,7 @@ fn report_ends(leases: &lease::Store, audit: &Audit, metrics: &Arc<Metrics>) {
 struct Planes {
     proxy: Arc<Proxy>,
     reloading: (Reloading, Arc<Notify>),
+    sending: (Sending, watch::Receiver<Vec<Arc<Endpoint>>>),
     listeners: Listeners,
     leases: Arc<lease::Store>,
     audit: Audit,
@@ -308,6 +316,8 @@ fn start_planes(planes: Planes) -> Shutdown {
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
     let proxy = tokio::spawn(serve_agents(planes.proxy, listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
+    let (sending, endpoints) = planes.sending;
+    let sender = tokio::spawn(control::webhooks::send(sending, endpoints, stop_planes.clone()));
     let (reloading, asked) = planes.reloading;
     let reloader = tokio::spawn(reloading.run(asked));
     let parts = control::Parts {
@@ -328,7 +338,7 @@ fn start_planes(planes: Planes) -> Shutdown {
     Shutdown {
         proxy: (stop_proxy, proxy),
         planes: stop_planes,
-        tasks: vec![control, tokio::spawn(admin)],
+        tasks: vec![control, tokio::spawn(admin), sender],
         helpers: [sweeper, reloader],
     }
 }

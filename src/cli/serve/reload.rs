@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::{Arguments, assembly, listeners};
+use super::{Arguments, assembly, listeners, webhooks};
 use crate::audit::{Audit, Event};
 use crate::authority::Authority;
 use crate::config::{self, Loaded};
+use crate::control::webhooks::Endpoint;
 use crate::metrics::Metrics;
 use crate::policy::Current;
 use crate::proxy::Proxy;
@@ -31,6 +32,15 @@ pub(super) struct Reloading {
     pub(super) authority: Arc<Authority>,
     pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
+    /// Who is told of events.
+    pub(super) webhooks: watch::Sender<Vec<Arc<Endpoint>>>,
+}
+
+/// What is read before anything changes.
+struct Read {
+    loaded: Loaded,
+    tls: TlsProfiles,
+    webhooks: Vec<Arc<Endpoint>>,
 }
 
 /// What tells one state of the file from another without reading it.
@@ -76,32 +86,33 @@ impl Reloading {
     async fn reload(self: &Arc<Self>, is_asked: bool) {
         let this = self.clone();
         let outcome = tokio::task::spawn_blocking(move || this.read()).await;
-        let (loaded, tls) = match outcome {
+        let read = match outcome {
             Ok(Ok(read)) => read,
             Ok(Err(report)) => return self.refused(&report),
             Err(_panicked) => return self.refused("it could not be read"),
         };
-        if loaded.policy.digest() == self.current.get().digest() {
+        if read.loaded.policy.digest() == self.current.get().digest() {
             if is_asked {
                 tracing::info!("the policy is as it was");
             }
             return;
         }
-        self.adopt(loaded, tls).await;
+        self.adopt(read).await;
     }
 
     /// Everything that can go wrong goes wrong here, before anything has changed.
-    fn read(&self) -> Result<(Loaded, TlsProfiles), String> {
-        let loaded = config::load_policy(&self.arguments.policy, self.arguments.allow_exec)
+    fn read(&self) -> Result<Read, String> {
+        let mut loaded = config::load_policy(&self.arguments.policy, self.arguments.allow_exec)
             .map_err(|mistakes| mistakes.report(config::Look::Plain))?;
         listeners::check(&self.arguments, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
         let tls =
             assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
-        Ok((loaded, tls))
+        let webhooks = webhooks::endpoints(std::mem::take(&mut loaded.webhooks), &self.authority)?;
+        Ok(Read { loaded, tls, webhooks })
     }
 
-    async fn adopt(&self, loaded: Loaded, tls: TlsProfiles) {
-        let Loaded { policy, credentials, warnings, .. } = loaded;
+    async fn adopt(&self, read: Read) {
+        let Read { loaded: Loaded { policy, credentials, warnings, .. }, tls, webhooks } = read;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -112,6 +123,7 @@ impl Reloading {
         // Requests first: what is minted under the new policy is never judged by the old one.
         self.proxy.adopt(policy.clone(), credentials, tls);
         self.current.replace(policy);
+        self.webhooks.send_replace(webhooks);
         self.metrics.policy_read("adopted");
         tracing::info!(policy.digest = %digest, "the policy has changed and is in force");
         self.audit.note(Event::PolicyRead { digest, outcome: "adopted" });

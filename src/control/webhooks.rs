@@ -1,0 +1,260 @@
+//! Webhooks: what others are told of, while it happens (Standard Webhooks 1.0).
+//!
+//! The audit's records are followed; what a webhook asked for becomes a message, signed and sent by a task of its own,
+//! again and again with growing pauses. No request waits for it. What could not be told is on record and counted.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `notice` | which records are events, and their text |
+//! | `signature` | what makes a message believable |
+//! | `delivery` | one attempt: dial, TLS, POST |
+
+mod delivery;
+mod notice;
+mod signature;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::ClientConfig;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Audit, Event, Followed};
+use crate::metrics::Metrics;
+use crate::model::Destination;
+use crate::net::{Dialer, Reach};
+use delivery::{Attempt, deliver};
+use notice::{Notice, Watcher};
+pub use signature::{Secret, SecretError};
+
+/// Messages of one webhook that wait or are under way at most; further ones are lost, and said to be.
+const PENDING_MAX: usize = 256;
+/// Of those, under way at once.
+const SENDING_MAX: usize = 8;
+/// How often one message is tried.
+const ATTEMPTS_MAX: u32 = 8;
+/// The first pause; each further one is four times as long.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest, whatever the receiver asks for.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// For one attempt, connecting included.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is under way when the sidecar stops may take this long.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(2);
+
+/// What a webhook is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// A nonce was revoked, by whomever.
+    Revoked,
+    /// A nonce, or a real credential, was seen where it must not be.
+    Leaked,
+    /// A nonce was presented by somebody else, elsewhere, or beside another's credential.
+    Misused,
+    /// Many refusals of one agent within a minute.
+    Denials,
+}
+
+/// The topics and the policy's words for them.
+pub const TOPICS: [(&str, Topic); 4] =
+    [("revoked", Topic::Revoked), ("leaked", Topic::Leaked), ("misused", Topic::Misused), ("denials", Topic::Denials)];
+
+/// One `[webhooks.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// Where it is, always by TLS.
+    pub destination: Destination,
+    /// Path and query.
+    pub target: String,
+    /// The file with its secret.
+    pub secret: PathBuf,
+    /// What it is told of.
+    pub on: Vec<Topic>,
+    /// Private addresses are allowed.
+    pub private: bool,
+    /// Extra roots for it, PEM file.
+    pub ca: Option<PathBuf>,
+}
+
+/// A webhook that can be sent to.
+pub struct Endpoint {
+    /// What the policy says of it.
+    pub webhook: Webhook,
+    /// What signs its messages.
+    pub secret: Secret,
+    /// Whom its certificate is verified against; HTTP/1.1 alone.
+    pub tls: Arc<ClientConfig>,
+}
+
+/// What sends them.
+pub struct Sending {
+    /// Followed, and told of what was lost.
+    pub audit: Audit,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The way out.
+    pub dialer: Arc<Dialer>,
+}
+
+/// Follows the audit and sends until `stopping`; the endpoints may be replaced meanwhile.
+pub async fn send(sending: Sending, endpoints: watch::Receiver<Vec<Arc<Endpoint>>>, stopping: CancellationToken) {
+    let (sending, mut endpoints) = (Arc::new(sending), endpoints);
+    let tasks = TaskTracker::new();
+    loop {
+        let posts: Vec<Post> = endpoints.borrow_and_update().iter().map(|it| Post::new(it, &sending)).collect();
+        // Without any, nobody follows the audit, and its records are not copied.
+        let following = async {
+            match sending.audit.follow().filter(|_| !posts.is_empty()) {
+                Some(mut follower) => {
+                    let mut watcher = Watcher::default();
+                    while let Some(followed) = follower.next().await {
+                        tell(&sending, &mut watcher, &posts, &followed, &tasks, &stopping);
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            changed = endpoints.changed() => if changed.is_err() { break },
+            () = following => break, // the audit is over
+        }
+    }
+    tasks.close();
+    // What is still waiting after that is lost with the process, as its queue is.
+    let _ = timeout(LAST_ATTEMPTS, tasks.wait()).await;
+}
+
+fn tell(
+    sending: &Arc<Sending>,
+    watcher: &mut Watcher,
+    posts: &[Post],
+    followed: &Followed,
+    tasks: &TaskTracker,
+    stopping: &CancellationToken,
+) {
+    let record = match followed {
+        Followed::Record(record) => record,
+        Followed::Gap(records) => {
+            tracing::warn!(records, "webhooks could not keep up with the audit, and were not told of these records");
+            sending.metrics.webhook("*", "gap");
+            return;
+        }
+    };
+    for notice in watcher.look(record) {
+        let notice = Arc::new(notice);
+        for post in posts.iter().filter(|post| post.endpoint.webhook.on.contains(&notice.topic)) {
+            post.take(&notice, tasks, stopping);
+        }
+    }
+}
+
+/// One webhook's queue.
+struct Post {
+    endpoint: Arc<Endpoint>,
+    sending: Arc<Sending>,
+    pending: Arc<Semaphore>,
+    under_way: Arc<Semaphore>,
+}
+
+impl Post {
+    fn new(endpoint: &Arc<Endpoint>, sending: &Arc<Sending>) -> Self {
+        let (pending, under_way) = (Semaphore::new(PENDING_MAX), Semaphore::new(SENDING_MAX));
+        let (endpoint, sending) = (endpoint.clone(), sending.clone());
+        Self { endpoint, sending, pending: Arc::new(pending), under_way: Arc::new(under_way) }
+    }
+
+    /// Sends a notice from a task of its own; one that finds no place is lost.
+    fn take(&self, notice: &Arc<Notice>, tasks: &TaskTracker, stopping: &CancellationToken) {
+        let Ok(place) = self.pending.clone().try_acquire_owned() else { return self.lost(notice, 0) };
+        let (this, notice) = (self.shared(), notice.clone());
+        let stopping = stopping.clone();
+        tasks.spawn(async move {
+            let _place = place;
+            this.persist(&notice, &stopping).await;
+        });
+    }
+
+    fn shared(&self) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            sending: self.sending.clone(),
+            pending: self.pending.clone(),
+            under_way: self.under_way.clone(),
+        }
+    }
+
+    /// Tries until it is taken, until it is clear that it never will be, or as often as may be.
+    async fn persist(&self, notice: &Notice, stopping: &CancellationToken) {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let outcome = {
+                let Ok(_turn) = self.under_way.acquire().await else { return };
+                let attempting = deliver(&self.sending.dialer, &self.endpoint, notice, seconds_now());
+                timeout(ATTEMPT_TIMEOUT, attempting).await.unwrap_or(Attempt::Failed { retry_after: None })
+            };
+            let asked = match outcome {
+                Attempt::Taken => return self.sending.metrics.webhook(&self.endpoint.webhook.name, "delivered"),
+                Attempt::Gone => return self.lost(notice, attempt),
+                Attempt::Failed { retry_after } => retry_after,
+            };
+            self.sending.metrics.webhook(&self.endpoint.webhook.name, "failed");
+            if attempt == ATTEMPTS_MAX {
+                break;
+            }
+            tokio::select! {
+                () = sleep(pause(attempt, asked)) => {}
+                () = stopping.cancelled() => return self.lost(notice, attempt),
+            }
+        }
+        self.lost(notice, ATTEMPTS_MAX);
+    }
+
+    fn lost(&self, notice: &Notice, attempts: u32) {
+        let webhook = &self.endpoint.webhook.name;
+        self.sending.metrics.webhook(webhook, "lost");
+        tracing::warn!(webhook = %webhook, message = %notice.id, attempts, "a webhook was not told of an event");
+        self.sending.audit.note(Event::WebhookLost {
+            webhook: webhook.clone(),
+            message: notice.id.clone(),
+            event: notice.kind(),
+            attempts,
+        });
+    }
+}
+
+/// Grows fourfold, with half of it by chance, so that many do not come back at the same moment.
+fn pause(attempt: u32, asked: Option<Duration>) -> Duration {
+    let grown = PAUSE_MIN.saturating_mul(4_u32.saturating_pow(attempt.saturating_sub(1))).min(PAUSE_MAX);
+    let mut random = [0; 4];
+    // Without randomness they come back together.
+    let _ = getrandom::fill(&mut random);
+    let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
+    let jittered = grown.mul_f64(0.5 + share / 2.0);
+    asked.map_or(jittered, |asked| asked.max(jittered)).min(PAUSE_MAX)
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        for attempt in 1..=40 {
+            let pause = pause(attempt, None);
+            let full = PAUSE_MIN.saturating_mul(4_u32.saturating_pow(attempt - 1)).min(PAUSE_MAX);
+            assert!(pause >= full / 2 && pause <= full, "{attempt}: {pause:?}");
+        }
+        assert!(pause(1, Some(Duration::from_secs(30))) >= Duration::from_secs(30), "what is asked for is given");
+        assert_eq!(pause(1, Some(Duration::from_secs(86_400))), PAUSE_MAX, "within reason");
+    }
+}

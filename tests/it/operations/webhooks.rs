@@ -1,0 +1,151 @@
+//! What others are told of while it happens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::support::policies::ONE_API;
+use crate::support::sidecar::eventually;
+use crate::support::upstream::Seen;
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary};
+
+const KEY: [u8; 32] = [7; 32];
+
+fn policy(on: &str) -> String {
+    let hook =
+        "[webhooks.soc]\nurl = \"https://hooks.test/told?x=1\"\nsecret = \"{dir}/whsec\"\nca = \"{dir}/hooks.pem\"";
+    format!("{ONE_API}\n{hook}\non = {on}\n")
+}
+
+/// A sidecar that tells this receiver.
+async fn telling(on: &str, receiver: &FakeUpstream) -> Stage {
+    let secret = format!("whsec_{}\n", STANDARD.encode(KEY));
+    Stage::of(&policy(on), FakeUpstream::start(&["api.test"]).await, |builder| {
+        builder.upstream(&["hooks.test"], "hooks", receiver).file("whsec", &secret)
+    })
+    .await
+}
+
+/// The body of a message, whose signature is right.
+fn believed(message: &Seen) -> Value {
+    let header = |name| message.header(name).expect("a field of the standard");
+    let body = std::str::from_utf8(&message.body).expect("text");
+    let signed = format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp"));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &KEY);
+    let tag = STANDARD.decode(header("webhook-signature").strip_prefix("v1,").expect("version 1")).expect("base64");
+    ring::hmac::verify(&key, signed.as_bytes(), &tag).expect("signed by the secret");
+    assert_eq!((message.method.as_str(), message.target.as_str()), ("POST", "/told?x=1"));
+    assert_eq!(header("content-type"), "application/json");
+    serde_json::from_str(body).expect("JSON")
+}
+
+async fn first(receiver: &FakeUpstream) -> Seen {
+    eventually("a message", || receiver.seen().into_iter().next()).await
+}
+
+#[tokio::test]
+async fn a_revocation_is_told_and_signed() {
+    let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
+    let stage = telling("[\"revoked\"]", &receiver).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let minted = orchestrator.mint("worker", "api", "read").await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &minted.nonce).await.status, 200);
+    orchestrator.revoke(&minted.id).await;
+    let message = first(&receiver).await;
+    let body = believed(&message);
+    assert_eq!(body["type"], "nonce.revoked");
+    assert_eq!((&body["data"]["nonce.id"], &body["data"]["agent"]), (&Value::from(minted.id), &Value::from("worker")));
+    assert!(!String::from_utf8_lossy(&message.body).contains(&minted.nonce));
+    assert_eq!(receiver.seen().len(), 1, "and nothing else that happened");
+    stage.assert_silent(&[&minted.nonce]);
+    assert!(!stage.sidecar.log().contains(&STANDARD.encode(KEY)), "its secret is in no log");
+}
+
+#[tokio::test]
+async fn misuse_and_bursts_are_told() {
+    let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
+    let stage = telling("[\"misused\", \"denials\"]", &receiver).await;
+    let reader = stage.reader().await;
+    let agent = stage.sidecar.agent();
+    let mut tunnel = agent.tunnel("api.test").await;
+    for _ in 0..25 {
+        let fields = [("authorization", format!("Bearer {reader}"))];
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let refused = tunnel.send(crate::support::agent::with("POST", "api.test", "/x", &fields, "")).await;
+        assert_eq!(refused.refusal(), Some("out_of_scope"));
+    }
+    let burst = believed(&first(&receiver).await);
+    assert_eq!((&burst["type"], &burst["data"]["agent"]), (&"agent.denials".into(), &"worker".into()));
+    assert_eq!((&burst["data"]["refusals"], &burst["data"]["last_code"]), (&20.into(), &"out_of_scope".into()));
+    assert_eq!(agent.get("other.test", "/x", &reader).await.refusal(), Some("nonce_misplaced"));
+    let misused = eventually("the misuse", || receiver.seen().into_iter().nth(1)).await;
+    assert_eq!(believed(&misused)["type"], "nonce.misused");
+}
+
+#[tokio::test]
+async fn what_is_not_taken_is_told_again_with_the_same_id() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let (counted, ids) = (attempts.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let noted = ids.clone();
+    let receiver = FakeUpstream::raw(&["hooks.test"], move |head| {
+        let id = head.lines().find_map(|line| line.strip_prefix("webhook-id: ")).unwrap_or_default();
+        noted.lock().expect("not poisoned").push(id.to_owned());
+        match counted.fetch_add(1, Ordering::SeqCst) {
+            // Redirects are not followed.
+            0 => {
+                b"HTTP/1.1 307 Temporary Redirect\r\nlocation: https://api.test/\r\ncontent-length: 0\r\n\r\n".to_vec()
+            }
+            _ => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        }
+    })
+    .await;
+    let stage = telling("[\"revoked\"]", &receiver).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    orchestrator.revoke(&orchestrator.mint("worker", "api", "read").await.id).await;
+    eventually("a second attempt", || (attempts.load(Ordering::SeqCst) == 2).then_some(())).await;
+    let ids = ids.lock().expect("not poisoned").clone();
+    assert!(ids[0].starts_with("msg_") && ids[0] == ids[1], "{ids:?}");
+    assert!(stage.upstream.seen().is_empty(), "the redirect led nowhere");
+    let metrics = String::from_utf8(stage.sidecar.admin_get("/metrics").await.body).expect("text");
+    assert!(metrics.contains("valetkey_webhook_attempts_total{webhook=\"soc\",outcome=\"failed\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn who_wants_nothing_more_gets_nothing_and_it_is_on_record() {
+    let gone = |_: &str| b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let receiver = FakeUpstream::raw(&["hooks.test"], gone).await;
+    let stage = telling("[\"revoked\"]", &receiver).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    orchestrator.revoke(&orchestrator.mint("worker", "api", "read").await.id).await;
+    let record = stage.sidecar.audited(|record| record["type"] == "webhook_lost").await;
+    assert_eq!((&record["webhook"], &record["event"]), (&"soc".into(), &"nonce.revoked".into()));
+    assert_eq!(record["attempts"], 1);
+}
+
+#[tokio::test]
+async fn a_webhook_that_cannot_be_signed_ends_the_start() {
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let started = |secret: &str| {
+        TestSidecar::with_policy(&policy("[\"revoked\"]"))
+            .environment("API_KEY", &canary())
+            .upstream(&["api.test"], "api", &upstream)
+            .file("whsec", secret)
+            .file("hooks.pem", "")
+            .fails()
+    };
+    for secret in ["", "whsec_short", "no secret at all, but a long enough text of words"] {
+        let (code, said) = started(secret);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("webhook soc") && said.contains("openssl rand"), "{said}");
+        assert!(secret.is_empty() || !said.contains(secret), "{said}");
+    }
+    for (from, to) in [("https://", "http://"), ("[\"revoked\"]", "[]"), ("hooks.test/", "user:pw@hooks.test/")] {
+        let policy = policy("[\"revoked\"]").replace(from, to);
+        let (code, said) = TestSidecar::with_policy(&policy).environment("API_KEY", &canary()).fails();
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("webhooks.soc") && !said.contains("user:pw"), "{said}");
+    }
+}
