@@ -31,6 +31,9 @@ pub struct Permit {
 /// The services among which a request is decided; seldom more than one.
 type Services = SmallVec<[Arc<Service>; 2]>;
 
+/// Scopes that a lease holds of a service.
+type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
+
 /// What a request may carry.
 pub(super) enum Licence {
     /// Nothing: the service lets requests without a nonce pass.
@@ -278,17 +281,18 @@ impl Scene<'_> {
             return Err(Denial::NonceMisplaced(Misplaced::Header));
         }
         let terms = lease.terms();
-        let held = terms.grants.iter().filter(|grant| grant.service == service.name);
-        let scopes: SmallVec<[ScopeName; SCOPES_INLINE]> =
-            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
+        let scopes = held(lease, service);
+        let above: SmallVec<[Scopes; 0]> = lease.ancestors().map(|lease| held(lease, service)).collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
             websocket: presented.websocket.is_some(),
             host: &self.session.destination.host,
             target: &presented.target,
         };
-        let verdict = match self.policy.decide(&service.name, &scopes, &[], &request) {
+        let verdict = match self.policy.decide_below(&service.name, &scopes, &above, &request) {
             allow @ Verdict::Allow { .. } => allow,
+            // What the agent may have else is no way around the nonces above.
+            deny @ (Verdict::Deny { .. } | Verdict::Ambiguous(_)) if !above.is_empty() => deny,
             // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
             Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
                 let grantable = self.policy.grantable(terms.agent, &service.name);
@@ -322,11 +326,17 @@ fn holds(lease: &Lease, service: &Service) -> bool {
     lease.terms().grants.iter().any(|grant| grant.service == service.name)
 }
 
+fn held(lease: &Lease, service: &Service) -> Scopes {
+    let grants = lease.terms().grants.iter().filter(|grant| grant.service == service.name);
+    grants.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect()
+}
+
 fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     let terms = lease.terms();
     facts.nonce_id = Some(lease.id());
     facts.agent = Some(terms.agent.clone());
     facts.task = Some(terms.task.clone());
+    facts.lineage = lease.lineage().cloned();
     facts.minter = Some(terms.minter.clone());
     facts.on_behalf_of = terms.on_behalf_of.map(str::to_owned);
 }
