@@ -6,6 +6,7 @@
 //! what is in force.
 
 mod credentials;
+mod delegate;
 mod duration;
 mod effective;
 mod egress;

@@ -10,6 +10,7 @@ mod ask;
 mod caller;
 mod calls;
 pub mod client;
+mod delegate;
 mod events;
 #[cfg(test)]
 mod fixture;

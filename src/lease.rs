@@ -5,11 +5,13 @@
 //! | `live` | one [`Lease`]: its single way from alive to over, and the exchanges that joined it |
 //! | `state` | the one word that says whether a lease lives and until when |
 //! | `terms` | what a lease was made of, with the parts that many leases have in common kept once |
+//! | `kin` | where a delegated lease comes from, and what was delegated from a lease |
 //! | `said` | what a minter may say of a lease and mostly does not, packed |
 //! | `uses` | counted uses: reserved, given back, spent |
 //! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
 //! | `by_hash` | the index of the look-ups: many small tables |
 //! | `sorted` | leases in an order, for the index by ids and the schedule |
+//! | `family` | delegating a lease, and what ends with one that has ended |
 //! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
 //! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
 //! | `tombs` | what is remembered of the dead |
@@ -32,14 +34,24 @@
 //! and an expiry from one whose period is: of two at the same time one happens. An expired lease never comes back, and
 //! a renewal that was granted is not undone by somebody who looked before it.
 //!
+//! # Delegation
+//!
+//! A child holds its parent; the parent knows its children. Whoever accepts anything for a lease reads its cause and those
+//! of all above it, so nothing is accepted for a child once the end of one above it has been swapped in. That end then
+//! walks down and ends what lives below, and cuts what is under way. A child is put among its parent's children under
+//! their lock, after a look at the causes above; the walk takes the same lock after the swap: either the child is
+//! refused, or the walk meets it. A use is taken of a child and of all above it under all their locks at once, or of none.
+//!
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
 //! ids → (a table of hashes | tombs | schedule), the latter never inside one another; the counters of a lease
-//! are locked alone.
+//! are locked alone or together with those of all above it, its own first; the children of a lease are locked alone.
 
 mod by_hash;
+mod family;
 mod handles;
+mod kin;
 mod lingering;
 mod live;
 mod said;
@@ -141,6 +153,17 @@ impl EndCause {
         }
     }
 
+    /// Why what was delegated from a lease with this cause is over.
+    #[must_use]
+    pub fn inherited(self) -> Self {
+        match self {
+            Self::Expired => Self::Expired,
+            Self::Spent => Self::Spent,
+            // Nobody saw the child's own nonce in a wrong place.
+            Self::Revoked | Self::Misplaced => Self::Revoked,
+        }
+    }
+
     /// True when exchanges in flight are cut as well: somebody does not want them, not merely no more of them.
     #[must_use]
     pub fn cuts(self) -> bool {
@@ -171,7 +194,7 @@ pub struct Tombstone {
 pub struct Renewal {
     /// When the period ends then.
     pub until: Deadline,
-    /// True when the end of the lease's life made it shorter than asked.
+    /// True when the end of the lease's life, or of its parent's period, made it shorter than asked.
     pub is_capped: bool,
 }
 
@@ -190,6 +213,32 @@ pub enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no use is left")]
 pub struct Spent;
+
+/// How a revocation went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    /// It was alive.
+    pub was_live: bool,
+    /// Leases that were delegated from it, and from those, that ended with it.
+    pub descendants: usize,
+}
+
+/// Why no lease was delegated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DelegateError {
+    /// The parent, or one above it, is over.
+    #[error("the parent is over")]
+    ParentOver(EndCause),
+    /// It was made, and ended with its parent at once; the listeners were told.
+    #[error("the parent ended meanwhile")]
+    Ended(EndCause),
+    /// The parent has as many live children as it may.
+    #[error("the parent has too many live children")]
+    TooManyChildren,
+    /// As for every lease.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+}
 
 /// Why no lease was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

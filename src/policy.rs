@@ -9,10 +9,12 @@
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
 //! | `current` | the policy in force, which a reload replaces |
+//! | `delegate` | what a delegation gets: never more than the nonce above it |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
 mod current;
 mod decide;
+mod delegate;
 mod directory;
 mod host;
 mod index;
@@ -29,6 +31,9 @@ use jiff::Timestamp;
 
 pub use current::Current;
 pub use decide::{Allowing, RequestFacts, Verdict};
+pub use delegate::{
+    CHILDREN_MAX, DEPTH_MAX, DelegateRule, DelegationPlan, DelegationRefusal, DelegationRequest, Delegator, Excess,
+};
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
@@ -89,6 +94,8 @@ pub struct AgentRule {
     pub identities: Arc<[IdentityRule]>,
     /// The most that may be minted for it.
     pub grants: Vec<Grant>,
+    /// How its nonces may be delegated; `None` is never.
+    pub delegate: Option<DelegateRule>,
 }
 
 /// One `[minters.NAME]`.
@@ -298,6 +305,20 @@ impl Policy {
         }
     }
 
+    /// Decides a request of a nonce that was delegated, over the scopes that it holds and those that each nonce above it
+    /// holds (`above`): what one of those may not do, it may not do either. Scopes alone do not say so, since a scope can
+    /// deny what others allow, and the nonce below may have been given only the others.
+    #[must_use]
+    pub fn decide_below(
+        &self,
+        service: &ServiceName,
+        scopes: &[ScopeName],
+        above: &[impl AsRef<[ScopeName]>],
+        facts: &RequestFacts<'_>,
+    ) -> Verdict<'_> {
+        delegate::decide(self, service, scopes, above, facts)
+    }
+
     /// The deny, of the service or of one of these scopes, that stands against a request, as the policy spells it: what
     /// [`Verdict::Deny`] keeps to itself, for whoever writes the policy.
     #[must_use]
@@ -371,6 +392,19 @@ impl Policy {
     /// [`MintRefusal`].
     pub fn plan(&self, request: &MintRequest) -> Result<MintPlan, MintRefusal> {
         mint::plan(self, request)
+    }
+
+    /// Decides what a delegation gets: at most what the nonce above it has left, and at most what could be minted for the
+    /// agent that gets it.
+    ///
+    /// # Errors
+    /// [`DelegationRefusal`], with everything that exceeds.
+    pub fn plan_delegation(
+        &self,
+        parent: &Delegator<'_>,
+        request: &DelegationRequest,
+    ) -> Result<DelegationPlan, DelegationRefusal> {
+        delegate::plan(self, parent, request)
     }
 
     /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of

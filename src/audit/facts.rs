@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
 use crate::model::{
-    AgentName, CredentialName, Destination, Identity, MinterName, NonceId, Risk, Scheme, ScopeName, ServiceName,
-    TaskName,
+    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Risk, Scheme, ScopeName,
+    ServiceName, TaskName,
 };
 
 /// Most grants of one mint that a record lists.
@@ -52,6 +52,8 @@ pub struct DecisionFacts {
     pub agent: Option<AgentName>,
     /// For what.
     pub task: Option<TaskName>,
+    /// Where it comes from, if it was delegated.
+    pub lineage: Option<Arc<Lineage>>,
     /// Who minted it.
     pub minter: Option<MinterName>,
     /// On whose behalf, as the minter said.
@@ -151,6 +153,8 @@ pub enum Event {
         agent: AgentName,
         /// For what.
         task: TaskName,
+        /// Where it comes from, if it was delegated.
+        lineage: Option<Arc<Lineage>>,
         /// `expired`, `revoked`, `spent`, `misplaced`, `shutdown`.
         cause: &'static str,
         /// Who ended it, where somebody did.
@@ -201,8 +205,9 @@ impl Event {
                 reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
                 labels: bounded_labels(labels),
             },
-            Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
-                Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
+            Self::LeaseEnded { nonce_id, agent, task, lineage, cause, by } => {
+                let by = by.map(|text| bounded(text, TEXT_BYTES_MAX));
+                Self::LeaseEnded { nonce_id, agent, task, lineage, cause, by }
             }
             Self::Renewed { .. }
             | Self::ControlRefused { .. }

@@ -6,8 +6,8 @@ use super::chain::{NO_HASH, Position, seal};
 use super::record::{Decision, End, Outcome, Request, Verdict};
 use super::*;
 use crate::model::{
-    AgentName, CredentialName, Destination, Identity, MinterName, NonceId, Now, Risk, Scheme, ScopeName, ServiceName,
-    TaskName,
+    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Now, Risk, Scheme, ScopeName,
+    ServiceName, TaskName,
 };
 
 /// All that JSON, terminals and the chain could trip over.
@@ -45,6 +45,7 @@ fn full_facts() -> DecisionFacts {
         nonce_id: Some(nonce_id()),
         agent: Some(agent()),
         task: Some(task()),
+        lineage: None,
         minter: Some(MinterName::parse("self").unwrap()),
         on_behalf_of: Some(NASTY.into()),
         presented_by: Some(Identity::Uid(1000)),
@@ -130,6 +131,7 @@ fn events() -> Vec<Body> {
         nonce_id,
         agent: agent.clone(),
         task: task.clone(),
+        lineage: None,
         cause: "revoked",
         by: by.map(Into::into),
     };
@@ -152,6 +154,33 @@ fn events() -> Vec<Body> {
     events.into_iter().map(|event| Body::Event(Box::new(event))).collect()
 }
 
+fn delegated() -> Vec<Body> {
+    let parent = NonceId::from_parts(1_699_999_999_999, 0x4321);
+    let chain = ["billing", "research/*", "summary"].map(|name| AgentName::parse(name).unwrap()).into();
+    let lineage = Some(Arc::new(Lineage { parent, chain }));
+    let facts = || DecisionFacts { lineage: lineage.clone(), ..full_facts() };
+    let made = Event::Mint {
+        facts: Box::new(facts()),
+        minted_by: Some(Identity::Uid(0)),
+        grants: Vec::new(),
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+        max_uses: None,
+        instance: None,
+        reason: None,
+        labels: Default::default(),
+    };
+    let lineage = lineage.clone();
+    let (nonce_id, agent, task) = (nonce_id(), agent(), task());
+    let ended = Event::LeaseEnded { nonce_id, agent, task, lineage, cause: "expired", by: Some("parent nc_x".into()) };
+    let allowed = decision(Verdict::Allow, facts());
+    vec![
+        Body::Event(Box::new(made)),
+        Body::Decision { request: request("127.0.0.1:1", None, "GET", "/"), decision: allowed.clone() },
+        end(Some(allowed), true, Outcome::default(), Ending::Complete),
+        Body::Event(Box::new(ended)),
+    ]
+}
+
 fn bodies() -> Vec<Body> {
     let mut bodies = vec![
         Body::Start { facts: json!({"version": NASTY, "n": [1, -2.5, true, null], "o": {}}) },
@@ -163,6 +192,7 @@ fn bodies() -> Vec<Body> {
     bodies.extend(decisions());
     bodies.extend(ends());
     bodies.extend(events());
+    bodies.extend(delegated());
     bodies
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::exchange::Ending;
 use super::facts::{DecisionFacts, Event, ExchangeFacts};
 use super::fields::{Fields, Key, key};
-use crate::model::{AgentName, Identity, Now, TaskName};
+use crate::model::{AgentName, Identity, Lineage, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
 const START_FACTS_BYTES_MAX: usize = 256 * 1024;
@@ -226,7 +226,17 @@ impl DecisionFacts {
         fields.show_some(key!("nonce.id"), self.nonce_id.as_ref());
         fields.text_some(key!("agent"), self.agent.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("task"), self.task.as_ref().map(|name| name.as_str()));
+        write_lineage(fields, self.lineage.as_deref());
         fields.text_some(key!("service"), self.service.as_ref().map(|name| name.as_str()));
+    }
+}
+
+/// Where a nonce comes from, if it was delegated: as deep as the policy lets it be.
+fn write_lineage(fields: &mut Fields<'_>, lineage: Option<&Lineage>) {
+    if let Some(lineage) = lineage {
+        fields.show(key!("parent.id"), &lineage.parent);
+        let chain: Vec<_> = lineage.chain.iter().map(AgentName::as_str).collect();
+        fields.json(key!("chain"), &chain);
     }
 }
 
@@ -295,10 +305,11 @@ impl Event {
                 write_identity(fields, CALLER, caller.as_ref());
                 fields.text(key!("code"), code);
             }
-            Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
+            Self::LeaseEnded { nonce_id, agent, task, lineage, cause, by } => {
                 fields.show(key!("nonce.id"), nonce_id);
                 fields.text(key!("agent"), agent.as_str());
                 fields.text(key!("task"), task.as_str());
+                write_lineage(fields, lineage.as_deref());
                 fields.text(key!("cause"), cause);
                 fields.text_some(key!("by"), by.as_deref());
             }

@@ -15,7 +15,9 @@ use super::service;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
 use crate::credential::SourceSpec;
-use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted};
+use crate::policy::{
+    AgentRule, Ceiling, DelegateRule, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted,
+};
 
 /// The whole policy; `Display` is TOML, `Serialize` is for JSON.
 #[derive(Debug, Clone, Serialize)]
@@ -286,6 +288,22 @@ impl EffectiveRule {
 pub(super) struct EffectiveAgent {
     identity: Vec<String>,
     grants: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delegate: Option<EffectiveDelegate>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveDelegate {
+    depth: u32,
+    to: Vec<String>,
+    children_max: u32,
+}
+
+impl EffectiveDelegate {
+    fn new(rule: &DelegateRule) -> Self {
+        let to = rule.to.iter().map(ToString::to_string).collect();
+        Self { depth: rule.depth, to, children_max: rule.children_max }
+    }
 }
 
 impl EffectiveAgent {
@@ -294,6 +312,7 @@ impl EffectiveAgent {
         Self {
             identity: agent.identities.iter().map(ToString::to_string).collect(),
             grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
+            delegate: agent.delegate.as_ref().map(EffectiveDelegate::new),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `[agents.NAME]` and `[minters.NAME]`: who may present nonces, and who may ask for them.
 
+use super::delegate;
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
@@ -15,7 +16,7 @@ const LIST_MAX: usize = 1024;
 const GRANT_SCOPES_MAX: usize = 256;
 
 const AGENT: Keys =
-    Keys { known: &["identity", "grants"], later: &["delegate", "self_renew", "reattest", "max_risk", "ttl"] };
+    Keys { known: &["identity", "grants", "delegate"], later: &["self_renew", "reattest", "max_risk", "ttl"] };
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
 /// Beginnings of identities that this build cannot prove.
@@ -43,7 +44,9 @@ pub(super) struct ReadAgent {
 
 /// Reads `[agents]`.
 pub(super) fn read_agents(root: &Section<'_>, services: &[ReadService]) -> Vec<ReadAgent> {
-    let agents: Vec<_> = entries(root, "agents").iter().map(|entry| read_agent(entry, services)).collect();
+    let entries = entries(root, "agents");
+    let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, &names)).collect();
     warn_of_shared(root, &agents);
     agents
 }
@@ -58,7 +61,7 @@ fn entries<'a>(root: &Section<'a>, name: &str) -> Vec<Named<'a>> {
     entries
 }
 
-fn read_agent(entry: &Named<'_>, services: &[ReadService]) -> ReadAgent {
+fn read_agent(entry: &Named<'_>, services: &[ReadService], names: &[&str]) -> ReadAgent {
     let mut read = ReadAgent { name: entry.name.to_owned(), identities: Vec::new(), built: None };
     let name = read_agent_name(entry);
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
@@ -67,11 +70,13 @@ fn read_agent(entry: &Named<'_>, services: &[ReadService]) -> ReadAgent {
     let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
+    // Absent is never; what could not be read makes no agent.
+    let delegate = section.get("delegate").map_or(Some(None), |node| delegate::read(&node, names).map(Some));
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
     }
-    read.built = name.zip(identities).zip(grants).map(|((name, identities), grants)| {
-        let agent = AgentRule { name, identities: identities.into(), grants };
+    read.built = name.zip(identities).zip(grants).zip(delegate).map(|(((name, identities), grants), delegate)| {
+        let agent = AgentRule { name, identities: identities.into(), grants, delegate };
         let effective = EffectiveAgent::new(&agent);
         (agent, effective)
     });

@@ -12,9 +12,11 @@ use super::openapi;
 use super::query::ListAsked;
 use super::refusal::{Forbidden, Refusal};
 use super::serve::Answer;
-use super::types::{Introspection, IntrospectionAsked, LeasePage, LeaseView, Problem, Ready, ServiceList, WhoAmI};
+use super::types::{
+    Introspection, IntrospectionAsked, LeasePage, LeaseView, Problem, Ready, RevocationGiven, ServiceList, WhoAmI,
+};
 use super::view;
-use crate::lease::{EndCause, Found, Lease};
+use crate::lease::{EndCause, Found, Lease, Revoked};
 use crate::model::NonceId;
 use crate::policy::Permission;
 
@@ -79,11 +81,12 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
 
 /// Revokes a nonce: when this has answered, no request is accepted with it, and streams under it are cut.
 ///
-/// A nonce that is over or was never there is no error, so that a retry is safe.
+/// What was delegated from it ends with it. A nonce that is over or was never there is no error, so that a retry is safe.
 #[utoipa::path(
     delete, path = "/v1/nonces/{id}", tag = "nonces", operation_id = "revoke",
     params(("id" = String, Path, description = "The accessor, `nc_…`")),
     responses(
+        (status = 200, body = RevocationGiven, description = "It is over now, and so is what was delegated from it"),
         (status = 204, description = "It is over now, whatever it was"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json",
@@ -98,8 +101,11 @@ pub(super) fn revoke(control: &Control, caller: &Caller, id: &str) -> Result<Ans
     if let Some(lease) = leases.get(id).or_else(|| leases.lingering(id)) {
         let minter = caller.acting(Permission::Revoke, lease.terms().agent)?;
         let by = format!("{} ({})", minter.name, caller.identity);
-        // False: it was over before, and what was under way is cut, which is what was wanted.
-        let _was_live = leases.revoke(id, EndCause::Revoked, &by);
+        // Where it was over before, what was under way is cut, which is what was wanted.
+        let Revoked { descendants, .. } = leases.revoke_counted(id, EndCause::Revoked, &by);
+        if descendants > 0 {
+            return Ok(answer::json(StatusCode::OK, &RevocationGiven { descendants }));
+        }
     }
     Ok(answer::empty())
 }

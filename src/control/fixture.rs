@@ -77,6 +77,7 @@ fn agent_rule(name: &str, uid: u32, grants: &[(&str, &[&str])]) -> AgentRule {
         name: agent(name),
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants.iter().map(grant).collect(),
+        delegate: None,
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::caller::Caller;
 use super::calls;
+use super::delegate;
 use super::events;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
 use super::json::{Json, Malformed};
@@ -132,6 +133,7 @@ impl Control {
             Call::Read(id) => calls::read(self, caller, id),
             Call::Revoke(id) => calls::revoke(self, caller, id),
             Call::Renew(id) => renew::renew(self, caller, id, &json).await,
+            Call::Delegate(id) => delegate::delegate(self, caller, id, idempotency_key(&head.headers)?, &json).await,
             Call::Introspect => calls::introspect(self, caller, &json),
             Call::Services => Ok(calls::services(self, caller)),
             Call::WhoAmI => Ok(calls::whoami(self, caller)),
@@ -151,12 +153,13 @@ impl Control {
         }
     }
 
-    /// Refused mints and renewals are in the audit, and callers who should not be here at all.
+    /// Refused mints, renewals and delegations are in the audit, and callers who should not be here at all.
     fn note_refusal(&self, call: Option<Call<'_>>, proven: Option<&Identity>, refusal: &Refusal) {
         let (code, _) = refusal.code();
         let call_name = call.map_or("unknown", Call::name);
         tracing::debug!(call = call_name, code, "a control call was refused");
-        if matches!(call, Some(Call::Mint | Call::Renew(_))) || calls::is_about_the_caller(refusal) {
+        if matches!(call, Some(Call::Mint | Call::Renew(_) | Call::Delegate(_))) || calls::is_about_the_caller(refusal)
+        {
             self.parts.audit.note(Event::ControlRefused { call: call_name, caller: proven.cloned(), code });
         }
     }

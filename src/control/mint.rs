@@ -1,5 +1,8 @@
 //! Minting: policy, then the audit, then the lease, then the answer.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use zeroize::Zeroizing;
 
@@ -11,12 +14,12 @@ use super::idempotency::{BodyHash, Key, Outcome};
 use super::json::Json;
 use super::refusal::{Conflict, Refusal};
 use super::serve::Answer;
-use super::types::{Minted, NewNonce, Problem};
+use super::types::{Minted, Mistake, NewNonce, Problem};
 use super::view::{self, MintNotes};
 use crate::audit::{Audit, DecisionFacts, Event};
-use crate::lease::{MintError, NewLease};
+use crate::lease::{DelegateError, Lease, MintError, NewLease};
 use crate::model::nonce::NONCE_ENTROPY_BYTES;
-use crate::model::{AgentName, MinterName, Nonce, NonceId, TaskName};
+use crate::model::{AgentName, Lineage, MinterName, Nonce, NonceId, TaskName};
 use crate::policy::{MintPlan, MintRequest, Permission};
 
 /// Says that this answer was given before.
@@ -24,11 +27,35 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The cause that the audit gives where a mint is on record and its lease was never made.
 const CAUSE_NOT_MADE: &str = "not_made";
 
-/// A mint that the policy approved.
-struct Approved {
-    asked: MintAsked,
-    minter: MinterName,
-    plan: MintPlan,
+/// A mint that the policy approved, or a delegation.
+#[derive(Clone)]
+pub(super) struct Approved {
+    pub(super) asked: MintAsked,
+    pub(super) minter: MinterName,
+    pub(super) plan: MintPlan,
+    /// What it is delegated from.
+    pub(super) parent: Option<Parent>,
+}
+
+/// The nonce above one that is delegated.
+#[derive(Clone)]
+pub(super) struct Parent {
+    pub(super) lease: Arc<Lease>,
+    /// Live children that it may have.
+    pub(super) children_max: usize,
+}
+
+/// What is to be made: as whom, and what the policy says of it when it comes to that. A repeated call asks nobody.
+pub(super) struct Order<'a> {
+    pub(super) minter: &'a MinterName,
+    pub(super) approve: &'a (dyn Fn() -> Result<Cow<'a, Approved>, Refusal> + Sync),
+}
+
+impl Approved {
+    /// Where it will come from, if it is delegated.
+    fn lineage(&self) -> Option<Lineage> {
+        self.parent.as_ref().map(|parent| parent.lease.lineage_below(&self.asked.agent))
+    }
 }
 
 /// Mints a nonce.
@@ -60,13 +87,28 @@ struct Approved {
 )]
 pub(super) async fn mint(control: &Control, caller: &Caller, key: Option<Key>, body: &Json) -> Result<Answer, Refusal> {
     let approved = approve(control, caller, ask::mint(body)?)?;
+    let order = Order { minter: &approved.minter, approve: &|| Ok(Cow::Borrowed(&approved)) };
+    answer(control, caller, &order, key, || BodyHash::of(&body.canonical())).await
+}
+
+/// Makes what was ordered, once for each key, and answers with it.
+pub(super) async fn answer(
+    control: &Control,
+    caller: &Caller,
+    order: &Order<'_>,
+    key: Option<Key>,
+    body: impl FnOnce() -> BodyHash,
+) -> Result<Answer, Refusal> {
     let (nonce, outcome, is_replayed) = match key {
         None => {
             let (id, nonce) = (control.parts.leases.next_id(), random_nonce()?);
-            let outcome = make(control, caller, &approved, id, &nonce).await?;
+            let outcome = make(control, caller, &*(order.approve)()?, id, &nonce).await?;
             (nonce, outcome, false)
         }
-        Some(key) => make_once(control, caller, &approved, &key, BodyHash::of(&body.canonical())).await?,
+        Some(key) => {
+            let body = body();
+            make_once(control, caller, order, &key, body).await?
+        }
     };
     let over = Refusal::Conflict(Conflict::Over);
     let lease = control.live(outcome.id).ok_or(over)?;
@@ -94,29 +136,29 @@ fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Appro
     let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
     let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
     let plan = control.policy().plan(&request)?;
-    Ok(Approved { asked, minter, plan })
+    Ok(Approved { asked, minter, plan, parent: None })
 }
 
 /// Makes the lease of this key, or finds it; of several at once one makes it and the others wait.
 async fn make_once(
     control: &Control,
     caller: &Caller,
-    approved: &Approved,
+    order: &Order<'_>,
     key: &Key,
     body: BodyHash,
 ) -> Result<(Nonce, Outcome, bool), Refusal> {
     let keys = control.keys.as_ref().ok_or(Refusal::NoRandomness)?;
-    let slot = keys.claim(&approved.minter, key, body, &control.parts.clock.now())?;
+    let slot = keys.claim(order.minter, key, body, &control.parts.clock.now())?;
     let mut is_replayed = true;
     let outcome = slot
         .get_or_try_init(|| async {
             is_replayed = false;
-            let id = control.parts.leases.next_id();
-            make(control, caller, approved, id, &keys.nonce(&approved.minter, key, id)).await
+            let (approved, id) = ((order.approve)()?, control.parts.leases.next_id());
+            make(control, caller, &approved, id, &keys.nonce(order.minter, key, id)).await
         })
         .await?
         .clone();
-    let nonce = keys.nonce(&approved.minter, key, outcome.id);
+    let nonce = keys.nonce(order.minter, key, outcome.id);
     Ok((nonce, outcome, is_replayed))
 }
 
@@ -130,9 +172,17 @@ async fn make(
 ) -> Result<Outcome, Refusal> {
     let parts = &control.parts;
     // From here on the record may be there: until the lease lives, dropping this tells that it does not.
-    let mut unmade = Unmade::new(&parts.audit, id, &approved.asked);
+    let mut unmade = Unmade::new(&parts.audit, id, approved);
     parts.audit.record(event(control, caller, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
-    parts.leases.mint(id, nonce, terms(approved)).map_err(not_made)?;
+    match &approved.parent {
+        None => parts.leases.mint(id, nonce, terms(approved)).map(drop).map_err(not_made)?,
+        Some(parent) => {
+            let made = parts.leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved));
+            // One that was made and is over has been told of.
+            unmade.is_made = matches!(made, Err(DelegateError::Ended(_)));
+            made.map(drop).map_err(not_delegated)?;
+        }
+    }
     unmade.is_made = true;
     parts.metrics.minted();
     Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
@@ -146,6 +196,17 @@ fn not_made(error: MintError) -> Refusal {
     }
 }
 
+fn not_delegated(error: DelegateError) -> Refusal {
+    match error {
+        DelegateError::ParentOver(cause) | DelegateError::Ended(cause) => Refusal::NotDelegable(cause),
+        DelegateError::TooManyChildren => {
+            let detail = "the nonce has as many live children as the policy lets it have";
+            Refusal::ExceedsParent(vec![Mistake::at("", detail)])
+        }
+        DelegateError::Mint(error) => not_made(error),
+    }
+}
+
 fn random_nonce() -> Result<Nonce, Refusal> {
     let mut entropy = Zeroizing::new([0; NONCE_ENTROPY_BYTES]);
     getrandom::fill(entropy.as_mut_slice()).map_err(|_| Refusal::NoRandomness)?;
@@ -153,7 +214,7 @@ fn random_nonce() -> Result<Nonce, Refusal> {
 }
 
 fn terms(approved: &Approved) -> NewLease {
-    let Approved { asked, minter, plan } = approved;
+    let Approved { asked, minter, plan, .. } = approved;
     NewLease {
         agent: asked.agent.clone(),
         identities: plan.identities.clone(),
@@ -171,11 +232,12 @@ fn terms(approved: &Approved) -> NewLease {
 }
 
 fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -> Event {
-    let Approved { asked, minter, plan } = approved;
+    let Approved { asked, minter, plan, .. } = approved;
     let facts = DecisionFacts {
         nonce_id: Some(id),
         agent: Some(asked.agent.clone()),
         task: Some(asked.task.clone()),
+        lineage: approved.lineage().map(Arc::new),
         minter: Some(minter.clone()),
         on_behalf_of: asked.on_behalf_of.clone(),
         risk: Some(plan.risk),
@@ -204,12 +266,14 @@ struct Unmade<'a> {
     id: NonceId,
     agent: AgentName,
     task: TaskName,
+    lineage: Option<Lineage>,
     is_made: bool,
 }
 
 impl<'a> Unmade<'a> {
-    fn new(audit: &'a Audit, id: NonceId, asked: &MintAsked) -> Self {
-        Self { audit, id, agent: asked.agent.clone(), task: asked.task.clone(), is_made: false }
+    fn new(audit: &'a Audit, id: NonceId, approved: &Approved) -> Self {
+        let (agent, task) = (approved.asked.agent.clone(), approved.asked.task.clone());
+        Self { audit, id, agent, task, lineage: approved.lineage(), is_made: false }
     }
 }
 
@@ -220,6 +284,7 @@ impl Drop for Unmade<'_> {
                 nonce_id: self.id,
                 agent: self.agent.clone(),
                 task: self.task.clone(),
+                lineage: self.lineage.take().map(Arc::new),
                 cause: CAUSE_NOT_MADE,
                 by: None,
             });

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{calls, events, mint, renew};
+use super::{calls, delegate, events, mint, renew};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,7 @@ use super::{calls, events, mint, renew};
         calls::read,
         calls::revoke,
         renew::renew,
+        delegate::delegate,
         calls::introspect,
         calls::services,
         calls::whoami,

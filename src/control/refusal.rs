@@ -42,6 +42,10 @@ pub(super) enum Refusal {
     Conflict(Conflict),
     /// The nonce is over, for this reason.
     NotRenewable(EndCause),
+    /// The nonce that was to be delegated is over, for this reason.
+    NotDelegable(EndCause),
+    /// A delegation asks for more than the nonce above has or may give; each thing.
+    ExceedsParent(Vec<Mistake>),
     /// As many leases as there may be.
     Overloaded,
     /// As many follow the audit as may.
@@ -112,6 +116,8 @@ impl Refusal {
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
             Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
+            Self::NotDelegable(_) => ("not_delegable", StatusCode::CONFLICT),
+            Self::ExceedsParent(_) => ("delegation_exceeds_parent", StatusCode::FORBIDDEN),
             Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -151,6 +157,12 @@ impl Refusal {
             Self::NotRenewable(cause) => {
                 return format!("The nonce is over ({}) and does not come back; mint a new one.", cause.as_str());
             }
+            Self::NotDelegable(cause) => {
+                return format!("The nonce is over ({}), and nothing can be delegated from it.", cause.as_str());
+            }
+            Self::ExceedsParent(_) => {
+                "A nonce is delegated within what the one above it has left and the policy lets it give; `errors` says what exceeds that."
+            }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
@@ -175,7 +187,9 @@ impl Refusal {
             code: code.to_owned(),
             ..Problem::default()
         };
-        if let Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) = self {
+        if let Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) | Self::ExceedsParent(mistakes) =
+            self
+        {
             problem.errors.clone_from(mistakes);
         }
         if let Self::ScopeNotGrantable { grantable, .. } = self {
@@ -217,7 +231,9 @@ impl Forbidden {
         match self {
             Self::Agent => "Your uid is an agent's in the policy; an agent never uses this API. Call as another user.",
             Self::Permission => "The policy's `may` of your minter does not hold this.",
-            Self::ForeignMinter => "Only the minter that minted this nonce may renew it.",
+            Self::ForeignMinter => {
+                "Only the minter that minted this nonce may renew it, or delegate it to agents of its own."
+            }
             Self::ForeignAgent => "This is not one of your minter's `agents`.",
             Self::Host => "The Host of this socket is `localhost` or `valetkey`.",
             Self::Browser => "This API is not for browsers.",

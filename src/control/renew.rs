@@ -19,6 +19,8 @@ use jiff::Timestamp;
 
 /// What caps a renewal that would go beyond the life of the nonce.
 const CAPPED_BY_LIFE: &str = "lifetime";
+/// What caps one that would go beyond the present period of the nonce above.
+const CAPPED_BY_PARENT: &str = "parent";
 
 /// Renews a nonce: the same nonce gets a new period from now on, within its ceiling and its life.
 ///
@@ -61,7 +63,11 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
     }
     parts.metrics.renewed();
     let mut view = view::lease_view(&control.policy(), &lease, &parts.clock.now());
-    view.ttl_capped_by = if renewal.is_capped { Some(CAPPED_BY_LIFE.to_owned()) } else { plan.ttl_capped_by };
+    view.ttl_capped_by = match renewal.is_capped {
+        true if renewal.until.wall < lease.ends_at() => Some(CAPPED_BY_PARENT.to_owned()),
+        true => Some(CAPPED_BY_LIFE.to_owned()),
+        false => plan.ttl_capped_by,
+    };
     Ok(answer::json(StatusCode::OK, &view))
 }
 

@@ -12,6 +12,7 @@ pub(super) enum Call<'p> {
     Read(&'p str),
     Revoke(&'p str),
     Renew(&'p str),
+    Delegate(&'p str),
     Introspect,
     Services,
     WhoAmI,
@@ -31,9 +32,10 @@ impl<'p> Call<'p> {
             ["v1", "nonces"] => Methods { get: Some(Self::List), post: Some(Self::Mint), delete: None },
             ["v1", "nonces", id] => Methods { get: Some(Self::Read(id)), post: None, delete: Some(Self::Revoke(id)) },
             ["v1", "nonces", id, "renew"] => Methods::post(Self::Renew(id)),
-            ["v1", "nonces", _, "delegate"]
-            | ["v1", "tasks", _, "complete"]
-            | ["v1", "revocations" | "leaks" | "explain" | "risk"] => Methods::post(Self::Later),
+            ["v1", "nonces", id, "delegate"] => Methods::post(Self::Delegate(id)),
+            ["v1", "tasks", _, "complete"] | ["v1", "revocations" | "leaks" | "explain" | "risk"] => {
+                Methods::post(Self::Later)
+            }
             ["v1", "events"] => Methods::get(Self::Events),
             ["v1", "introspect"] => Methods::post(Self::Introspect),
             ["v1", "services"] => Methods::get(Self::Services),
@@ -54,6 +56,7 @@ impl<'p> Call<'p> {
             Self::Read(_) => "read",
             Self::Revoke(_) => "revoke",
             Self::Renew(_) => "renew",
+            Self::Delegate(_) => "delegate",
             Self::Introspect => "introspect",
             Self::Services => "services",
             Self::WhoAmI => "whoami",
@@ -116,6 +119,7 @@ mod tests {
         assert_eq!(route("POST", "/v1/nonces"), Ok(Call::Mint));
         assert_eq!(route("HEAD", "/v1/nonces"), Ok(Call::List));
         assert_eq!(route("POST", "/v1/nonces/nc_x/renew"), Ok(Call::Renew("nc_x")));
+        assert_eq!(route("POST", "/v1/nonces/nc_x/delegate"), Ok(Call::Delegate("nc_x")));
         assert_eq!(route("DELETE", "/v1/nonces/nc_x"), Ok(Call::Revoke("nc_x")));
         for path in ["/", "/v1", "/v2/nonces", "/V1/nonces", "//v1/nonces", "/v1/whoami/", "/v1/services/stripe", "*"] {
             assert_eq!(route("GET", path), Err(Refusal::NotFound), "{path}");
@@ -133,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_comes_later_says_so() {
-        for path in ["/v1/nonces/nc_x/delegate", "/v1/tasks/t/complete", "/v1/revocations"] {
+        for path in ["/v1/tasks/t/complete", "/v1/revocations"] {
             assert_eq!(route("POST", path), Ok(Call::Later), "{path}");
         }
         for path in ["/v1/leaks", "/v1/explain", "/v1/risk"] {

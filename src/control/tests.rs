@@ -347,7 +347,7 @@ async fn every_call_needs_a_caller_who_is_no_agent() {
 #[tokio::test]
 async fn what_comes_later_says_so() {
     let plane = Plane::new();
-    for target in ["/v1/nonces/nc_x/delegate", "/v1/tasks/t/complete", "/v1/revocations", "/v1/leaks", "/v1/explain"] {
+    for target in ["/v1/tasks/t/complete", "/v1/revocations", "/v1/leaks", "/v1/explain"] {
         let read = plane.call(ORCHESTRATOR_UID, Method::POST, target, Some("{}")).await;
         assert_eq!(read.code(), (501, "not_supported".into()), "{target}");
     }
@@ -453,6 +453,7 @@ fn ended(agent: &str, task: &str) -> crate::audit::Event {
         nonce_id: crate::model::NonceId::from_parts(1, 1),
         agent: crate::model::AgentName::parse(agent).unwrap(),
         task: crate::model::TaskName::parse(task).unwrap(),
+        lineage: None,
         cause: "expired",
         by: None,
     }

@@ -3,6 +3,7 @@
 //! Answers may gain members; a client must not mind ones that it does not know. Requests may not: an unknown member
 //! is refused.
 
+mod delegation;
 mod problem;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+pub use delegation::{DelegationAsked, RevocationGiven};
 pub use problem::{Mistake, Problem};
 
 /// Names of agents, tasks, services and scopes, in bytes at most.
@@ -161,6 +163,10 @@ pub struct Minted {
     /// The accessor: safe in logs and URLs, useless for calling.
     #[schema(example = "nc_01J8Z4T6V0Q2W4E6R8T0Y2V4X6")]
     pub id: String,
+    /// The accessor of the nonce that it was delegated from; absent where it was minted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub parent: Option<String>,
     /// What the agent presents.
     #[schema(value_type = String, example = "an_4xK9mP…")]
     pub nonce: PlainNonce,
@@ -184,7 +190,7 @@ pub struct Minted {
     /// When its life ends for good.
     #[schema(value_type = String, format = DateTime)]
     pub ends_at: Timestamp,
-    /// What made the time shorter than asked: `ceilings.high`; null when it was given as asked.
+    /// What made the time shorter than asked: `ceilings.high`, or `parent`; null when it was given as asked.
     pub ttl_capped_by: Option<String>,
     /// Uses of the whole nonce; null is no limit.
     pub max_uses: Option<u32>,
@@ -217,6 +223,14 @@ pub struct GrantGiven {
 pub struct LeaseView {
     /// The accessor.
     pub id: String,
+    /// The accessor of the nonce that it was delegated from; null where it was minted.
+    pub parent: Option<String>,
+    /// How many delegations lie between it and the nonce that was minted.
+    #[serde(default)]
+    pub depth: usize,
+    /// Live nonces that were delegated from it.
+    #[serde(default)]
+    pub children: usize,
     /// Whose.
     pub agent: String,
     /// For what.
@@ -248,8 +262,8 @@ pub struct LeaseView {
     pub reason: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// In the answer to a renewal, what made it shorter than asked: `ceilings.high`, or `lifetime`; absent when it was
-    /// given as asked.
+    /// In the answer to a renewal, what made it shorter than asked: `ceilings.high`, `lifetime`, or `parent`; absent when
+    /// it was given as asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub ttl_capped_by: Option<String>,

@@ -24,6 +24,7 @@ pub(super) fn minted(policy: &Policy, lease: &Lease, nonce: &Nonce, notes: MintN
     let view = lease_view(policy, lease, now);
     Minted {
         id: view.id,
+        parent: view.parent,
         nonce: PlainNonce::new(nonce.as_str().to_owned()),
         placeholders: placeholders(policy, lease, nonce),
         agent: view.agent,
@@ -57,6 +58,9 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
     let (terms, deadline) = (lease.terms(), lease.deadline());
     LeaseView {
         id: lease.id().to_string(),
+        parent: lease.parent().map(|parent| parent.id().to_string()),
+        depth: lease.depth(),
+        children: lease.children_count(),
         agent: terms.agent.to_string(),
         task: terms.task.to_string(),
         minter: terms.minter.to_string(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EndCause, Found, Lease, MintError, NewLease, Store, Tombstone};
+use super::{DelegateError, EndCause, Found, Lease, MintError, NewLease, Revoked, Store, Tombstone};
 use crate::model::{Deadline, Nonce, NonceHash, NonceId, Now};
 
 /// May make, list and end leases; cannot read a secret.
@@ -40,6 +40,23 @@ impl Minter {
     /// another lease has the id.
     pub fn mint(&self, id: NonceId, nonce: &Nonce, terms: NewLease) -> Result<Arc<Lease>, MintError> {
         self.0.mint(id, nonce.hash(), terms)
+    }
+
+    /// Makes a lease below another one, on terms that the policy approved for it. It lives no longer than its parent and
+    /// ends with it, and each use of it is one of its parent and of all above that. Of live children the parent has at
+    /// most `children_max`.
+    ///
+    /// # Errors
+    /// [`DelegateError`].
+    pub fn delegate(
+        &self,
+        parent: &Arc<Lease>,
+        children_max: usize,
+        id: NonceId,
+        nonce: &Nonce,
+        terms: NewLease,
+    ) -> Result<Arc<Lease>, DelegateError> {
+        self.0.delegate(parent, children_max, (id, nonce.hash()), terms)
     }
 
     /// By accessor; live ones only.
@@ -90,18 +107,26 @@ impl Minter {
         self.0.lingering(id)
     }
 
-    /// Ends a lease: no request is accepted after this has returned, and what is under way is cut, also where the lease
-    /// was over before. False if it was not alive.
+    /// Ends a lease, with all that was delegated from it: no request is accepted after this has returned, and what is
+    /// under way is cut, also where the lease was over before. False if it was not alive.
     #[must_use]
     pub fn revoke(&self, id: NonceId, cause: EndCause, by: &str) -> bool {
-        let ended = self.get(id).is_some_and(|lease| self.0.finish(&lease, cause, Some(by)));
-        if !ended && let Some(lease) = self.lingering(id) {
-            lease.cut();
-        }
-        ended
+        self.revoke_counted(id, cause, by).was_live
     }
 
-    /// Ends all leases where `which` says so, as [`Minter::revoke`] does; how many. Every lease that was minted
+    /// The same, and says how many others ended with it.
+    #[must_use]
+    pub fn revoke_counted(&self, id: NonceId, cause: EndCause, by: &str) -> Revoked {
+        let ended = self.get(id).and_then(|lease| self.0.finish(&lease, cause, Some(by)));
+        if ended.is_none()
+            && let Some(lease) = self.lingering(id)
+        {
+            lease.cut_all();
+        }
+        Revoked { was_live: ended.is_some(), descendants: ended.unwrap_or(0) }
+    }
+
+    /// Ends all leases where `which` says so, as [`Minter::revoke`] does; how many ended. Every lease that was minted
     /// before this call is asked about; `which` runs under no lock.
     pub fn revoke_where(&self, which: &dyn Fn(&Lease) -> bool, cause: EndCause, by: &str) -> usize {
         self.0.finish_where(which, cause, by)
@@ -132,6 +157,6 @@ impl Lookup {
 
     /// Ends a lease whose nonce was seen where it must not be.
     pub fn misplaced(&self, lease: &Lease) {
-        self.0.finish(lease, EndCause::Misplaced, None);
+        let _below = self.0.finish(lease, EndCause::Misplaced, None);
     }
 }

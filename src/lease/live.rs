@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::kin::{Kin, Origin};
 use super::said::Said;
 use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
@@ -41,12 +42,17 @@ struct Rare {
     said: Option<Said>,
     /// Made by the first exchange that joins.
     cut: OnceLock<CancellationToken>,
+    /// There from the beginning in what was delegated, and otherwise made with the first child.
+    kin: OnceLock<Box<Kin>>,
 }
 
 impl Rare {
-    fn new(uses: Option<Uses>, said: Option<Said>) -> OnceLock<Box<Self>> {
-        let is_needed = uses.is_some() || said.is_some();
-        if is_needed { OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new() })) } else { OnceLock::new() }
+    fn new(uses: Option<Uses>, said: Option<Said>, origin: Option<Origin>) -> OnceLock<Box<Self>> {
+        if uses.is_none() && said.is_none() && origin.is_none() {
+            return OnceLock::new();
+        }
+        let kin = origin.map_or_else(OnceLock::new, |origin| OnceLock::from(Box::new(Kin::of(origin))));
+        OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new(), kin }))
     }
 }
 
@@ -78,8 +84,9 @@ impl Lease {
         group: Arc<Group>,
         task: TaskName,
         said: Option<Said>,
+        origin: Option<Origin>,
     ) -> Self {
-        let rare = Rare::new(Uses::of(&group.common), said);
+        let rare = Rare::new(Uses::of(&group.common), said, origin);
         let state = State::new(group.common.ttl.min(group.common.lifetime));
         Self { hash, state, issued: Issued::at(issued), group, rare, due: AtomicU64::default(), id, task }
     }
@@ -124,13 +131,13 @@ impl Lease {
     }
 
     /// What a renewal for another `period` from `now` would give: never beyond the end of its life, and never an
-    /// earlier expiry than it has.
+    /// earlier expiry than it has. What was delegated never outlives its parent's period.
     #[must_use]
     pub fn renewal(&self, period: Duration, now: &Now) -> Renewal {
-        let (wanted, life, present) = (now.plus(period), self.life(), self.deadline());
-        let boot = wanted.boot.min(life.boot).max(present.boot);
-        let wall = wanted.wall.min(life.wall).max(present.wall);
-        let is_capped = wanted.boot > life.boot || wanted.wall > life.wall;
+        let (wanted, last, present) = (now.plus(period), self.last(), self.deadline());
+        let boot = wanted.boot.min(last.boot).max(present.boot);
+        let wall = wanted.wall.min(last.wall).max(present.wall);
+        let is_capped = wanted.boot > last.boot || wanted.wall > last.wall;
         // To the microsecond, as it will be kept: what is recorded beforehand is what holds afterwards.
         let until = self.deadline_of(self.since_issue(Deadline { boot, wall }).kept());
         Renewal { until, is_capped }
@@ -142,11 +149,23 @@ impl Lease {
         self.life().wall
     }
 
+    /// The latest end that a renewal can give: of its life, and of its parent's present period.
+    fn last(&self) -> Deadline {
+        let (life, parent) = (self.life(), self.parent().map(|parent| parent.deadline()));
+        parent.map_or(life, |parent| Deadline { boot: life.boot.min(parent.boot), wall: life.wall.min(parent.wall) })
+    }
+
+    /// What is left of its life at this moment, by both clocks.
+    #[must_use]
+    pub fn life_left(&self, now: &Now) -> Duration {
+        self.life().remaining(now)
+    }
+
     /// Uses of the whole nonce that nobody has spent or reserved, where there is a limit: its own, or, when every
-    /// scope has one, their sum.
+    /// scope has one, their sum; or less, where one above it has less.
     #[must_use]
     pub fn uses_left(&self) -> Option<u32> {
-        self.uses()?.left()
+        self.and_ancestors().filter_map(|lease| lease.uses()?.left()).min()
     }
 
     /// Why it ended, if it has (expiry by the clock included).
@@ -161,17 +180,17 @@ impl Lease {
         }
     }
 
-    /// Reserves one use of the nonce and of the scope, atomically, exactly under concurrency.
+    /// Reserves one use of the nonce and of the scope, and the same of all above it, atomically, exactly under
+    /// concurrency.
     ///
     /// # Errors
     /// [`Spent`] when either has none left, when the scope is not in the lease, or when the lease is over (ask
     /// [`Lease::ended`] why); nothing is taken then.
     pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, Spent> {
-        if self.cause().is_some() {
+        if self.cause_above().is_some() {
             return Err(Spent);
         }
-        let place = self.place(service, scope).ok_or(Spent)?;
-        Reservation::take(self, place)
+        Reservation::take(self, service, scope)
     }
 
     /// Joins the lease for the time of an exchange; `None` if it is already cut or over.
@@ -185,7 +204,7 @@ impl Lease {
         let token = self.rare.get_or_init(Box::default).cut.get_or_init(CancellationToken::new).clone();
         // Pairs with the fence in `cut`: either the token is seen there, or the cause here.
         fence(Ordering::SeqCst);
-        self.cause().is_none().then(|| Membership { lease: self.clone(), token })
+        self.cause_above().is_none().then(|| Membership { lease: self.clone(), token })
     }
 
     /// Ends it if its period is over: it may have been renewed since somebody looked. True for the one caller that
@@ -231,15 +250,15 @@ impl Lease {
     /// Lets it live until then, within its life and never shorter than it would anyhow; false if it is over. One
     /// caller at a time: under the schedule's lock.
     pub(super) fn extend(&self, until: Deadline, now: &Now) -> bool {
-        let (lifetime, later) = (self.group.common.lifetime, self.since_issue(until));
-        let later = Period { boot: later.boot.min(lifetime), wall: later.wall.min(lifetime) };
+        let (last, later) = (self.since_issue(self.last()), self.since_issue(until));
+        let later = Period { boot: later.boot.min(last.boot), wall: later.wall.min(last.wall) };
         self.state.extend(later, |period| self.deadline_of(period).is_over(now))
     }
 
     /// Its last use is gone.
     pub(super) fn end_as_spent(&self) {
         if let Some(store) = self.group.store.upgrade() {
-            store.finish(self, EndCause::Spent, None);
+            let _below = store.finish(self, EndCause::Spent, None);
         }
     }
 
@@ -252,8 +271,17 @@ impl Lease {
         self.rare.get().and_then(|rare| rare.uses.as_ref())
     }
 
+    pub(super) fn kin(&self) -> Option<&Kin> {
+        self.rare.get()?.kin.get().map(Box::as_ref)
+    }
+
+    /// The same, made where there is none.
+    pub(super) fn kin_or_new(&self) -> &Kin {
+        self.rare.get_or_init(Box::default).kin.get_or_init(Box::default)
+    }
+
     /// Where this scope stands among all the scopes of all grants.
-    fn place(&self, service: &ServiceName, scope: &ScopeName) -> Option<usize> {
+    pub(super) fn place(&self, service: &ServiceName, scope: &ScopeName) -> Option<usize> {
         let grants = self.group.common.grants.iter();
         let mut all = grants.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| (&grant.service, scope)));
         all.position(|pair| pair == (service, scope))
@@ -277,7 +305,7 @@ impl Membership {
     /// True once the lease is revoked (or misplaced): nothing more may pass.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.token.is_cancelled() || self.lease.cause().is_some_and(EndCause::cuts)
+        self.token.is_cancelled() || self.lease.cause_above().is_some_and(EndCause::cuts)
     }
 
     /// Completes when the lease is revoked or misplaced (not when it merely expires or is spent).

@@ -146,7 +146,7 @@ mod tests {
         let group = Arc::new(Group { common, store: Weak::new() });
         let lease = |place: u64| {
             let (id, hash) = (NonceId::from_parts(place, 0), NonceHash::of(&place.to_be_bytes()));
-            Arc::new(Lease::new(id, hash, &now, group.clone(), task.clone(), None))
+            Arc::new(Lease::new(id, hash, &now, group.clone(), task.clone(), None, None))
         };
         places.map(lease).collect()
     }

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::by_hash::ByHash;
+use super::kin::Origin;
 use super::lingering::Lingering;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
@@ -96,11 +97,22 @@ impl Store {
         self.clock.now()
     }
 
-    /// Why it ended; ends it when its time is over.
+    /// Why it ended; ends it when its time is over, or one above it is.
     pub(super) fn judge(&self, lease: &Lease) -> Option<EndCause> {
-        let now = self.now();
-        if lease.cause().is_none() && lease.deadline().is_over(&now) && self.close_expired(lease, &now) {
-            self.announce([lease], EndCause::Expired, None);
+        if lease.cause().is_none() {
+            // As deep as the policy lets nonces be delegated.
+            let above = lease.parent().and_then(|parent| self.judge(parent));
+            let now = self.now();
+            if let Some(cause) = above {
+                // Whoever ended the one above it may be on the way here.
+                if self.close(lease, cause.inherited()) {
+                    self.announce_below(lease, cause.inherited());
+                    self.end_below(lease, cause);
+                }
+            } else if lease.deadline().is_over(&now) && self.close_expired(lease, &now) {
+                self.announce([lease], EndCause::Expired, None);
+                self.end_below(lease, EndCause::Expired);
+            }
         }
         lease.cause()
     }
@@ -131,17 +143,28 @@ impl Store {
         terms: NewLease,
     ) -> Result<Arc<Lease>, MintError> {
         let now = self.now();
-        let said = Said::of(&terms);
-        let (common, task) = Common::of(terms);
-        let group = self.shared.group(common, Arc::downgrade(self));
-        let lease = Arc::new(Lease::new(id, hash, &now, group, task, said));
+        let lease = self.make(id, hash, terms, &now, None);
         let minted = self.link(&lease, &now)?;
         // It may be the one that was there: that has to be alive still.
         if self.judge(&minted).is_some() { Err(MintError::Taken) } else { Ok(minted) }
     }
 
+    pub(super) fn make(
+        self: &Arc<Self>,
+        id: NonceId,
+        hash: NonceHash,
+        terms: NewLease,
+        now: &Now,
+        origin: Option<Origin>,
+    ) -> Arc<Lease> {
+        let said = Said::of(&terms);
+        let (common, task) = Common::of(terms);
+        let group = self.shared.group(common, Arc::downgrade(self));
+        Arc::new(Lease::new(id, hash, now, group, task, said, origin))
+    }
+
     /// Puts a lease into all indexes; or finds the one that the nonce has already.
-    fn link(&self, lease: &Arc<Lease>, now: &Now) -> Result<Arc<Lease>, MintError> {
+    pub(super) fn link(&self, lease: &Arc<Lease>, now: &Now) -> Result<Arc<Lease>, MintError> {
         let mut ids = self.by_id.write();
         if let Some(existing) = self.by_hash.get(&lease.hash) {
             return Ok(existing);
@@ -161,26 +184,31 @@ impl Store {
         Ok(lease.clone())
     }
 
-    /// Ends a lease and tells the listeners. True for the one caller that ended it.
-    pub(super) fn finish(&self, lease: &Lease, cause: EndCause, by: Option<&str>) -> bool {
-        let ended = self.close(lease, cause);
-        if ended {
+    /// Ends a lease and what was delegated from it, and tells the listeners. For the one caller that ended it: how many
+    /// were below it.
+    pub(super) fn finish(&self, lease: &Lease, cause: EndCause, by: Option<&str>) -> Option<usize> {
+        self.close(lease, cause).then(|| {
+            let below = self.close_below(lease, cause);
             self.announce([lease], cause, by);
-        }
-        ended
+            self.announce_all_below(&below, cause);
+            below.len()
+        })
     }
 
-    /// Ends all live leases where `which` says so, and only then tells the listeners of each.
+    /// Ends all live leases where `which` says so, with what was delegated from them, and only then tells the listeners
+    /// of each.
     pub(super) fn finish_where(&self, which: &dyn Fn(&Lease) -> bool, cause: EndCause, by: &str) -> usize {
-        let mut ended = Vec::new();
+        let (mut ended, mut below) = (Vec::new(), Vec::new());
         self.each_live(None, &mut |lease| {
             if which(&lease) && self.close(&lease, cause) {
+                below.extend(self.close_below(&lease, cause));
                 ended.push(lease);
             }
             true
         });
         self.announce(ended.iter().map(Arc::as_ref), cause, Some(by));
-        ended.len()
+        self.announce_all_below(&below, cause);
+        ended.len() + below.len()
     }
 
     /// Shows all live leases after this id, in the order of ids, under no lock, until `see` says false.
@@ -229,7 +257,7 @@ impl Store {
         ending.filter(|lease| lease.cause().is_some()).or_else(|| self.lingering.lock().find(id))
     }
 
-    fn close(&self, lease: &Lease, cause: EndCause) -> bool {
+    pub(super) fn close(&self, lease: &Lease, cause: EndCause) -> bool {
         let ended = lease.end(cause);
         if ended {
             self.bury(lease, cause);
@@ -251,7 +279,8 @@ impl Store {
         let now = self.now();
         let tombstone = tombstone(lease, cause, &now);
         self.tombs.lock().lay(lease.hash, tombstone, now.boot);
-        if !cause.cuts() && lease.was_joined() {
+        lease.leave_parent();
+        if !cause.cuts() && (lease.was_joined() || lease.has_children()) {
             let known = self.by_id.read().get(lease.id).cloned();
             if let Some(lease) = known {
                 self.lingering.lock().add(&lease);
@@ -272,7 +301,7 @@ impl Store {
         laid.unwrap_or_else(|| tombstone(lease, cause, &now))
     }
 
-    fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
+    pub(super) fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
         let listeners = self.listeners.read().clone();
         for lease in ended {
             for listener in &*listeners {
@@ -294,6 +323,9 @@ impl Store {
             found += over.len();
             over.retain(|lease| self.close_expired(lease, now));
             self.announce(over.iter().map(Arc::as_ref), EndCause::Expired, None);
+            for lease in &over {
+                self.end_below(lease, EndCause::Expired);
+            }
             if is_last {
                 break;
             }

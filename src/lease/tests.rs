@@ -1,5 +1,7 @@
 //! The promises of the store: what may happen at most once, what never happens after something else, and when.
 
+mod delegation;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};

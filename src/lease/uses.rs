@@ -1,13 +1,18 @@
 //! Counted uses. A use is reserved, and then either spent or given back.
 
 use std::sync::Arc;
+use std::{iter, mem};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use super::terms::Common;
 use super::{Lease, Spent};
+use crate::model::{ScopeName, ServiceName};
 
 /// The counters of a lease that has any limit.
+///
+/// A use of a lease that was delegated is one of all above it as well; it is taken under all their locks.
 ///
 /// One short lock takes both the nonce's and the scope's use or neither. Two atomics with a roll-back would never
 /// give out too many, but for a moment hide a use that somebody else is about to give back, and refuse wrongly.
@@ -50,64 +55,90 @@ impl Uses {
         self.0.lock().total.as_ref().map(|total| total.left)
     }
 
-    /// Takes one use of the nonce and of the scope at this place, or none.
-    fn take(&self, scope: usize) -> Result<(), Spent> {
-        let mut counts = self.0.lock();
-        let Counts { total, scopes } = &mut *counts;
-        let mut of_scope = scopes.get_mut(scope).and_then(Option::as_mut);
-        if total.as_ref().is_some_and(|total| total.left == 0) || of_scope.as_deref().is_some_and(|left| *left == 0) {
-            return Err(Spent);
-        }
-        if let Some(total) = total {
-            total.left -= 1;
-        }
-        if let Some(left) = of_scope.as_mut() {
-            **left -= 1;
-        }
-        Ok(())
+    /// Uses of the scope at this place that nobody has spent or reserved.
+    pub(super) fn left_of(&self, scope: usize) -> Option<u32> {
+        self.0.lock().scopes.get(scope).copied().flatten()
+    }
+}
+
+impl Counts {
+    fn has(&self, scope: usize) -> bool {
+        let is_some_left = |left: u32| left > 0;
+        let of_scope = self.scopes.get(scope).copied().flatten();
+        self.total.as_ref().is_none_or(|total| is_some_left(total.left)) && of_scope.is_none_or(is_some_left)
     }
 
-    fn give_back(&self, scope: usize) {
-        let mut counts = self.0.lock();
-        if let Some(total) = &mut counts.total {
+    /// Takes a use of the nonce and of the scope at this place; there is one of each.
+    fn take(&mut self, scope: usize) {
+        if let Some(total) = &mut self.total {
+            total.left -= 1;
+        }
+        if let Some(Some(left)) = self.scopes.get_mut(scope) {
+            *left -= 1;
+        }
+    }
+
+    fn give_back(&mut self, scope: usize) {
+        if let Some(total) = &mut self.total {
             total.left += 1;
         }
-        if let Some(Some(left)) = counts.scopes.get_mut(scope) {
+        if let Some(Some(left)) = self.scopes.get_mut(scope) {
             *left += 1;
         }
     }
 
     /// Spends a taken use; true when it was the last of the nonce.
-    fn spend(&self) -> bool {
-        let mut counts = self.0.lock();
-        counts.total.as_mut().is_some_and(|total| {
+    fn spend(&mut self) -> bool {
+        self.total.as_mut().is_some_and(|total| {
             total.unspent -= 1;
             total.unspent == 0
         })
     }
 }
 
+/// Leases in which something is counted, the lowest first, each with its place of the scope.
+type Held = SmallVec<[(Arc<Lease>, usize); 1]>;
+
+/// The counters of all of them. Whoever takes several locks them from below, so that nobody waits in a circle.
+fn lock_all(held: &[(Arc<Lease>, usize)]) -> SmallVec<[(MutexGuard<'_, Counts>, usize); 4]> {
+    held.iter().filter_map(|(lease, place)| lease.uses().map(|uses| (uses.0.lock(), *place))).collect()
+}
+
 /// Uses reserved for one request; given back on drop unless [`Reservation::spend`] was called.
 #[must_use = "a reservation that is dropped is given back"]
 #[derive(Debug)]
 pub struct Reservation {
-    /// Whose, and at which scope's place; `None` once settled, and where nothing is counted.
-    held: Option<(Arc<Lease>, usize)>,
+    /// Of whom; nobody once settled, and where nothing is counted.
+    held: Held,
 }
 
 impl Reservation {
-    /// Takes a use of the scope at this place in the lease's grants.
-    pub(super) fn take(lease: &Arc<Lease>, scope: usize) -> Result<Self, Spent> {
-        let Some(uses) = lease.uses() else { return Ok(Self { held: None }) };
-        uses.take(scope)?;
-        Ok(Self { held: Some((lease.clone(), scope)) })
+    /// Takes a use of the scope in this lease and in all above it, or in none.
+    pub(super) fn take(lease: &Arc<Lease>, service: &ServiceName, scope: &ScopeName) -> Result<Self, Spent> {
+        let mut held = Held::new();
+        for lease in iter::once(lease).chain(lease.ancestors()) {
+            // What one above it does not have, it cannot have.
+            let place = lease.place(service, scope).ok_or(Spent)?;
+            if lease.uses().is_some() {
+                held.push((lease.clone(), place));
+            }
+        }
+        let mut counts = lock_all(&held);
+        if !counts.iter().all(|(counts, place)| counts.has(*place)) {
+            return Err(Spent);
+        }
+        for (counts, place) in &mut counts {
+            counts.take(*place);
+        }
+        drop(counts);
+        Ok(Self { held })
     }
 
-    /// The request's bytes are going out: the use is spent for good. If it was the last one, the lease ends here.
+    /// The request's bytes are going out: the use is spent for good. Every lease of which it was the last one ends here.
     pub fn spend(&mut self) {
-        if let Some((lease, _)) = self.held.take()
-            && lease.uses().is_some_and(Uses::spend)
-        {
+        let held = mem::take(&mut self.held);
+        let spent: SmallVec<[bool; 4]> = lock_all(&held).iter_mut().map(|(counts, _)| counts.spend()).collect();
+        for ((lease, _), _) in held.iter().zip(spent).filter(|(_, is_spent)| *is_spent) {
             lease.end_as_spent();
         }
     }
@@ -115,10 +146,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some((lease, scope)) = self.held.take()
-            && let Some(uses) = lease.uses()
-        {
-            uses.give_back(scope);
+        for (counts, place) in &mut lock_all(&self.held) {
+            counts.give_back(*place);
         }
     }
 }

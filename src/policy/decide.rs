@@ -178,9 +178,14 @@ impl<'a> Case<'a, '_> {
 
     /// What the held scopes allow.
     fn allowed(&self, held: &[ScopeName]) -> Vec<String> {
-        let scopes = self.service.scopes.iter().filter(|scope| held.contains(&scope.name));
-        scopes.flat_map(|scope| &scope.allow).map(|rule| rule.text().to_owned()).take(ALLOWED_LISTED_MAX).collect()
+        allowed(self.service, held)
     }
+}
+
+/// What these scopes of a service allow, as far as a refusal says it.
+pub(super) fn allowed(service: &Service, held: &[ScopeName]) -> Vec<String> {
+    let scopes = service.scopes.iter().filter(|scope| held.contains(&scope.name));
+    scopes.flat_map(|scope| &scope.allow).map(|rule| rule.text().to_owned()).take(ALLOWED_LISTED_MAX).collect()
 }
 
 /// An allow's condition: nothing undecodable, nothing that is there twice and decides, nothing undeclared.

@@ -116,7 +116,7 @@ pub(super) fn plan_renewal(policy: &Policy, grants: &[LeaseGrant], asked: Option
     period(policy, risks.max().unwrap_or(Risk::High), asked)
 }
 
-fn period(policy: &Policy, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
+pub(super) fn period(policy: &Policy, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
     let Ceiling { ttl: ceiling, lifetime } = *policy.ceiling(risk);
     let ceiling = ceiling.min(lifetime);
     let wanted = asked.unwrap_or(policy.default_ttl);
@@ -124,7 +124,7 @@ fn period(policy: &Policy, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
     RenewalPlan { ttl: wanted.min(ceiling), ttl_capped_by }
 }
 
-fn grantable_scope<'a>(
+pub(super) fn grantable_scope<'a>(
     policy: &'a Policy,
     agent: &AgentRule,
     service: &ServiceName,

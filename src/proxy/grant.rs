@@ -31,6 +31,9 @@ pub struct Permit {
 /// The services among which a request is decided; seldom more than one.
 type Services = SmallVec<[Arc<Service>; 2]>;
 
+/// Scopes that a lease holds of a service.
+type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
+
 /// What a request may carry.
 pub(super) enum Licence {
     /// Nothing: the service lets requests without a nonce pass.
@@ -267,6 +270,14 @@ impl Scene<'_> {
         Err(Refused::new(denial, facts).at(services))
     }
 
+    /// The scopes that a lease holds of a service, as far as its agent may still have them.
+    fn held(&self, lease: &Lease, service: &Service) -> Scopes {
+        let terms = lease.terms();
+        let grants = terms.grants.iter().filter(|grant| grant.service == service.name);
+        let scopes = grants.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope));
+        scopes.filter(|scope| self.policy.still_grants(terms.agent, &service.name, scope)).cloned().collect()
+    }
+
     fn try_service(
         &self,
         service: &Arc<Service>,
@@ -280,18 +291,18 @@ impl Scene<'_> {
             return Err(Denial::NonceMisplaced(Misplaced::Header));
         }
         let terms = lease.terms();
-        let held = terms.grants.iter().filter(|grant| grant.service == service.name);
-        let is_granted = |scope: &&ScopeName| self.policy.still_grants(terms.agent, &service.name, scope);
-        let scopes: SmallVec<[ScopeName; SCOPES_INLINE]> =
-            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope)).filter(is_granted).cloned().collect();
+        let scopes = self.held(lease, service);
+        let above: SmallVec<[Scopes; 0]> = lease.ancestors().map(|lease| self.held(lease, service)).collect();
         let request = RequestFacts {
             method: presented.head.method.as_str(),
             websocket: presented.websocket.is_some(),
             host: &self.session.destination.host,
             target: &presented.target,
         };
-        let verdict = match self.policy.decide(&service.name, &scopes, &[], &request) {
+        let verdict = match self.policy.decide_below(&service.name, &scopes, &above, &request) {
             allow @ Verdict::Allow { .. } => allow,
+            // What the agent may have else is no way around the nonces above.
+            deny @ (Verdict::Deny { .. } | Verdict::Ambiguous(_)) if !above.is_empty() => deny,
             // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
             Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
                 let grantable = self.policy.grantable(terms.agent, &service.name);
@@ -303,9 +314,9 @@ impl Scene<'_> {
             Verdict::Deny { allowed, required_scope } => {
                 let denial = Denial::OutOfScope { allowed, required_scope };
                 let now = self.leases.now().wall;
-                let Some(scope) = self.policy.observed(&service.name, &scopes, &request, now) else {
-                    return Err(denial);
-                };
+                let is_denied = |scopes: &Scopes| self.policy.denying(&service.name, scopes, &request).is_some();
+                let observed = self.policy.observed(&service.name, &scopes, &request, now);
+                let Some(scope) = observed.filter(|_| !above.iter().any(is_denied)) else { return Err(denial) };
                 facts.observed = Some(denial.code());
                 std::iter::once(Allowing { scope, rule: "" }).chain(SmallVec::new())
             }
@@ -338,6 +349,7 @@ fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     facts.nonce_id = Some(lease.id());
     facts.agent = Some(terms.agent.clone());
     facts.task = Some(terms.task.clone());
+    facts.lineage = lease.lineage().cloned();
     facts.minter = Some(terms.minter.clone());
     facts.on_behalf_of = terms.on_behalf_of.map(str::to_owned);
 }

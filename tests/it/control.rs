@@ -1,6 +1,7 @@
 //! The control API, over its socket.
 
 mod callers;
+mod delegation;
 mod events;
 mod idempotency;
 mod renewal;
@@ -158,7 +159,6 @@ async fn what_it_cannot_enforce_it_refuses() {
     let stage = Stage::new().await;
     let orchestrator = stage.sidecar.orchestrator();
     for (method, path) in [
-        ("POST", "/v1/nonces/nc_x/delegate"),
         ("POST", "/v1/tasks/t/complete"),
         ("POST", "/v1/revocations"),
         ("POST", "/v1/leaks"),

@@ -146,7 +146,10 @@ async fn no_nonce_and_no_query_gets_in() {
     audit.record(minted).await.unwrap();
     let (nonce_id, agent) = (NonceId::from_parts(1, 1), AgentName::parse("a").unwrap());
     let task = TaskName::parse("t").unwrap();
-    audit.record(Event::LeaseEnded { nonce_id, agent, task, cause: "revoked", by: Some(text.into()) }).await.unwrap();
+    audit
+        .record(Event::LeaseEnded { nonce_id, agent, task, lineage: None, cause: "revoked", by: Some(text.into()) })
+        .await
+        .unwrap();
     audit.stop("test", SOON).await;
     let content = fs::read_to_string(&place.path).unwrap();
     assert!(!content.contains(&text[..20]), "{content}");

@@ -280,6 +280,7 @@ fn report_ends(leases: &lease::Store, audit: &Audit, metrics: &Arc<Metrics>) {
             nonce_id: lease.id(),
             agent: lease.terms().agent.clone(),
             task: lease.terms().task.clone(),
+            lineage: lease.lineage().cloned(),
             cause: cause.as_str(),
             by: by.map(str::to_owned),
         });

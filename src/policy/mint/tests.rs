@@ -46,7 +46,7 @@ fn grant(service: &str, scopes: &[&str]) -> Grant {
 }
 
 fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRule {
-    AgentRule { name: AgentName::parse(name).unwrap(), identities: identities.into(), grants }
+    AgentRule { name: AgentName::parse(name).unwrap(), identities: identities.into(), grants, delegate: None }
 }
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {

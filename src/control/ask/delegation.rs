@@ -1,0 +1,91 @@
+//! The body of a delegation.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::reader::{self, Reader};
+use super::{count, grants, labels, name, text, ttl};
+use crate::control::json::Json;
+use crate::control::refusal::Refusal;
+use crate::control::types::{INSTANCE_BYTES_MAX, ON_BEHALF_OF_BYTES_MAX, REASON_BYTES_MAX};
+use crate::model::{AgentName, Grant};
+
+/// Fields of a delegation that this build enforces or records. The task is the one of the nonce above.
+const DELEGATION_FIELDS: &[&str] =
+    &["agent", "service", "scope", "grants", "ttl", "max_uses", "instance", "on_behalf_of", "reason", "labels"];
+/// Fields of a delegation that mean something and are not enforced by this build.
+const DELEGATION_FIELDS_LATER: &[&str] = &["bind", "budget", "conditions", "rate", "rules", "self_renew"];
+
+/// A delegation, as asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::control) struct DelegationAsked {
+    pub(in crate::control) agent: AgentName,
+    pub(in crate::control) grants: Option<Vec<Grant>>,
+    /// How the grants were spelled.
+    pub(in crate::control) spelling: Spelling,
+    pub(in crate::control) ttl: Option<Duration>,
+    pub(in crate::control) max_uses: Option<u32>,
+    pub(in crate::control) instance: Option<String>,
+    pub(in crate::control) on_behalf_of: Option<String>,
+    pub(in crate::control) reason: Option<String>,
+    pub(in crate::control) labels: BTreeMap<String, String>,
+}
+
+/// How grants were spelled, for whoever has to point at one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::control) enum Spelling {
+    /// `grants`, or nothing.
+    Grants,
+    /// `service`, with one `scope`.
+    One,
+    /// `service`, with an array of `scope`.
+    Many,
+}
+
+impl Spelling {
+    /// Points at the service of a grant.
+    pub(in crate::control) fn service(self, grant: usize) -> String {
+        match self {
+            Self::Grants => format!("/grants/{grant}/service"),
+            Self::One | Self::Many => "/service".to_owned(),
+        }
+    }
+
+    /// Points at a scope of a grant.
+    pub(in crate::control) fn scope(self, grant: usize, scope: usize) -> String {
+        match self {
+            Self::Grants => format!("/grants/{grant}/scopes/{scope}"),
+            Self::One => "/scope".to_owned(),
+            Self::Many => format!("/scope/{scope}"),
+        }
+    }
+}
+
+/// Parses the body of a delegation.
+pub(in crate::control) fn delegation(body: &Json) -> Result<DelegationAsked, Refusal> {
+    let mut reader = Reader::default();
+    let asked = reader.object(body, "", DELEGATION_FIELDS, DELEGATION_FIELDS_LATER).and_then(|members| {
+        let agent = reader.required(&members, "agent", name::<AgentName>);
+        let is_narrowed = ["service", "scope", "grants"].iter().any(|name| members.has(name));
+        let grants = if is_narrowed { grants(&mut reader, &members).map(Some) } else { Some(None) };
+        let spelling = match members.find("scope") {
+            None => Spelling::Grants,
+            Some((_, Json::Text(_))) => Spelling::One,
+            Some(_) => Spelling::Many,
+        };
+        let ttl = reader.optional(&members, "ttl", ttl);
+        let max_uses = reader.optional(&members, "max_uses", count);
+        let instance = reader.optional(&members, "instance", text::<INSTANCE_BYTES_MAX>);
+        let on_behalf_of = reader.optional(&members, "on_behalf_of", text::<ON_BEHALF_OF_BYTES_MAX>);
+        let reason = reader.optional(&members, "reason", text::<REASON_BYTES_MAX>);
+        let labels = labels(&mut reader, &members);
+        let (agent, grants) = (agent?, grants?);
+        Some(DelegationAsked { agent, grants, spelling, ttl, max_uses, instance, on_behalf_of, reason, labels })
+    });
+    reader.finish(asked)
+}
+
+/// Points at a label.
+pub(in crate::control) fn label_pointer(name: &str) -> String {
+    reader::join("/labels", name)
+}

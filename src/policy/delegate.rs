@@ -1,0 +1,292 @@
+//! What a delegation gets: never more than the nonce above it, and never more than its agent may have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::decide as single;
+use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
+use super::service::Scope;
+use super::{AgentRule, Policy, RequestFacts, Verdict};
+use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeName, ServiceName};
+
+/// Delegations that may lie one below the other, whatever a policy says.
+pub const DEPTH_MAX: u32 = 8;
+/// Live children of one nonce, whatever a policy says.
+pub const CHILDREN_MAX: u32 = 1024;
+
+/// What caps a period that would outlive the nonce above it.
+const CAPPED_BY_PARENT: &str = "parent";
+
+/// `delegate` of an agent: what may be delegated from its nonces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegateRule {
+    /// How many delegations may lie below one of its nonces.
+    pub depth: u32,
+    /// The agents to whom, at any depth below it.
+    pub to: Vec<AgentName>,
+    /// Live children of one of its nonces.
+    pub children_max: u32,
+}
+
+/// A nonce that is to be delegated: what it has left at this moment.
+#[derive(Debug, Clone)]
+pub struct Delegator<'a> {
+    /// The agents from the one whose nonce was minted down to the one whose nonce this is.
+    pub chain: &'a [AgentName],
+    /// What it opens, with the uses that are left.
+    pub grants: &'a [LeaseGrant],
+    /// What is left of its period.
+    pub ttl: Duration,
+    /// What is left of its life.
+    pub lifetime: Duration,
+    /// Uses that are left of the whole nonce.
+    pub uses_left: Option<u32>,
+    /// On whose behalf, as the minter said.
+    pub on_behalf_of: Option<&'a str>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct DelegationRequest {
+    /// For which agent.
+    pub agent: AgentName,
+    /// For what; `None` is all that the nonce above has and the agent may have.
+    pub grants: Option<Vec<Grant>>,
+    /// How long.
+    pub ttl: Option<Duration>,
+    /// Uses of the whole nonce; `None` is what is left above.
+    pub max_uses: Option<u32>,
+    /// On whose behalf; `None` is as above.
+    pub on_behalf_of: Option<String>,
+    /// Labels beside those of the nonce above.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What it gets.
+#[derive(Debug, Clone)]
+pub struct DelegationPlan {
+    /// As of a mint; the period and the life end with those of the nonce above.
+    pub mint: MintPlan,
+    /// Uses of the whole nonce.
+    pub max_uses: Option<u32>,
+    /// On whose behalf.
+    pub on_behalf_of: Option<String>,
+    /// The labels of the nonce above, and its own.
+    pub labels: BTreeMap<String, String>,
+    /// Live children that the nonce above may have.
+    pub children_max: usize,
+}
+
+/// Why a delegation is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DelegationRefusal {
+    /// As a mint would be.
+    Mint(MintRefusal),
+    /// It asks for more than the nonce above has, or may give away; all that it exceeds.
+    Exceeds(Vec<Excess>),
+}
+
+/// One thing that exceeds the nonce above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Excess {
+    /// Nonces of this agent are not delegated.
+    Never(AgentName),
+    /// Nonces of this agent are not delegated to the one that was asked for.
+    To(AgentName),
+    /// As many delegations lie below the nonce of this agent as may.
+    Depth(AgentName),
+    /// There is nothing that the nonce above has and the agent may have.
+    Nothing,
+    /// The nonce above has no such service; which of the grants asked for.
+    Service(usize),
+    /// The nonce above does not have this scope; which grant, and which of its scopes.
+    Scope(usize, usize),
+    /// The nonce above has no use of this scope left.
+    ScopeSpent(usize, usize),
+    /// The nonce above has only so many uses left.
+    MaxUses(u32),
+    /// The nonce above is on somebody else's behalf.
+    OnBehalfOf,
+    /// The nonce above has this label with another value.
+    Label(String),
+}
+
+/// Decides what a delegation gets.
+pub(super) fn plan(
+    policy: &Policy,
+    parent: &Delegator<'_>,
+    request: &DelegationRequest,
+) -> Result<DelegationPlan, DelegationRefusal> {
+    let agent = policy.agent(&request.agent).ok_or(DelegationRefusal::Mint(MintRefusal::UnknownAgent))?;
+    let mut excesses = exceeded_rules(policy, parent, &request.agent);
+    excesses.extend(request.grants.iter().flat_map(|grants| exceeded_grants(parent, grants)));
+    excesses.extend(exceeded_words(parent, request));
+    let max_uses = [request.max_uses, parent.uses_left].into_iter().flatten().min();
+    excesses.extend(parent.uses_left.filter(|left| *left == 0 || request.max_uses > Some(*left)).map(Excess::MaxUses));
+    if !excesses.is_empty() {
+        return Err(DelegationRefusal::Exceeds(excesses));
+    }
+    let given = match &request.grants {
+        Some(grants) => asked(policy, agent, parent, grants).map_err(DelegationRefusal::Mint)?,
+        None => common(policy, agent, parent),
+    };
+    let risk = given.risk.ok_or_else(|| DelegationRefusal::Exceeds(vec![Excess::Nothing]))?;
+    let children_max = last_rule(policy, parent).map_or(0, |rule| rule.children_max);
+    let mut labels = parent.labels.clone();
+    labels.extend(request.labels.clone());
+    Ok(DelegationPlan {
+        mint: capped(policy, agent, parent, (given.grants, risk), request.ttl),
+        max_uses,
+        on_behalf_of: request.on_behalf_of.clone().or_else(|| parent.on_behalf_of.map(str::to_owned)),
+        labels,
+        children_max: usize::try_from(children_max).unwrap_or(0),
+    })
+}
+
+fn last_rule<'a>(policy: &'a Policy, parent: &Delegator<'_>) -> Option<&'a DelegateRule> {
+    policy.agent(parent.chain.last()?)?.delegate.as_ref()
+}
+
+/// What the rules of the agents above say against it: each has a say in who gets its power, and how far below.
+fn exceeded_rules(policy: &Policy, parent: &Delegator<'_>, to: &AgentName) -> Vec<Excess> {
+    let mut excesses = Vec::new();
+    for (above, agent) in parent.chain.iter().rev().enumerate() {
+        match policy.agent(agent).and_then(|agent| agent.delegate.as_ref()) {
+            None => excesses.push(Excess::Never(agent.clone())),
+            Some(rule) => {
+                if !rule.to.contains(to) {
+                    excesses.push(Excess::To(agent.clone()));
+                }
+                // The new one lies one below the parent.
+                if u32::try_from(above + 1).unwrap_or(u32::MAX) > rule.depth.min(DEPTH_MAX) {
+                    excesses.push(Excess::Depth(agent.clone()));
+                }
+            }
+        }
+    }
+    excesses
+}
+
+fn exceeded_grants(parent: &Delegator<'_>, grants: &[Grant]) -> Vec<Excess> {
+    let mut excesses = Vec::new();
+    for (at, grant) in grants.iter().enumerate() {
+        let Some(held) = parent.grants.iter().find(|held| held.service == grant.service) else {
+            excesses.push(Excess::Service(at));
+            continue;
+        };
+        for (place, scope) in grant.scopes.iter().enumerate() {
+            match held.scopes.iter().find(|(name, _)| name == scope) {
+                None => excesses.push(Excess::Scope(at, place)),
+                Some((_, Some(0))) => excesses.push(Excess::ScopeSpent(at, place)),
+                Some((_, _)) => {}
+            }
+        }
+    }
+    excesses
+}
+
+/// What was said of the nonce above is true of the one below.
+fn exceeded_words(parent: &Delegator<'_>, request: &DelegationRequest) -> Vec<Excess> {
+    let differs = |(name, value): &(&String, &String)| parent.labels.get(*name).is_some_and(|known| known != *value);
+    let labels = request.labels.iter().filter(differs).map(|(name, _)| Excess::Label(name.clone()));
+    let asked = request.on_behalf_of.as_deref();
+    let is_another = asked.is_some() && parent.on_behalf_of.is_some() && asked != parent.on_behalf_of;
+    labels.chain(is_another.then_some(Excess::OnBehalfOf)).collect()
+}
+
+/// Grants under construction.
+#[derive(Default)]
+struct Given {
+    grants: Vec<LeaseGrant>,
+    risk: Option<Risk>,
+}
+
+impl Given {
+    /// Adds a scope once, with the fewer of the uses that the policy allows and that are left above.
+    fn add(&mut self, service: &ServiceName, scope: &Scope, left: Option<u32>) {
+        let at = self.grants.iter().position(|known| known.service == *service).unwrap_or_else(|| {
+            self.grants.push(LeaseGrant { service: service.clone(), scopes: Vec::new() });
+            self.grants.len() - 1
+        });
+        let scopes = &mut self.grants[at].scopes;
+        if !scopes.iter().any(|(known, _)| *known == scope.name) {
+            scopes.push((scope.name.clone(), [scope.max_uses, left].into_iter().flatten().min()));
+            self.risk = self.risk.max(Some(scope.risk));
+        }
+    }
+}
+
+/// The scopes that were asked for, which are the parent's.
+fn asked(policy: &Policy, agent: &AgentRule, parent: &Delegator<'_>, grants: &[Grant]) -> Result<Given, MintRefusal> {
+    let mut given = Given::default();
+    for Grant { service, scopes } in grants {
+        if scopes.is_empty() {
+            return Err(MintRefusal::Empty);
+        }
+        for name in scopes {
+            let scope = grantable_scope(policy, agent, service, name)?;
+            let held = parent.grants.iter().filter(|held| held.service == *service).flat_map(|held| &held.scopes);
+            // Not the parent's: no use at all.
+            let left = held.filter(|(known, _)| known == name).map(|(_, left)| *left).next().unwrap_or(Some(0));
+            given.add(service, scope, left);
+        }
+    }
+    Ok(given)
+}
+
+/// The scopes that the parent has and the agent may have.
+fn common(policy: &Policy, agent: &AgentRule, parent: &Delegator<'_>) -> Given {
+    let mut given = Given::default();
+    for LeaseGrant { service, scopes } in parent.grants {
+        for (name, left) in scopes.iter().filter(|(_, left)| *left != Some(0)) {
+            if let Ok(scope) = grantable_scope(policy, agent, service, name) {
+                given.add(service, scope, *left);
+            }
+        }
+    }
+    given
+}
+
+fn capped(
+    policy: &Policy,
+    agent: &AgentRule,
+    parent: &Delegator<'_>,
+    (grants, risk): (Vec<LeaseGrant>, Risk),
+    ttl: Option<Duration>,
+) -> MintPlan {
+    let RenewalPlan { ttl, ttl_capped_by } = period(policy, risk, ttl);
+    let ttl_capped_by = if ttl > parent.ttl { Some(CAPPED_BY_PARENT.to_owned()) } else { ttl_capped_by };
+    let lifetime = policy.ceiling(risk).lifetime.min(parent.lifetime);
+    MintPlan { identities: agent.identities.clone(), grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk }
+}
+
+/// Decides a request over the scopes of a nonce, and those of all above it.
+pub(super) fn decide<'a>(
+    policy: &'a Policy,
+    service: &ServiceName,
+    scopes: &[ScopeName],
+    above: &[impl AsRef<[ScopeName]>],
+    facts: &RequestFacts<'_>,
+) -> Verdict<'a> {
+    let verdict = policy.decide(service, scopes, &[], facts);
+    if !matches!(verdict, Verdict::Allow { .. }) {
+        return verdict;
+    }
+    for held in above {
+        match policy.decide(service, held.as_ref(), &[], facts) {
+            Verdict::Allow { .. } => {}
+            ambiguous @ Verdict::Ambiguous(_) => return ambiguous,
+            // What those above may do is not told below.
+            Verdict::Deny { .. } => {
+                let allowed = policy.service(service).map(|service| single::allowed(service, scopes));
+                return Verdict::Deny { allowed: allowed.unwrap_or_default(), required_scope: None };
+            }
+        }
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests;
