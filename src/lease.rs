@@ -13,6 +13,9 @@
 //! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
 //! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
 //! | `tombs` | what is remembered of the dead |
+//! | `many` | ending many leases by one word |
+//! | `completed` | tasks for which nothing is minted any more |
+//! | `risk` | what monitors have said of agents and tasks, which lowers what is allowed |
 //!
 //! # When a lease is over
 //!
@@ -35,13 +38,16 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a table of hashes | tombs | schedule), the latter never inside one another; the counters of a lease
+//! ids → (a table of hashes | tombs | schedule | completed tasks), the latter never inside one another; the counters of a lease
 //! are locked alone.
 
 mod by_hash;
+mod completed;
 mod handles;
 mod lingering;
 mod live;
+mod many;
+mod risk;
 mod said;
 mod schedule;
 mod sorted;
@@ -64,6 +70,7 @@ use crate::model::{AgentName, Deadline, IdentityRule, LeaseGrant, MinterName, No
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
+pub use risk::{Restriction, RiskSubject, TooMany};
 pub use said::Labels;
 pub use store::{Listener, Store};
 pub use terms::Terms;
@@ -200,4 +207,7 @@ pub enum MintError {
     /// The nonce belonged to a lease that is over, or the id belongs to another lease. The dead do not come back.
     #[error("the nonce or its id was taken before")]
     Taken,
+    /// Its minter has completed the task.
+    #[error("the task was completed")]
+    Completed,
 }

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{calls, events, mint, renew};
+use super::{calls, events, explaining, leaks, mint, renew, revoking, risk};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,11 @@ use super::{calls, events, mint, renew};
         calls::read,
         calls::revoke,
         renew::renew,
+        revoking::revocations,
+        revoking::complete,
+        leaks::leaks,
+        explaining::explain,
+        risk::risk,
         calls::introspect,
         calls::services,
         calls::whoami,

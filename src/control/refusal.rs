@@ -42,8 +42,12 @@ pub(super) enum Refusal {
     Conflict(Conflict),
     /// The nonce is over, for this reason.
     NotRenewable(EndCause),
+    /// The task was completed.
+    TaskCompleted,
     /// As many leases as there may be.
     Overloaded,
+    /// As many levels of risk in force as there may be.
+    TooManyLevels,
     /// As many follow the audit as may.
     TooManyFollowers,
     /// No randomness to be had.
@@ -112,7 +116,8 @@ impl Refusal {
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
             Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
-            Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
+            Self::TaskCompleted => ("task_completed", StatusCode::CONFLICT),
+            Self::Overloaded | Self::TooManyLevels | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::AuditUnavailable => ("audit_unavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -154,6 +159,10 @@ impl Refusal {
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
+            Self::TaskCompleted => {
+                "Your minter has completed this task less than an hour ago; nothing is minted for it any more. Use a new task."
+            }
+            Self::TooManyLevels => "There are as many levels of risk in force as there may be; take some back.",
             Self::TooManyFollowers => "As many follow the audit as may at once, which are 16.",
             Self::NoRandomness => "The system gives no randomness just now; try again.",
             Self::AuditUnavailable => {

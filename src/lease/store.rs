@@ -7,18 +7,20 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::by_hash::ByHash;
+use super::completed::Completed;
 use super::lingering::Lingering;
+use super::risk::Risks;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
 use super::sorted::{Place, Sorted};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
-use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Tombstone};
+use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};
 use crate::clock::SharedClock;
 use crate::model::{Deadline, NonceHash, NonceId, Now};
 
 /// Leases that are listed under one lock: some 20 µs, where each of them has to be fetched from memory.
-const PAGE: usize = 128;
+pub(super) const PAGE: usize = 128;
 
 /// Leases or tombstones that the sweeper deals with under one hold of a lock. Each may have to leave its place for
 /// another one, at some 2 µs: whoever mints or looks one up meanwhile waits for 30 µs.
@@ -44,6 +46,8 @@ pub struct Store {
     schedule: Mutex<Schedule>,
     tombs: Mutex<Tombs>,
     lingering: Mutex<Lingering>,
+    pub(super) completed: Completed,
+    pub(super) risks: Risks,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -62,6 +66,8 @@ impl Store {
             schedule: Mutex::default(),
             tombs: Mutex::new(Tombs::new(&config)),
             lingering: Mutex::default(),
+            completed: Completed::default(),
+            risks: Risks::default(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -150,6 +156,12 @@ impl Store {
         if self.tombs.lock().holds(&lease.hash) || ids.get(lease.id).is_some() {
             return Err(MintError::Taken);
         }
+        // Under the lock of the ids: a completion that came before is seen here, and one that comes after waits for this
+        // lock and then finds the lease.
+        let terms = lease.terms();
+        if self.completed.holds(terms.minter, terms.task, now.boot) {
+            return Err(MintError::Completed);
+        }
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
@@ -198,8 +210,13 @@ impl Store {
         }
     }
 
-    fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
+    pub(super) fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
         self.by_id.read().after(after).take(PAGE).cloned().collect()
+    }
+
+    /// Some that are over while exchanges of them may go on, by their ids; those that are gone meanwhile without.
+    pub(super) fn page_of_lingering(&self, after: Option<NonceId>) -> Vec<(NonceId, Option<Arc<Lease>>)> {
+        self.lingering.lock().after(after, PAGE)
     }
 
     /// Lets a lease live until then; false if it is over. See [`Minter::renew`].
@@ -216,6 +233,10 @@ impl Store {
         is_extended
     }
 
+    pub(super) fn restriction(&self, lease: &Lease) -> Option<Restriction> {
+        self.risks.of(&lease.terms(), || self.now())
+    }
+
     /// What is remembered of a lease that is over.
     pub(super) fn dead(&self, id: NonceId) -> Option<Tombstone> {
         let boot = self.now().boot;
@@ -229,7 +250,7 @@ impl Store {
         ending.filter(|lease| lease.cause().is_some()).or_else(|| self.lingering.lock().find(id))
     }
 
-    fn close(&self, lease: &Lease, cause: EndCause) -> bool {
+    pub(super) fn close(&self, lease: &Lease, cause: EndCause) -> bool {
         let ended = lease.end(cause);
         if ended {
             self.bury(lease, cause);
@@ -272,7 +293,7 @@ impl Store {
         laid.unwrap_or_else(|| tombstone(lease, cause, &now))
     }
 
-    fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
+    pub(super) fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
         let listeners = self.listeners.read().clone();
         for lease in ended {
             for listener in &*listeners {

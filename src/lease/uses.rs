@@ -50,6 +50,11 @@ impl Uses {
         self.0.lock().total.as_ref().map(|total| total.left)
     }
 
+    /// Uses of the scope at this place that nobody has spent or reserved.
+    pub(super) fn left_of(&self, scope: usize) -> Option<u32> {
+        self.0.lock().scopes.get(scope).copied().flatten()
+    }
+
     /// Takes one use of the nonce and of the scope at this place, or none.
     fn take(&self, scope: usize) -> Result<(), Spent> {
         let mut counts = self.0.lock();
