@@ -39,7 +39,7 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Run the sidecar: proxy, control API and admin listener.
     Serve(Box<serve::Arguments>),
-    /// Mint, list, show, renew and revoke nonces over the control socket.
+    /// Mint, list, show, renew, revoke and explain nonces over the control socket.
     Nonce(nonce::Arguments),
     /// Print the proxy and CA variables that clients need.
     Env(env::Arguments),

@@ -17,6 +17,7 @@ mod mistake;
 mod observing;
 mod people;
 pub mod preset;
+mod risks;
 mod rules;
 mod scopes;
 mod secrets;
@@ -45,6 +46,7 @@ use self::limits::Nonces;
 use self::mistake::{Finding, Source};
 use self::people::ReadAgent;
 use self::preset::Presets;
+use self::risks::Risks;
 use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::control::webhooks::Webhook;
@@ -59,7 +61,7 @@ pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
 const VERSION: u32 = 1;
 
 const KEYS: Keys = Keys {
-    known: &["version", "egress", "nonces", "credentials", "services", "agents", "minters", "webhooks"],
+    known: &["version", "egress", "nonces", "credentials", "services", "agents", "minters", "risk", "webhooks"],
     later: &[],
 };
 
@@ -158,6 +160,7 @@ struct Draft {
     version: Option<()>,
     egress: Option<Egress>,
     nonces: Option<Nonces>,
+    risks: Option<Risks>,
     credentials: Vec<ReadCredential>,
     services: Vec<ReadService>,
     agents: Vec<ReadAgent>,
@@ -184,13 +187,15 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     root.check_keys(&KEYS);
     let version = root.require("version", "version = 1").and_then(|node| read_version(&node));
     let nonces = limits::read_nonces(root);
+    let risks = risks::read(root);
     let credentials = credentials::read(root, exec);
     let egress = egress::read(root, &credentials);
     let services = service::read(root, presets, &credentials);
     let agents = people::read_agents(root, &services);
     let minters = people::read_minters(root, &agents);
     warn_of_unused(root, &credentials, &services, egress.as_ref());
-    Draft { version, egress, nonces, credentials, services, agents, minters, webhooks: webhooks::read(root) }
+    let webhooks = webhooks::read(root);
+    Draft { version, egress, nonces, risks, credentials, services, agents, minters, webhooks }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -263,11 +268,12 @@ fn unexplained() -> Finding {
 
 fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     read.version?;
-    let (egress, nonces) = (read.egress?, read.nonces?);
+    let (egress, nonces, risks) = (read.egress?, read.nonces?, read.risks?);
     let mut shown = Effective {
         version: VERSION,
         egress: EffectiveEgress::new(&egress),
         nonces: EffectiveNonces::new(&nonces),
+        risk: risks.effective(),
         credentials: BTreeMap::new(),
         services: BTreeMap::new(),
         agents: BTreeMap::new(),
@@ -300,6 +306,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         on_misplaced: nonces.on_misplaced,
         default_ttl: nonces.default_ttl,
         ceilings: nonces.ceilings,
+        risk_levels: risks.levels,
         services,
         agents,
         minters,

@@ -15,6 +15,9 @@
 //! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
 //! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
 //! | `tombs` | what is remembered of the dead |
+//! | `many` | ending many leases by one word |
+//! | `completed` | tasks for which nothing is minted any more |
+//! | `risk` | what monitors have said of agents and tasks, which lowers what is allowed |
 //!
 //! # When a lease is over
 //!
@@ -45,15 +48,18 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a table of hashes | tombs | schedule), the latter never inside one another; the counters of a lease
-//! are locked alone or together with those of all above it, its own first; the children of a lease are locked alone.
+//! ids → (a table of hashes | tombs | schedule | completed tasks), the latter never inside one another; the counters of a
+//! lease are locked alone or together with those of all above it, its own first; the children of a lease are locked alone.
 
 mod by_hash;
+mod completed;
 mod family;
 mod handles;
 mod kin;
 mod lingering;
 mod live;
+mod many;
+mod risk;
 mod said;
 mod schedule;
 mod sorted;
@@ -76,6 +82,7 @@ use crate::model::{AgentName, Deadline, IdentityRule, LeaseGrant, MinterName, No
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
+pub use risk::{Restriction, RiskSubject, TooMany};
 pub use said::Labels;
 pub use store::{Listener, Store};
 pub use terms::Terms;
@@ -249,4 +256,7 @@ pub enum MintError {
     /// The nonce belonged to a lease that is over, or the id belongs to another lease. The dead do not come back.
     #[error("the nonce or its id was taken before")]
     Taken,
+    /// Its minter has completed the task.
+    #[error("the task was completed")]
+    Completed,
 }

@@ -10,12 +10,14 @@
 //! | `decide` | deny first, then the least risky scope that allows |
 //! | `current` | the policy in force, which a reload replaces |
 //! | `delegate` | what a delegation gets: never more than the nonce above it |
+//! | `explain` | the same questions for people: would it be allowed, and why |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
 mod current;
 mod decide;
 mod delegate;
 mod directory;
+pub mod explain;
 mod host;
 mod index;
 mod mint;
@@ -45,8 +47,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk,
-    ScopeName, ServiceName, Table,
+    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, LevelName, MinterName,
+    Risk, RiskCap, ScopeName, ServiceName, Table,
 };
 
 /// What a host that no service lists gets.
@@ -122,6 +124,20 @@ pub enum Permission {
     Revoke,
     /// Follow the audit's records.
     Events,
+    /// Say how risky an agent or a task is just now, which lowers what is allowed.
+    Risk,
+}
+
+/// What no level of risk is called: with it a monitor takes a level back.
+pub const RISK_NORMAL: &str = "normal";
+
+/// One of `[risk.levels]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RiskLevel {
+    /// Its name.
+    pub name: LevelName,
+    /// The most that is allowed while it is in force.
+    pub cap: RiskCap,
 }
 
 /// A proxy between the sidecar and the upstreams, as corporate networks have it.
@@ -150,6 +166,8 @@ pub struct Parts {
     pub default_ttl: Duration,
     /// By risk: low, medium, high.
     pub ceilings: [Ceiling; 3],
+    /// The levels of risk that a monitor can put an agent or a task at.
+    pub risk_levels: Vec<RiskLevel>,
     /// The services.
     pub services: Vec<Service>,
     /// The agents.
@@ -168,6 +186,7 @@ pub struct Policy {
     on_misplaced: OnMisplaced,
     default_ttl: Duration,
     ceilings: [Ceiling; 3],
+    risk_levels: Vec<RiskLevel>,
     services: Vec<Arc<Service>>,
     /// Beside `services`.
     indexes: Vec<RuleIndex>,
@@ -194,6 +213,7 @@ impl Policy {
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
+            risk_levels: parts.risk_levels,
             indexes: services.iter().map(|service| RuleIndex::new(service)).collect(),
             by_name: services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect(),
             directory: Directory::new(&services),
@@ -252,6 +272,12 @@ impl Policy {
     #[must_use]
     pub fn on_misplaced(&self) -> OnMisplaced {
         self.on_misplaced
+    }
+
+    /// The levels of risk that a monitor can put an agent or a task at, in the order of the file.
+    #[must_use]
+    pub fn risk_levels(&self) -> &[RiskLevel] {
+        &self.risk_levels
     }
 
     /// The services that list this destination (several may share a host), in the order of the file.

@@ -178,6 +178,66 @@ pub enum Event {
         /// `adopted`, or `refused` for a file with mistakes.
         outcome: &'static str,
     },
+    /// Many leases were ended by one call; each has an end of its own.
+    Revocation {
+        /// Which call: `revocations`, `complete`.
+        call: &'static str,
+        /// Of this agent.
+        agent: Option<AgentName>,
+        /// For this task.
+        task: Option<TaskName>,
+        /// Of this service.
+        service: Option<ServiceName>,
+        /// The stated reason.
+        reason: Option<String>,
+        /// How the caller was proven.
+        caller: Identity,
+        /// How many were alive.
+        revoked: u64,
+    },
+    /// A text was handed in as leaked.
+    LeakReport {
+        /// How the caller was proven.
+        caller: Identity,
+        /// Where it was found, as the caller said.
+        source: Option<String>,
+        /// Different texts in it with the shape of a nonce.
+        found: u64,
+        /// How many of them were alive.
+        live: u64,
+    },
+    /// A nonce of ours was in it.
+    Leaked {
+        /// Which.
+        nonce_id: NonceId,
+        /// Whose.
+        agent: AgentName,
+        /// For what; not known of one that is over.
+        task: Option<TaskName>,
+        /// `high` where it was alive, and is revoked; `low` where it was over already.
+        alarm: &'static str,
+        /// How the caller was proven.
+        caller: Identity,
+        /// Where it was found, as the caller said.
+        source: Option<String>,
+    },
+    /// A monitor puts an agent or a task at a level of risk.
+    Risk {
+        /// Which agent.
+        agent: Option<AgentName>,
+        /// Or which task.
+        task: Option<TaskName>,
+        /// The level; `normal` takes it back.
+        level: String,
+        /// The most that it allows; nothing where it is taken back.
+        max_risk: Option<&'static str>,
+        /// When it ends.
+        until: Option<jiff::Timestamp>,
+        /// The stated reason.
+        reason: Option<String>,
+        /// How the caller was proven.
+        caller: Identity,
+    },
     /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
     Connection {
         /// Number of the client connection.
@@ -214,6 +274,22 @@ impl Event {
             | Self::PolicyRead { .. }
             | Self::WebhookLost { .. }
             | Self::Connection { .. } => self,
+            Self::Revocation { call, agent, task, service, reason, caller, revoked } => {
+                let reason = reason.map(|text| bounded(text, TEXT_BYTES_MAX));
+                Self::Revocation { call, agent, task, service, reason, caller, revoked }
+            }
+            Self::LeakReport { caller, source, found, live } => {
+                let source = source.map(|text| bounded(text, TEXT_BYTES_MAX));
+                Self::LeakReport { caller, source, found, live }
+            }
+            Self::Leaked { nonce_id, agent, task, alarm, caller, source } => {
+                let source = source.map(|text| bounded(text, TEXT_BYTES_MAX));
+                Self::Leaked { nonce_id, agent, task, alarm, caller, source }
+            }
+            Self::Risk { agent, task, level, max_risk, until, reason, caller } => {
+                let reason = reason.map(|text| bounded(text, TEXT_BYTES_MAX));
+                Self::Risk { agent, task, level, max_risk, until, reason, caller }
+            }
         }
     }
 }

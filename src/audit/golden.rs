@@ -149,9 +149,58 @@ fn events() -> Vec<Body> {
         connection("[::1]:9", Some("example.com:80")),
         connection("0.0.0.0:0", None),
         Event::ControlRefused { call: "mint", caller: Some(Identity::Supervisor), code: "unknown_service" },
-        Event::Renewed { nonce_id, agent, task, minter, renewed_by: Identity::Uid(u32::MAX), expires_at },
+        Event::Renewed {
+            nonce_id,
+            agent: agent.clone(),
+            task: task.clone(),
+            minter,
+            renewed_by: Identity::Uid(u32::MAX),
+            expires_at,
+        },
     ];
-    events.into_iter().map(|event| Body::Event(Box::new(event))).collect()
+    let many = many(nonce_id, &agent, &task, expires_at);
+    events.into_iter().chain(many).map(|event| Body::Event(Box::new(event))).collect()
+}
+
+/// What is about many nonces, or about none.
+fn many(nonce_id: NonceId, agent: &AgentName, task: &TaskName, until: jiff::Timestamp) -> Vec<Event> {
+    let caller = Identity::Uid(3000);
+    let revocation = |agent, task, service, reason, revoked| Event::Revocation {
+        call: "revocations",
+        agent,
+        task,
+        service,
+        reason,
+        caller: caller.clone(),
+        revoked,
+    };
+    let leaked = |task, alarm, source| Event::Leaked {
+        nonce_id,
+        agent: agent.clone(),
+        task,
+        alarm,
+        caller: caller.clone(),
+        source,
+    };
+    let risk = |agent, task, level: &str, max_risk, until, reason| Event::Risk {
+        agent,
+        task,
+        level: level.into(),
+        max_risk,
+        until,
+        reason,
+        caller: caller.clone(),
+    };
+    vec![
+        revocation(Some(agent.clone()), None, None, Some(NASTY.into()), 3),
+        revocation(None, Some(task.clone()), Some(ServiceName::parse("stripe").unwrap()), None, 0),
+        leaked(Some(task.clone()), "high", Some(NASTY.into())),
+        leaked(None, "low", None),
+        Event::LeakReport { caller: caller.clone(), source: Some(NASTY.into()), found: 9, live: 1 },
+        Event::LeakReport { caller: Identity::Supervisor, source: None, found: 0, live: 0 },
+        risk(Some(agent.clone()), None, "elevated", Some("low"), Some(until), Some(NASTY.into())),
+        risk(None, Some(task.clone()), "normal", None, None, None),
+    ]
 }
 
 fn delegated() -> Vec<Body> {

@@ -119,6 +119,10 @@ impl Body {
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::PolicyRead { .. } => "policy",
                 Event::WebhookLost { .. } => "webhook_lost",
+                Event::Revocation { .. } => "revocation",
+                Event::LeakReport { .. } => "leak_report",
+                Event::Leaked { .. } => "leak",
+                Event::Risk { .. } => "risk",
                 Event::Connection { .. } => "connection",
             },
         }
@@ -135,7 +139,12 @@ impl Body {
             Self::Event(event) => match &**event {
                 Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
                 Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
+                Event::Revocation { agent, task, .. } | Event::Risk { agent, task, .. } => {
+                    (agent.as_ref(), task.as_ref())
+                }
+                Event::Leaked { agent, task, .. } => (Some(agent), task.as_ref()),
                 Event::ControlRefused { .. }
+                | Event::LeakReport { .. }
                 | Event::PolicyRead { .. }
                 | Event::WebhookLost { .. }
                 | Event::Connection { .. } => (None, None),
@@ -322,6 +331,38 @@ impl Event {
             Self::PolicyRead { digest, outcome } => {
                 fields.text(key!("policy.digest"), digest);
                 fields.text(key!("outcome"), outcome);
+            }
+            Self::Revocation { call, agent, task, service, reason, caller, revoked } => {
+                fields.text(key!("call"), call);
+                fields.text_some(key!("agent"), agent.as_ref().map(|name| name.as_str()));
+                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                fields.text_some(key!("service"), service.as_ref().map(|name| name.as_str()));
+                fields.text_some(key!("reason"), reason.as_deref());
+                write_identity(fields, CALLER, Some(caller));
+                fields.number(key!("revoked"), *revoked);
+            }
+            Self::LeakReport { caller, source, found, live } => {
+                write_identity(fields, CALLER, Some(caller));
+                fields.text_some(key!("source"), source.as_deref());
+                fields.number(key!("found"), *found);
+                fields.number(key!("live"), *live);
+            }
+            Self::Leaked { nonce_id, agent, task, alarm, caller, source } => {
+                fields.show(key!("nonce.id"), nonce_id);
+                fields.text(key!("agent"), agent.as_str());
+                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                fields.text(key!("alarm"), alarm);
+                write_identity(fields, CALLER, Some(caller));
+                fields.text_some(key!("source"), source.as_deref());
+            }
+            Self::Risk { agent, task, level, max_risk, until, reason, caller } => {
+                fields.text_some(key!("agent"), agent.as_ref().map(|name| name.as_str()));
+                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                fields.text(key!("level"), level);
+                fields.text_some(key!("max_risk"), *max_risk);
+                fields.show_some(key!("until"), until.as_ref());
+                fields.text_some(key!("reason"), reason.as_deref());
+                write_identity(fields, CALLER, Some(caller));
             }
             Self::Connection { connection_id, peer, destination, code } => {
                 fields.number(key!("connection.id"), *connection_id);

@@ -5,6 +5,7 @@
 
 mod ask;
 pub(super) mod failed;
+mod many;
 mod render;
 
 use std::path::PathBuf;
@@ -54,7 +55,13 @@ enum Command {
     #[command(after_help = RENEW_EXAMPLES)]
     Renew(Renew),
     /// End nonces at once, on connections that are already open too.
+    #[command(after_help = many::REVOKE_EXAMPLES)]
     Revoke(Revoke),
+    /// End all nonces of a task of one's own, and let none be minted for it for an hour.
+    Complete(many::Complete),
+    /// Ask the sidecar whether a request would be allowed, and by what; nothing is sent.
+    #[command(after_help = many::EXPLAIN_EXAMPLES)]
+    Explain(many::Explain),
 }
 
 /// Where to ask.
@@ -134,8 +141,10 @@ struct Renew {
 #[derive(Debug, Args)]
 struct Revoke {
     /// Their ids: nc_…
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required_unless_present_any = many::SELECTORS, conflicts_with_all = many::SELECTORS, value_name = "ID")]
     ids: Vec<String>,
+    #[command(flatten)]
+    many: many::Which,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -151,7 +160,12 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::List(arguments) => runtime.block_on(list(arguments)),
         Command::Show(arguments) => runtime.block_on(show(&arguments)),
         Command::Renew(arguments) => runtime.block_on(renew(&arguments)),
+        Command::Revoke(arguments) if arguments.ids.is_empty() => {
+            runtime.block_on(many::revoke(arguments.many, &arguments.socket, arguments.json))
+        }
         Command::Revoke(arguments) => runtime.block_on(revoke(&arguments)),
+        Command::Complete(arguments) => runtime.block_on(many::complete(arguments)),
+        Command::Explain(arguments) => runtime.block_on(many::explain(arguments)),
     }
 }
 

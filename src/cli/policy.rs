@@ -1,7 +1,7 @@
 //! `valetkey policy`: what a policy file says, without a sidecar.
 
-mod explain;
-mod question;
+#[cfg(test)]
+mod explained;
 mod render;
 
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Failure, print};
 use crate::config::{self, Loaded, Look, Mistakes};
+use crate::policy::explain as explaining;
 
 const EXPLAIN_EXAMPLES: &str = "Examples:
   valetkey policy explain GET https://api.stripe.com/v1/customers
@@ -161,15 +162,15 @@ fn show(loaded: &Loaded, json: bool) -> Result<(), Failure> {
 
 fn explain(arguments: &Explain) -> Result<(), Failure> {
     let loaded = load(&arguments.policy, &arguments.exec)?;
-    let asked = question::Asked {
+    let asked = explaining::Asked {
         method: &arguments.method,
         url: &arguments.url,
         agent: arguments.agent.as_deref(),
         service: arguments.service.as_deref(),
         scopes: &arguments.scopes,
     };
-    let answer = match question::read(&loaded.policy, &asked).map_err(Failure::usage)? {
-        Ok(question) => explain::explain(&loaded.policy, &question),
+    let answer = match explaining::read(&loaded.policy, &asked).map_err(Failure::usage)? {
+        Ok(question) => explaining::explain(&loaded.policy, &question),
         Err(ambiguous) => ambiguous,
     };
     if arguments.json {

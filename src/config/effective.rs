@@ -10,6 +10,7 @@ use super::duration::spell as spell_duration;
 use super::egress::Egress;
 use super::limits::Nonces;
 use super::people::permission_word;
+use super::risks::EffectiveRisk;
 use super::rules::Side;
 use super::service;
 use super::webhooks::topic_word;
@@ -25,6 +26,8 @@ pub struct Effective {
     pub(super) version: u32,
     pub(super) egress: EffectiveEgress,
     pub(super) nonces: EffectiveNonces,
+    #[serde(skip_serializing_if = "EffectiveRisk::is_empty")]
+    pub(super) risk: EffectiveRisk,
     pub(super) credentials: BTreeMap<String, EffectiveCredential>,
     pub(super) services: BTreeMap<String, EffectiveService>,
     pub(super) agents: BTreeMap<String, EffectiveAgent>,

@@ -22,12 +22,13 @@ const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max
 /// Beginnings of identities that this build cannot prove.
 const IDENTITIES_LATER: [&str; 4] = ["kubernetes:", "spiffe:", "oidc:", "bearer:"];
 /// Things that a minter may do in the policy and not in this build.
-const MAY_LATER: [&str; 2] = ["risk", "admin"];
-const MAY: [(&str, Permission); 4] = [
+const MAY_LATER: [&str; 1] = ["admin"];
+const MAY: [(&str, Permission); 5] = [
     ("mint", Permission::Mint),
     ("read", Permission::Read),
     ("revoke", Permission::Revoke),
     ("events", Permission::Events),
+    ("risk", Permission::Risk),
 ];
 
 /// The uid that means "no change" to the kernel and is nobody's.
@@ -302,5 +303,6 @@ pub(super) fn permission_word(permission: Permission) -> &'static str {
         Permission::Read => "read",
         Permission::Revoke => "revoke",
         Permission::Events => "events",
+        Permission::Risk => "risk",
     }
 }

@@ -20,10 +20,15 @@ pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answer {
     }
 }
 
-/// No content.
+/// Done, and nothing to say.
 pub(super) fn empty() -> Answer {
+    silent(StatusCode::NO_CONTENT)
+}
+
+/// Without a body.
+pub(super) fn silent(status: StatusCode) -> Answer {
     let mut answer = Response::new(AnswerBody::Whole(Full::default()));
-    *answer.status_mut() = StatusCode::NO_CONTENT;
+    *answer.status_mut() = status;
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

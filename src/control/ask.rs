@@ -1,6 +1,7 @@
 //! Bodies of calls, parsed once into types that hold no bad value; every mistake is found, not only the first.
 
 mod delegation;
+mod many;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,9 @@ use super::types::{
 use crate::model::name::NameError;
 use crate::model::{AgentName, Grant, NonceHash, ScopeName, ServiceName, TaskName};
 pub(super) use delegation::{DelegationAsked, delegation, label_pointer};
+pub(super) use many::{
+    ManyAsked, OfWhom, RiskAsked, Selector, completion, explanation, leaks, revocation, risk, task_in_path,
+};
 use reader::{Members, Reader};
 
 /// Fields of a mint that this build enforces or records.

@@ -13,6 +13,10 @@ const SUPERVISED_MINTER: &str = "run";
 const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent that runs with this uid can mint nonces too, \
                                 and read the sidecar's files. Run the agent as another user.";
 
+/// All that there is to do.
+const ALL: [Permission; 5] =
+    [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events, Permission::Risk];
+
 /// A caller who may act as at least one minter.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
@@ -80,6 +84,26 @@ impl Caller {
         self.having(permission).any(|minter| minter.agents.is_none())
     }
 
+    /// The agents over whom the caller has this permission, each once and in order; `None` is all there are and will be.
+    pub(super) fn agents(&self, permission: Permission) -> Option<Vec<AgentName>> {
+        let lists: Option<Vec<_>> = self.having(permission).map(|minter| minter.agents.as_deref()).collect();
+        let mut agents = lists?.concat();
+        agents.sort_unstable();
+        agents.dedup();
+        Some(agents)
+    }
+
+    /// The minters as which the caller has this permission.
+    pub(super) fn names(&self, permission: Permission) -> Vec<MinterName> {
+        self.having(permission).map(|minter| minter.name.clone()).collect()
+    }
+
+    /// Who it is for a record: as which minter it does what needs this permission, and how it was proven.
+    pub(super) fn described(&self, permission: Permission) -> String {
+        let names: Vec<_> = self.having(permission).map(|minter| minter.name.as_str()).collect();
+        format!("{} ({})", names.join(", "), self.identity)
+    }
+
     /// True where the caller has any permission over this agent.
     pub(super) fn knows(&self, agent: &AgentName) -> bool {
         self.minters.iter().any(|minter| covers(minter, agent))
@@ -100,7 +124,7 @@ fn built_in(name: &str) -> MinterRule {
         name: MinterName::parse(name).expect("a few letters are a name"),
         identities: Vec::new(),
         agents: None,
-        may: vec![Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events],
+        may: ALL.to_vec(),
     }
 }
 
@@ -146,7 +170,7 @@ mod tests {
         let caller = Caller::authenticate(&fixture::policy(), fixture::AGENT_UID, supervisor).unwrap();
         assert_eq!((caller.minters[0].name.as_str(), caller.minters.len()), ("run", 1));
         assert_eq!((caller.identity.to_string().as_str(), caller.warning), ("supervisor", None));
-        for permission in [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events] {
+        for permission in ALL {
             assert!(caller.acting(permission, &agent("research")).is_ok());
         }
     }

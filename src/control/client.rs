@@ -25,8 +25,8 @@ use tokio::time::timeout;
 pub use self::events::Events;
 pub use super::types::Ready;
 use super::types::{
-    Introspection, IntrospectionAsked, LeasePage, LeaseView, ListQuery, Minted, NewNonce, PlainNonce, Problem,
-    RenewalAsked, ServiceList, TtlAsked, WhoAmI,
+    CompletionAsked, Explanation, ExplanationAsked, Introspection, IntrospectionAsked, LeasePage, LeaseView, ListQuery,
+    Minted, NewNonce, PlainNonce, Problem, RenewalAsked, RevocationAsked, Revoked, ServiceList, TtlAsked, WhoAmI,
 };
 
 /// For a whole call, from connecting to the last byte.
@@ -134,6 +134,30 @@ impl Client {
     pub async fn revoke(&self, id: &str) -> Result<(), ClientError> {
         let call = Call { method: Method::DELETE, ..Call::get(lease_target(id)) };
         self.send(call).await.map(|_| ())
+    }
+
+    /// Ends all live nonces of one's own agents that are of an agent, for a task, of a service, or all.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn revoke_many(&self, asked: &RevocationAsked) -> Result<Revoked, ClientError> {
+        self.read(Call::post("/v1/revocations", asked)).await
+    }
+
+    /// Ends all nonces of one's own task, and lets none be minted for it for an hour.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn complete(&self, task: &str, asked: &CompletionAsked) -> Result<Revoked, ClientError> {
+        self.read(Call::post(&format!("/v1/tasks/{}/complete", escaped(task)), asked)).await
+    }
+
+    /// Whether a request would be allowed, and why.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, asked: &ExplanationAsked) -> Result<Explanation, ClientError> {
+        self.read(Call::post("/v1/explain", asked)).await
     }
 
     /// A client of the sidecar at the other end of a socket pair (`valetkey serve --supervised`), over HTTP/2. Clones

@@ -17,10 +17,12 @@ use crate::clock::ManualClock;
 use crate::lease::{self, Store};
 use crate::metrics::Metrics;
 use crate::model::Identity;
-use crate::model::{AgentName, CredentialName, Grant, IdentityRule, MinterName, Risk, ScopeName, ServiceName};
+use crate::model::{
+    AgentName, CredentialName, Grant, IdentityRule, LevelName, MinterName, Risk, RiskCap, ScopeName, ServiceName,
+};
 use crate::policy::{
-    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule, Rule,
-    Scope, Service, Slot, Unlisted,
+    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule,
+    RiskLevel, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -94,7 +96,7 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
 pub(super) fn policy() -> Policy {
     let seconds = std::time::Duration::from_secs;
     let ceiling = |ttl, lifetime| Ceiling { ttl: seconds(ttl), lifetime: seconds(lifetime) };
-    let all = [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events];
+    let all = [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events, Permission::Risk];
     let stripe = vec![
         scope("read:customers", Risk::Low, &["GET /v1/customers", "GET /v1/customers/cus_{id}"]),
         scope("write:refunds", Risk::High, &["POST /v1/refunds"]),
@@ -109,6 +111,7 @@ pub(super) fn policy() -> Policy {
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: seconds(300),
         ceilings: [ceiling(1800, 86400), ceiling(900, 14400), ceiling(300, 1800)],
+        risk_levels: vec![RiskLevel { name: LevelName::parse("elevated").unwrap(), cap: RiskCap::UpTo(Risk::Low) }],
         services: vec![
             service("stripe", &["api.stripe.com"], Some("sk_test_{nonce}"), stripe),
             service("github", &["api.github.com", "*.github.test:8443"], None, github),

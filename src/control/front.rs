@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header}
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +18,16 @@ use super::caller::Caller;
 use super::calls;
 use super::delegate;
 use super::events;
+use super::explaining;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
 use super::json::{Json, Malformed};
+use super::leaks;
 use super::mint;
 use super::query::{EventsAsked, ListAsked};
 use super::refusal::{Forbidden, Refusal};
 use super::renew;
+use super::revoking;
+use super::risk;
 use super::route::Call;
 use super::serve::{Answer, Limits, Service};
 use super::types::Mistake;
@@ -42,6 +47,8 @@ pub(super) const LIMITS: Limits = Limits {
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// For a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Revocations of many that go through all leases at once; others wait.
+const WALKS_MAX: usize = 4;
 /// The names of this socket in a Host header; there is no other, so that no web page can reach it by a name of its own.
 const HOSTS: [&str; 3] = ["", "localhost", "valetkey"];
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -58,14 +65,17 @@ pub(super) struct Control {
     has_warned: AtomicBool,
     /// Ends the streams of events.
     pub(super) stopping: CancellationToken,
+    /// Places for those who go through all leases.
+    pub(super) walks: Arc<Semaphore>,
 }
 
 impl Control {
     /// `peer` proves who is on the other end of a connection; `stopping` ends what would go on otherwise.
     pub(super) fn new(parts: Parts, peer: fn(&UnixStream) -> Option<Identity>, stopping: CancellationToken) -> Self {
         let keys = Keys::new().inspect_err(|error| tracing::error!(%error, "no Idempotency-Key can be taken")).ok();
+        let walks = Arc::new(Semaphore::new(WALKS_MAX));
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping }
+        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping, walks }
     }
 
     /// The policy in force; one call asks one policy.
@@ -114,9 +124,6 @@ impl Control {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if call == Call::Later {
-            return Err(Refusal::CallNotSupported);
-        }
         let list = if call == Call::List { Some(ListAsked::parse(head.uri.query())?) } else { None };
         let events = if call == Call::Events { Some(EventsAsked::parse(head.uri.query())?) } else { None };
         if list.is_none() && events.is_none() && head.uri.query().is_some() {
@@ -141,7 +148,11 @@ impl Control {
             Call::Events => events::events(self, caller, events.ok_or(Refusal::Internal)?),
             Call::CaPem => Ok(calls::ca_pem(self)),
             Call::OpenApi => Ok(calls::openapi_json()),
-            Call::Later => Err(Refusal::CallNotSupported),
+            Call::Revocations => revoking::revocations(self, caller, &json).await,
+            Call::Complete(task) => revoking::complete(self, caller, task, &json).await,
+            Call::Leaks => leaks::leaks(self, caller, &json),
+            Call::Explain => explaining::explain(self, caller, &json),
+            Call::Risk => risk::risk(self, caller, &json).await,
         }
     }
 
@@ -153,13 +164,12 @@ impl Control {
         }
     }
 
-    /// Refused mints, renewals and delegations are in the audit, and callers who should not be here at all.
+    /// Refused calls that would change something are in the audit, and callers who should not be here at all.
     fn note_refusal(&self, call: Option<Call<'_>>, proven: Option<&Identity>, refusal: &Refusal) {
         let (code, _) = refusal.code();
         let call_name = call.map_or("unknown", Call::name);
         tracing::debug!(call = call_name, code, "a control call was refused");
-        if matches!(call, Some(Call::Mint | Call::Renew(_) | Call::Delegate(_))) || calls::is_about_the_caller(refusal)
-        {
+        if call.is_some_and(changes) || calls::is_about_the_caller(refusal) {
             self.parts.audit.note(Event::ControlRefused { call: call_name, caller: proven.cloned(), code });
         }
     }
@@ -203,9 +213,14 @@ fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Calls whose refusal is worth a record.
+fn changes(call: Call<'_>) -> bool {
+    matches!(call, Call::Mint | Call::Renew(_) | Call::Delegate(_) | Call::Revocations | Call::Complete(_) | Call::Risk)
+}
+
 /// Calls whose fields are all optional.
 fn may_be_empty(call: Call<'_>) -> bool {
-    matches!(call, Call::Renew(_))
+    matches!(call, Call::Renew(_) | Call::Complete(_))
 }
 
 fn no_body<B: Body>(body: &B) -> Result<Json, Refusal> {

@@ -75,7 +75,7 @@ impl Approved {
          description = "forbidden, scope_not_grantable"),
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "unknown_agent, unknown_service"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict, task_completed"),
         (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
@@ -134,6 +134,10 @@ fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
 
 fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
     let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
+    // Again when the lease is made; here so that there is no record of a mint that nobody gets.
+    if control.parts.leases.is_completed(&minter, &asked.task) {
+        return Err(Refusal::TaskCompleted);
+    }
     let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
     let plan = control.policy().plan(&request)?;
     Ok(Approved { asked, minter, plan, parent: None })
@@ -191,6 +195,7 @@ async fn make(
 fn not_made(error: MintError) -> Refusal {
     match error {
         MintError::Full => Refusal::Overloaded,
+        MintError::Completed => Refusal::TaskCompleted,
         // Only without randomness is an id drawn twice.
         MintError::Taken => Refusal::NoRandomness,
     }

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{calls, delegate, events, mint, renew};
+use super::{calls, delegate, events, explaining, leaks, mint, renew, revoking, risk};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,11 @@ use super::{calls, delegate, events, mint, renew};
         calls::revoke,
         renew::renew,
         delegate::delegate,
+        revoking::revocations,
+        revoking::complete,
+        leaks::leaks,
+        explaining::explain,
+        risk::risk,
         calls::introspect,
         calls::services,
         calls::whoami,

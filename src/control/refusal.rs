@@ -46,8 +46,12 @@ pub(super) enum Refusal {
     NotDelegable(EndCause),
     /// A delegation asks for more than the nonce above has or may give; each thing.
     ExceedsParent(Vec<Mistake>),
+    /// The task was completed.
+    TaskCompleted,
     /// As many leases as there may be.
     Overloaded,
+    /// As many levels of risk in force as there may be.
+    TooManyLevels,
     /// As many follow the audit as may.
     TooManyFollowers,
     /// No randomness to be had.
@@ -118,7 +122,8 @@ impl Refusal {
             Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
             Self::NotDelegable(_) => ("not_delegable", StatusCode::CONFLICT),
             Self::ExceedsParent(_) => ("delegation_exceeds_parent", StatusCode::FORBIDDEN),
-            Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
+            Self::TaskCompleted => ("task_completed", StatusCode::CONFLICT),
+            Self::Overloaded | Self::TooManyLevels | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::AuditUnavailable => ("audit_unavailable", StatusCode::SERVICE_UNAVAILABLE),
@@ -166,6 +171,10 @@ impl Refusal {
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
+            Self::TaskCompleted => {
+                "Your minter has completed this task less than an hour ago; nothing is minted for it any more. Use a new task."
+            }
+            Self::TooManyLevels => "There are as many levels of risk in force as there may be; take some back.",
             Self::TooManyFollowers => "As many follow the audit as may at once, which are 16.",
             Self::NoRandomness => "The system gives no randomness just now; try again.",
             Self::AuditUnavailable => {

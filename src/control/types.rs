@@ -4,6 +4,7 @@
 //! is refused.
 
 mod delegation;
+mod many;
 mod problem;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,10 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 pub use delegation::{DelegationAsked, RevocationGiven};
+pub use many::{
+    CompletionAsked, Explanation, ExplanationAsked, LEAK_NONCES_MAX, LeakReport, RISK_TTL_SECONDS_MAX, RevocationAsked,
+    Revoked, RiskAsked, RiskView, SOURCE_BYTES_MAX, URL_BYTES_MAX, WayView,
+};
 pub use problem::{Mistake, Problem};
 
 /// Names of agents, tasks, services and scopes, in bytes at most.
@@ -262,6 +267,10 @@ pub struct LeaseView {
     pub reason: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The level of risk that a monitor put it at, which lowers what is allowed; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub risk: Option<RiskView>,
     /// In the answer to a renewal, what made it shorter than asked: `ceilings.high`, `lifetime`, or `parent`; absent when
     /// it was given as asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -424,6 +433,6 @@ pub struct MinterView {
     pub name: String,
     /// For which agents; `*` is all.
     pub agents: Vec<String>,
-    /// `mint`, `read`, `revoke`, `events`.
+    /// `mint`, `read`, `revoke`, `events`, `risk`.
     pub may: Vec<String>,
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::CredentialHealth;
 use super::caller::Caller;
-use super::types::{GrantGiven, LeaseView, Minted, MinterView, PlainNonce, ScopeView, ServiceView};
-use crate::lease::Lease;
+use super::types::{GrantGiven, LeaseView, Minted, MinterView, PlainNonce, RiskView, ScopeView, ServiceView};
+use crate::lease::{Lease, Restriction};
 use crate::model::{AgentName, LeaseGrant, Nonce, Now};
 use crate::policy::{HostPattern, MinterRule, Permission, Policy, Scope, Service};
 
@@ -75,7 +75,17 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         on_behalf_of: terms.on_behalf_of.map(str::to_owned),
         reason: terms.reason.map(str::to_owned),
         labels: terms.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        risk: lease.restriction().as_ref().map(risk_view),
         ttl_capped_by: None,
+    }
+}
+
+/// A level of risk in force.
+pub(super) fn risk_view(restriction: &Restriction) -> RiskView {
+    RiskView {
+        level: restriction.level.to_string(),
+        max_risk: Some(restriction.cap.as_str().to_owned()),
+        until: Some(restriction.until.wall),
     }
 }
 
@@ -162,5 +172,6 @@ fn permission_word(permission: Permission) -> &'static str {
         Permission::Read => "read",
         Permission::Revoke => "revoke",
         Permission::Events => "events",
+        Permission::Risk => "risk",
     }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{DelegateError, EndCause, Found, Lease, MintError, NewLease, Revoked, Store, Tombstone};
-use crate::model::{Deadline, Nonce, NonceHash, NonceId, Now};
+use super::{
+    DelegateError, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, Store, Tombstone,
+    TooMany,
+};
+use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, TaskName};
 
 /// May make, list and end leases; cannot read a secret.
 #[derive(Clone)]
@@ -126,6 +129,40 @@ impl Minter {
         Revoked { was_live: ended.is_some(), descendants: ended.unwrap_or(0) }
     }
 
+    /// Ends all leases where `which` says so, as [`Minter::revoke`] does, and lets others have their turn in between; how
+    /// many were alive. Every lease that was minted before this call is asked about, also when the caller is dropped
+    /// half-way and calls again; `which` runs under no lock.
+    pub async fn revoke_many(&self, which: &(dyn Fn(&Lease) -> bool + Sync), by: &str) -> usize {
+        self.0.revoke_many(which, by).await
+    }
+
+    /// Lets nothing be minted for these minters' task from now on, for an hour. What is alive goes on: end it next.
+    pub fn complete(&self, minters: &[MinterName], task: &TaskName) {
+        let boot = self.0.now().boot;
+        minters.iter().for_each(|minter| self.0.completed.add(minter, task, boot));
+    }
+
+    /// True for a minter's task that was completed less than an hour ago.
+    #[must_use]
+    pub fn is_completed(&self, minter: &MinterName, task: &TaskName) -> bool {
+        self.0.completed.holds(minter, task, self.0.now().boot)
+    }
+
+    /// Puts a level of risk in force, in place of the one that was; without one there is none from now on. Holds from
+    /// the next request on, when this has returned.
+    ///
+    /// # Errors
+    /// [`TooMany`]; a subject that has a level can always get another one.
+    pub fn restrict(&self, subject: &RiskSubject, to: Option<Restriction>) -> Result<(), TooMany> {
+        self.0.risks.set(subject, to, &self.0.now())
+    }
+
+    /// The strictest level of risk in force for all nonces of an agent.
+    #[must_use]
+    pub fn restriction_of(&self, agent: &AgentName) -> Option<Restriction> {
+        self.0.risks.find(agent, None, || self.0.now())
+    }
+
     /// Ends all leases where `which` says so, as [`Minter::revoke`] does; how many ended. Every lease that was minted
     /// before this call is asked about; `which` runs under no lock.
     pub fn revoke_where(&self, which: &dyn Fn(&Lease) -> bool, cause: EndCause, by: &str) -> usize {
@@ -153,6 +190,12 @@ impl Lookup {
     #[must_use]
     pub fn now(&self) -> Now {
         self.0.now()
+    }
+
+    /// The strictest level of risk in force for a lease. Costs nothing worth measuring while there is none at all.
+    #[must_use]
+    pub fn restriction(&self, lease: &Lease) -> Option<Restriction> {
+        self.0.restriction(lease)
     }
 
     /// Ends a lease whose nonce was seen where it must not be.

@@ -2,6 +2,7 @@
 //! to reach those.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use super::Lease;
@@ -25,6 +26,13 @@ impl Lingering {
             self.sweep_at = (2 * self.leases.len()).max(SWEEP_MIN);
         }
         self.leases.insert(lease.id(), Arc::downgrade(lease));
+    }
+
+    /// At most so many behind this id; those that nobody holds any more without their lease.
+    pub(super) fn after(&self, after: Option<NonceId>, limit: usize) -> Vec<(NonceId, Option<Arc<Lease>>)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.leases.range((from, Bound::Unbounded)).take(limit);
+        range.map(|(id, lease)| (*id, lease.upgrade())).collect()
     }
 
     pub(super) fn find(&self, id: NonceId) -> Option<Arc<Lease>> {

@@ -14,7 +14,7 @@ use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Group;
 use super::uses::Uses;
-use super::{EndCause, Renewal, Reservation, Spent, Terms};
+use super::{EndCause, Renewal, Reservation, Restriction, Spent, Terms};
 use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
 
 /// A live (or just ended) lease.
@@ -166,6 +166,18 @@ impl Lease {
     #[must_use]
     pub fn uses_left(&self) -> Option<u32> {
         self.and_ancestors().filter_map(|lease| lease.uses()?.left()).min()
+    }
+
+    /// Uses of one of its scopes that nobody has spent or reserved, where the scope has a limit.
+    #[must_use]
+    pub fn scope_uses_left(&self, service: &ServiceName, scope: &ScopeName) -> Option<u32> {
+        self.uses()?.left_of(self.place(service, scope)?)
+    }
+
+    /// The strictest level of risk in force for it.
+    #[must_use]
+    pub fn restriction(&self) -> Option<Restriction> {
+        self.group.store.upgrade()?.restriction(self)
     }
 
     /// Why it ended, if it has (expiry by the clock included).

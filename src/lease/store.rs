@@ -7,19 +7,21 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::by_hash::ByHash;
+use super::completed::Completed;
 use super::kin::Origin;
 use super::lingering::Lingering;
+use super::risk::Risks;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
 use super::sorted::{Place, Sorted};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
-use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Tombstone};
+use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};
 use crate::clock::SharedClock;
 use crate::model::{Deadline, NonceHash, NonceId, Now};
 
 /// Leases that are listed under one lock: some 20 µs, where each of them has to be fetched from memory.
-const PAGE: usize = 128;
+pub(super) const PAGE: usize = 128;
 
 /// Leases or tombstones that the sweeper deals with under one hold of a lock. Each may have to leave its place for
 /// another one, at some 2 µs: whoever mints or looks one up meanwhile waits for 30 µs.
@@ -45,6 +47,8 @@ pub struct Store {
     schedule: Mutex<Schedule>,
     tombs: Mutex<Tombs>,
     lingering: Mutex<Lingering>,
+    pub(super) completed: Completed,
+    pub(super) risks: Risks,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -63,6 +67,8 @@ impl Store {
             schedule: Mutex::default(),
             tombs: Mutex::new(Tombs::new(&config)),
             lingering: Mutex::default(),
+            completed: Completed::default(),
+            risks: Risks::default(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -173,6 +179,12 @@ impl Store {
         if self.tombs.lock().holds(&lease.hash) || ids.get(lease.id).is_some() {
             return Err(MintError::Taken);
         }
+        // Under the lock of the ids: a completion that came before is seen here, and one that comes after waits for this
+        // lock and then finds the lease.
+        let terms = lease.terms();
+        if self.completed.holds(terms.minter, terms.task, now.boot) {
+            return Err(MintError::Completed);
+        }
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
@@ -226,8 +238,13 @@ impl Store {
         }
     }
 
-    fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
+    pub(super) fn page(&self, after: Option<NonceId>) -> Vec<Arc<Lease>> {
         self.by_id.read().after(after).take(PAGE).cloned().collect()
+    }
+
+    /// Some that are over while exchanges of them may go on, by their ids; those that are gone meanwhile without.
+    pub(super) fn page_of_lingering(&self, after: Option<NonceId>) -> Vec<(NonceId, Option<Arc<Lease>>)> {
+        self.lingering.lock().after(after, PAGE)
     }
 
     /// Lets a lease live until then; false if it is over. See [`Minter::renew`].
@@ -242,6 +259,10 @@ impl Store {
         }
         drop(schedule);
         is_extended
+    }
+
+    pub(super) fn restriction(&self, lease: &Lease) -> Option<Restriction> {
+        self.risks.of(&lease.terms(), || self.now())
     }
 
     /// What is remembered of a lease that is over.

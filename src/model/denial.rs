@@ -120,6 +120,9 @@ pub enum Denial {
         allowed: Vec<String>,
         required_scope: Option<ScopeName>,
     },
+    RiskRestricted {
+        until: Timestamp,
+    },
     ConditionFailed {
         because: Option<String>,
     },
@@ -169,6 +172,7 @@ impl Denial {
             Self::NonceSpent { .. } => "nonce_spent",
             Self::AgentMismatch => "agent_mismatch",
             Self::OutOfScope { .. } => "out_of_scope",
+            Self::RiskRestricted { .. } => "risk_restricted",
             Self::ConditionFailed { .. } => "condition_failed",
             Self::ForeignCredential => "foreign_credential",
             Self::CredentialExposed => "credential_exposed",
@@ -210,6 +214,7 @@ impl Denial {
             | Self::AgentUnidentified => 401,
             Self::AgentMismatch
             | Self::OutOfScope { .. }
+            | Self::RiskRestricted { .. }
             | Self::ConditionFailed { .. }
             | Self::ForeignCredential
             | Self::CredentialExposed

@@ -121,6 +121,10 @@ name_type!(
     /// A real secret, by the name that the policy gives it. Never its value.
     CredentialName(Arc<str>)
 );
+name_type!(
+    /// A level of risk that the policy names: `elevated`.
+    LevelName(Arc<str>)
+);
 
 #[cfg(test)]
 mod tests {

@@ -322,12 +322,19 @@ impl Scene<'_> {
             }
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
+        // What a monitor says holds from the next request on, on every connection.
+        let restriction = self.leases.restriction(lease);
+        let mut restricted = None;
         for Allowing { scope, rule } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
+            if let Some(restriction) = restriction.as_ref().filter(|restriction| !restriction.cap.allows(scope.risk)) {
+                restricted = Some(Denial::RiskRestricted { until: restriction.until.wall });
+                continue;
+            }
             // A scope whose own uses are gone leaves the request to the next one that allows it.
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
                 let membership = lease.join().ok_or_else(|| dead(lease))?;
@@ -336,7 +343,7 @@ impl Scene<'_> {
                 return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
             }
         }
-        Err(Denial::NonceSpent { at: lease.deadline().wall })
+        Err(restricted.unwrap_or(Denial::NonceSpent { at: lease.deadline().wall }))
     }
 }
 

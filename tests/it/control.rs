@@ -3,9 +3,14 @@
 mod callers;
 mod delegation;
 mod events;
+mod explaining;
 mod idempotency;
+mod leaks;
 mod renewal;
+mod revocations;
+mod risk;
 mod supervised;
+mod tasks;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
@@ -158,16 +163,6 @@ async fn it_describes_itself() {
 async fn what_it_cannot_enforce_it_refuses() {
     let stage = Stage::new().await;
     let orchestrator = stage.sidecar.orchestrator();
-    for (method, path) in [
-        ("POST", "/v1/tasks/t/complete"),
-        ("POST", "/v1/revocations"),
-        ("POST", "/v1/leaks"),
-        ("POST", "/v1/explain"),
-        ("POST", "/v1/risk"),
-    ] {
-        let (status, problem) = orchestrator.call(method, path, Some(json!({}))).await;
-        assert_eq!((status.as_u16(), &problem["code"]), (501, &"not_supported".into()), "{path}");
-    }
     for field in
         ["parent", "delegate", "renewable", "rate", "budget", "not_before", "conditions", "webhook", "surprise"]
     {

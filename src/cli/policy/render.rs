@@ -2,8 +2,8 @@
 
 use owo_colors::{OwoColorize, Style};
 
-use super::explain::{Answer, Way};
 use crate::cli::print::{Block, count, visible};
+use crate::policy::explain::{Answer, Way};
 
 /// The request, the verdict, and what goes with it.
 pub(super) fn render(answer: &Answer) -> String {

@@ -114,6 +114,7 @@ fn policy(services: &[Vec<ScopeDraw>], agents: &[AgentDraw]) -> Policy {
         proxy_auth: ProxyAuth::None,
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: MINUTE * 10,
+        risk_levels: Vec::new(),
         ceilings: [ceiling(30, 1440), ceiling(15, 240), ceiling(5, 30)],
         services: SERVICES.iter().zip(services).map(|(name, scopes)| service(name, scopes)).collect(),
         agents: agents.iter().enumerate().map(|(at, draw)| agent_rule(at, draw)).collect(),

@@ -64,6 +64,7 @@ fn policy() -> Policy {
         on_misplaced: OnMisplaced::Revoke,
         default_ttl: MINUTE * 10,
         ceilings: [ceiling(30, 1440), ceiling(15, 240), ceiling(5, 30)],
+        risk_levels: Vec::new(),
         services: vec![
             service("wild", &["*.example.com"]),
             service("exact", &["api.example.com", "api.example.com:8443"]),

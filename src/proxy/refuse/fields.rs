@@ -116,6 +116,7 @@ fn proxy_error(denial: &Denial) -> &'static str {
         | Denial::NonceSpent { .. }
         | Denial::AgentMismatch
         | Denial::OutOfScope { .. }
+        | Denial::RiskRestricted { .. }
         | Denial::ConditionFailed { .. }
         | Denial::ForeignCredential
         | Denial::CredentialExposed

@@ -52,6 +52,7 @@ fn every_denial() -> Vec<Denial> {
         Denial::OutOfScope { allowed: vec![], required_scope: None },
         Denial::ConditionFailed { because: Some("refunds up to 50.00 €".to_owned()) },
         Denial::ConditionFailed { because: None },
+        Denial::RiskRestricted { until: at },
         Denial::ForeignCredential,
         Denial::CredentialExposed,
         Denial::HostNotListed,

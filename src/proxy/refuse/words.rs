@@ -92,6 +92,7 @@ fn title(denial: &Denial) -> &'static str {
         Denial::NonceSpent { .. } => "Nonce used up",
         Denial::AgentMismatch => "Nonce of another agent",
         Denial::OutOfScope { .. } => "Outside the nonce's scopes",
+        Denial::RiskRestricted { .. } => "Restricted for now",
         Denial::ConditionFailed { .. } => "Condition not met",
         Denial::ForeignCredential => "Foreign credential",
         Denial::CredentialExposed => "Real credential in a request",
@@ -134,6 +135,9 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
             "this nonce is bound to another agent, or another task, than the one that presents it".into()
         }
         Denial::OutOfScope { allowed, .. } => format!("{line} is not allowed; {}", summary(allowed)).into(),
+        Denial::RiskRestricted { until } => {
+            format!("{line} is too risky while a raised level of risk is in force, which ends by {until:.0}").into()
+        }
         Denial::ConditionFailed { because: Some(because) } => {
             format!("{line} is allowed only on a condition that does not hold: {because}").into()
         }
@@ -275,6 +279,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
             ];
         }
         Denial::OutOfScope { required_scope: None, .. } => &["go on with what is allowed", OWNER],
+        Denial::RiskRestricted { .. } => &["go on with less risky requests, or wait until then", OPERATOR],
         Denial::ConditionFailed { .. } => &["change the request so that the condition holds", OWNER],
         Denial::ForeignCredential => &["send the nonce alone, without other keys, cookies or signatures"],
         Denial::CredentialExposed => &["remove it, and tell your operator where it came from"],

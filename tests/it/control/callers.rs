@@ -9,13 +9,13 @@ use crate::support::stranger::{STRANGER, acting, can_be_others};
 use crate::support::{Builder, FakeUpstream, Orchestrator, Stage, policies};
 
 /// A group that nobody is in but the ones who act for it here.
-const GROUP: u32 = 54_321;
+pub const GROUP: u32 = 54_321;
 const MINTER: u32 = 54_322;
 const READER: u32 = 54_323;
 const AGENT: u32 = 54_324;
 
 /// A sidecar whose socket is open to a group, in a directory that lets others through.
-async fn open_to_group(policy: &str) -> Stage {
+pub async fn open_to_group(policy: &str) -> Stage {
     let upstream = FakeUpstream::start(&["api.test"]).await;
     let group = |builder: Builder| builder.flag("--control-group").flag(&GROUP.to_string());
     let stage = Stage::of(policy, upstream, group).await;

@@ -1,32 +1,60 @@
 //! What was typed → one request, and what the nonce holds that it comes with.
 
-use super::explain::Answer;
-use crate::cli::print;
-use crate::model::{AgentName, Destination, Scheme, ScopeName, ServiceName};
+use super::Answer;
+use crate::model::{AgentName, Destination, Grant, RiskCap, Scheme, ScopeName, ServiceName};
 use crate::policy::{Policy, Target};
 
 /// What was typed.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) method: &'a str,
-    pub(super) url: &'a str,
-    pub(super) agent: Option<&'a str>,
-    pub(super) service: Option<&'a str>,
-    pub(super) scopes: &'a [String],
+pub struct Asked<'a> {
+    /// `GET`, `POST`, …; `WEBSOCKET` for an upgrade.
+    pub method: &'a str,
+    /// `https://HOST[:PORT]/PATH[?QUERY]`
+    pub url: &'a str,
+    /// For a nonce of this agent.
+    pub agent: Option<&'a str>,
+    /// For a nonce of this service.
+    pub service: Option<&'a str>,
+    /// For a nonce with these scopes.
+    pub scopes: &'a [String],
 }
 
 /// What it means.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) method: String,
-    pub(super) websocket: bool,
-    pub(super) scheme: Scheme,
-    pub(super) destination: Destination,
-    pub(super) target: Target,
-    pub(super) agent: Option<AgentName>,
-    pub(super) service: Option<ServiceName>,
-    /// None where it was not said.
-    pub(super) scopes: Vec<ScopeName>,
+pub struct Question {
+    /// The method, exact.
+    pub method: String,
+    /// True for an upgrade to WebSocket.
+    pub websocket: bool,
+    /// Over TLS or in clear text.
+    pub scheme: Scheme,
+    /// Where it goes.
+    pub destination: Destination,
+    /// Path and query.
+    pub target: Target,
+    /// Whose nonce; nobody's in particular where it was not said.
+    pub agent: Option<AgentName>,
+    /// The service that the nonce is for; all where it was not said.
+    pub service: Option<ServiceName>,
+    /// The scopes that the nonce holds; none where it was not said.
+    pub scopes: Vec<ScopeName>,
+    /// What a nonce that there is holds, in place of these.
+    pub grants: Option<Vec<Grant>>,
+    /// Scopes of it whose uses are gone.
+    pub spent: Vec<(ServiceName, ScopeName)>,
+    /// The most that a level of risk allows.
+    pub cap: Option<RiskCap>,
+}
+
+impl Question {
+    /// The same request, whoever makes it. What no sidecar would hear of is a sentence; a target that it would refuse is
+    /// an answer.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without a word of it.
+    pub fn of(method: &str, url: &str) -> Result<Result<Self, Answer>, String> {
+        Ok(parse(url)?.question(method))
+    }
 }
 
 /// A URL in its parts; the target is not judged yet.
@@ -40,20 +68,41 @@ struct Url<'a> {
 }
 
 /// Reads it. What no sidecar would hear of is a sentence; a target that it would refuse is an answer.
-pub(super) fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answer>, String> {
-    let url = url(asked.url)?;
+///
+/// # Errors
+/// What is wrong with the URL, or which name the policy does not have.
+pub fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answer>, String> {
+    let url = parse(asked.url)?;
     let (agent, service) = (agent(policy, asked.agent)?, service(policy, asked.service)?);
     let scopes = scopes(policy, &url.destination, service.as_ref(), asked.scopes)?;
-    let websocket = url.websocket || asked.method == "WEBSOCKET";
-    let method = if websocket && asked.method == "WEBSOCKET" { "GET" } else { asked.method }.to_owned();
-    let (scheme, destination) = (url.scheme, url.destination);
-    Ok(match Target::parse(&url.target) {
-        Ok(target) => Ok(Question { method, websocket, scheme, destination, target, agent, service, scopes }),
-        Err(ambiguity) => Err(Answer::of(&method, scheme, &destination, url.path).ambiguous(ambiguity)),
-    })
+    Ok(url.question(asked.method).map(|question| Question { agent, service, scopes, ..question }))
 }
 
-fn url(text: &str) -> Result<Url<'_>, String> {
+impl Url<'_> {
+    fn question(self, method: &str) -> Result<Question, Answer> {
+        let websocket = self.websocket || method == "WEBSOCKET";
+        let method = if websocket && method == "WEBSOCKET" { "GET" } else { method }.to_owned();
+        let (scheme, destination) = (self.scheme, self.destination);
+        match Target::parse(&self.target) {
+            Ok(target) => Ok(Question {
+                method,
+                websocket,
+                scheme,
+                destination,
+                target,
+                agent: None,
+                service: None,
+                scopes: Vec::new(),
+                grants: None,
+                spent: Vec::new(),
+                cap: None,
+            }),
+            Err(ambiguity) => Err(Answer::of(&method, scheme, &destination, self.path).ambiguous(ambiguity)),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Url<'_>, String> {
     let (scheme, rest) = text.split_once("://").ok_or_else(|| expected("a URL with its scheme"))?;
     let (scheme, websocket) = match scheme.to_ascii_lowercase().as_str() {
         "https" => (Scheme::Https, false),
@@ -119,5 +168,5 @@ fn scopes(
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    format!("there is no {what} {} here; there are: {known}", print::visible(name))
+    format!("there is no {what} {} here; there are: {known}", name.escape_debug())
 }

@@ -1,55 +1,68 @@
 //! The same questions in the same order as the sidecar asks them, answered from the policy alone.
 
+mod question;
+
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::Question;
+use super::{AgentRule, Allowing, Policy, RequestFacts, Scope, Service, Slot, Target, Unlisted, Verdict};
 use crate::model::denial::Misplaced;
-use crate::model::{Ambiguity, Denial, Destination, Risk, Scheme, ScopeName};
-use crate::policy::{Policy, RequestFacts, Scope, Service, Slot, Target, Unlisted, Verdict};
+use crate::model::{Ambiguity, Denial, Destination, Risk, RiskCap, Scheme, ScopeName};
+
+pub use question::{Asked, Question, read};
 
 /// What would happen, and why; also the JSON form.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Answer {
-    pub(super) method: String,
-    pub(super) scheme: &'static str,
-    pub(super) destination: String,
+pub struct Answer {
+    /// As asked.
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The host, and the port where it is not the scheme's.
+    pub destination: String,
     /// Without the query.
-    pub(super) path: String,
-    pub(super) allowed: bool,
+    pub path: String,
+    /// The verdict.
+    pub allowed: bool,
     /// The code of the refusal.
-    pub(super) code: Option<&'static str>,
+    pub code: Option<&'static str>,
     /// A sentence.
-    pub(super) why: String,
+    pub why: String,
     /// By what it is allowed.
-    pub(super) by: Option<Way>,
+    pub by: Option<Way>,
     /// What else allows it, in the order in which it is tried once the uses of the first are gone.
-    pub(super) also: Vec<String>,
+    pub also: Vec<String>,
     /// The deny that stands against it.
-    pub(super) denied_by: Option<String>,
+    pub denied_by: Option<String>,
     /// Scopes that would allow it.
-    pub(super) would: Vec<Way>,
+    pub would: Vec<Way>,
     /// What the nonce allows instead.
-    pub(super) instead: Vec<String>,
+    pub instead: Vec<String>,
 }
 
 /// A scope and its rule that allow a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Way {
-    pub(super) service: String,
-    pub(super) scope: String,
-    pub(super) risk: Risk,
-    pub(super) rule: String,
-    pub(super) credential: String,
-    pub(super) max_uses: Option<u32>,
+pub struct Way {
+    /// The service.
+    pub service: String,
+    /// The scope.
+    pub scope: String,
+    /// Its risk.
+    pub risk: Risk,
+    /// The rule, as the policy spells it.
+    pub rule: String,
+    /// The credential, by its name.
+    pub credential: String,
+    /// Uses of the scope in a nonce's life.
+    pub max_uses: Option<u32>,
     /// Who may have it.
-    pub(super) agents: Vec<String>,
+    pub agents: Vec<String>,
 }
 
 impl Answer {
     /// The request, without a verdict.
-    pub(super) fn of(method: &str, scheme: Scheme, destination: &Destination, path: &str) -> Self {
+    fn of(method: &str, scheme: Scheme, destination: &Destination, path: &str) -> Self {
         Self {
             method: method.to_owned(),
             scheme: scheme.as_str(),
@@ -67,7 +80,7 @@ impl Answer {
     }
 
     /// Refused, since two parties could read it differently.
-    pub(super) fn ambiguous(self, ambiguity: Ambiguity) -> Self {
+    fn ambiguous(self, ambiguity: Ambiguity) -> Self {
         self.refused(&Denial::RequestAmbiguous(ambiguity), words(ambiguity))
     }
 
@@ -78,15 +91,23 @@ impl Answer {
 
 /// The code of [`Denial::OutOfScope`].
 const OUT_OF_SCOPE: &str = "out_of_scope";
+/// The code of [`Denial::RiskRestricted`].
+const RISK_RESTRICTED: &str = "risk_restricted";
+/// The code of [`Denial::NonceSpent`].
+const NONCE_SPENT: &str = "nonce_spent";
 
 /// Answers it.
-pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
+#[must_use]
+pub fn explain(policy: &Policy, question: &Question) -> Answer {
     let answer = Answer::of(&question.method, question.scheme, &question.destination, question.target.path());
     let here = policy.services_at(&question.destination);
     if here.is_empty() {
         return unlisted(policy, question, answer);
     }
-    let asked = |service: &&Arc<Service>| question.service.as_ref().is_none_or(|name| service.name == *name);
+    let asked = |service: &&Arc<Service>| {
+        question.service.as_ref().is_none_or(|name| service.name == *name)
+            && question.grants.as_ref().is_none_or(|grants| grants.iter().any(|grant| grant.service == service.name))
+    };
     let services: Vec<&Arc<Service>> = here.iter().filter(asked).collect();
     if services.is_empty() {
         let names: Vec<&str> = here.iter().map(|service| service.name.as_str()).collect();
@@ -168,19 +189,18 @@ impl Case<'_> {
             // A nonce without any grant of the service has no business at its host.
             return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), self.why_nothing());
         }
-        if let Some(scope) = held.iter().find(|scope| !grantable.contains(scope)) {
+        // What a nonce has, it has.
+        let is_minted = self.question.grants.is_some();
+        if let Some(scope) = held.iter().find(|scope| !is_minted && !grantable.contains(scope)) {
             let agent = self.question.agent.as_ref().map_or("", |agent| agent.as_str());
             let why = format!("agent {agent} may not have {}:{scope}: such a nonce is never minted", self.service.name);
             return Answer { code: Some("scope_not_grantable"), why, ..answer };
         }
         match self.policy.decide(&self.service.name, &held, &grantable, &self.facts()) {
-            Verdict::Allow { scope, rule, next } => Answer {
-                allowed: true,
-                why: format!("scope {} of service {} allows it", scope.name, self.service.name),
-                by: Some(self.way(scope, rule)),
-                also: next.iter().map(|other| other.scope.name.to_string()).collect(),
-                ..answer
-            },
+            Verdict::Allow { scope, rule, next } => {
+                let ways: Vec<_> = std::iter::once(Allowing { scope, rule }).chain(next).collect();
+                self.allowed(&ways, answer)
+            }
             Verdict::Ambiguous(ambiguity) => answer.ambiguous(ambiguity),
             Verdict::Deny { allowed, required_scope } => {
                 let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
@@ -191,9 +211,35 @@ impl Case<'_> {
         }
     }
 
+    /// What the level of risk in force, and the uses that are left, make of what the policy allows.
+    fn allowed(&self, ways: &[Allowing<'_>], answer: Answer) -> Answer {
+        let service = &self.service.name;
+        let cap = self.question.cap.unwrap_or(RiskCap::UpTo(Risk::High));
+        let is_spent =
+            |scope: &Scope| self.question.spent.iter().any(|(of, name)| of == service && *name == scope.name);
+        let left: Vec<_> = ways.iter().filter(|way| cap.allows(way.scope.risk) && !is_spent(way.scope)).collect();
+        let Some((Allowing { scope, rule }, next)) = left.split_first() else {
+            let is_restricted = ways.iter().any(|way| !cap.allows(way.scope.risk));
+            let (code, why) = if is_restricted {
+                (RISK_RESTRICTED, format!("service {service} allows it, and the level of risk in force does not"))
+            } else {
+                (NONCE_SPENT, format!("service {service} allows it, and no use is left"))
+            };
+            return Answer { code: Some(code), why, ..answer };
+        };
+        Answer {
+            allowed: true,
+            why: format!("scope {} of service {} allows it", scope.name, self.service.name),
+            by: Some(self.way(scope, rule)),
+            also: next.iter().map(|other| other.scope.name.to_string()).collect(),
+            ..answer
+        }
+    }
+
     fn why(&self, is_denied: bool) -> String {
         let service = &self.service.name;
-        match (is_denied, self.question.scopes.is_empty(), &self.question.agent) {
+        let is_whole = self.question.scopes.is_empty() && self.question.grants.is_none();
+        match (is_denied, is_whole, &self.question.agent) {
             (true, ..) => format!("a deny of service {service} forbids it, whatever allows it"),
             (false, true, Some(agent)) => {
                 format!("no scope of service {service} that agent {agent} may have allows it")
@@ -214,6 +260,10 @@ impl Case<'_> {
 
     /// What the nonce holds of this service.
     fn held(&self) -> Vec<ScopeName> {
+        if let Some(grants) = &self.question.grants {
+            let own = grants.iter().filter(|grant| grant.service == self.service.name);
+            return own.flat_map(|grant| &grant.scopes).cloned().collect();
+        }
         if self.question.scopes.is_empty() {
             return self.grantable();
         }
@@ -252,9 +302,7 @@ impl Case<'_> {
     }
 
     fn way(&self, scope: &Scope, rule: &str) -> Way {
-        let may = |agent: &&crate::policy::AgentRule| {
-            self.policy.grantable(&agent.name, &self.service.name).contains(&scope.name)
-        };
+        let may = |agent: &&AgentRule| self.policy.grantable(&agent.name, &self.service.name).contains(&scope.name);
         Way {
             service: self.service.name.to_string(),
             scope: scope.name.to_string(),
@@ -288,4 +336,14 @@ fn words(ambiguity: Ambiguity) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_refusals() {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        assert_eq!(Denial::OutOfScope { allowed: Vec::new(), required_scope: None }.code(), OUT_OF_SCOPE);
+        assert_eq!(Denial::RiskRestricted { until: at }.code(), RISK_RESTRICTED);
+        assert_eq!(Denial::NonceSpent { at }.code(), NONCE_SPENT);
+    }
+}

@@ -1,0 +1,137 @@
+//! Would a request be allowed, and why: the sidecar's own decision on a request that nobody makes.
+
+use http::StatusCode;
+
+use super::answer;
+use super::ask::{self, OfWhom};
+use super::caller::Caller;
+use super::front::Control;
+use super::json::Json;
+use super::refusal::Refusal;
+use super::serve::Answer;
+use super::types::{Explanation, ExplanationAsked, Mistake, Problem, WayView};
+use crate::lease::Lease;
+use crate::model::{AgentName, Grant, RiskCap, ScopeName, ServiceName};
+use crate::policy::explain::{self, Question, Way};
+use crate::policy::{Permission, Policy};
+
+/// The part of a question that says which nonce it is about.
+struct Holder {
+    agent: AgentName,
+    service: Option<ServiceName>,
+    scopes: Vec<ScopeName>,
+    grants: Option<Vec<Grant>>,
+    spent: Vec<(ServiceName, ScopeName)>,
+    cap: Option<RiskCap>,
+}
+
+/// Says whether a request would be allowed, and by what; else why not, and which scope would allow it.
+///
+/// Decided are host, method, path, query, uses and the level of risk in force; who presents the nonce, headers, the
+/// address and whether the credential can be had are not. Nobody is contacted, and no use is spent.
+#[utoipa::path(
+    post, path = "/v1/explain", tag = "operations", operation_id = "explain",
+    request_body(content = ExplanationAsked, content_type = "application/json"),
+    responses(
+        (status = 200, body = Explanation, description = "The verdict"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
+        (status = 404, body = Problem, content_type = "application/problem+json",
+         description = "unknown_agent, unknown_service; not_found: no live nonce of one's own agents"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "unsupported_media_type"),
+        (status = 501, body = Problem, content_type = "application/problem+json",
+            description = "not_supported: `headers`, `body`"),
+    )
+)]
+pub(super) fn explain(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {
+    caller.require(Permission::Read)?;
+    let asked = ask::explanation(body)?;
+    let Holder { agent, service, scopes, grants, spent, cap } = match asked.whom {
+        OfWhom::Agent { agent, service, scopes } => of_agent(control, caller, agent, service, scopes)?,
+        OfWhom::Nonce(id) => {
+            let lease = control.live(id).filter(|lease| caller.has(Permission::Read, lease.terms().agent));
+            of_lease(&*lease.ok_or(Refusal::NotFound)?)
+        }
+    };
+    let unreadable = |problem: String| Refusal::InvalidRequest(vec![Mistake::at("/url", problem)]);
+    let policy = &control.policy();
+    let answer = match Question::of(&asked.method, &asked.url).map_err(unreadable)? {
+        Ok(question) => {
+            let agent = Some(agent);
+            explain::explain(policy, &Question { agent, service, scopes, grants, spent, cap, ..question })
+        }
+        Err(ambiguous) => ambiguous,
+    };
+    Ok(answer::json(StatusCode::OK, &view(caller, answer)))
+}
+
+/// Any nonce that could be minted for an agent.
+fn of_agent(
+    control: &Control,
+    caller: &Caller,
+    agent: AgentName,
+    service: Option<ServiceName>,
+    scopes: Vec<ScopeName>,
+) -> Result<Holder, Refusal> {
+    caller.acting(Permission::Read, &agent)?;
+    let policy = &control.policy();
+    let rule = policy.agent(&agent).ok_or(Refusal::UnknownAgent)?;
+    let services = || rule.grants.iter().map(|grant| &grant.service);
+    if let Some(service) = service.as_ref().filter(|asked| !services().any(|known| known == *asked)) {
+        return Err(Refusal::UnknownService { service: service.clone(), services: services().cloned().collect() });
+    }
+    if let (Some(service), Some(scope)) = (&service, first_unknown(policy, service.as_ref(), &scopes)) {
+        let grantable = policy.grantable(&agent, service).to_vec();
+        return Err(Refusal::ScopeNotGrantable { service: service.clone(), scope, grantable });
+    }
+    let cap = control.parts.leases.restriction_of(&agent).map(|restriction| restriction.cap);
+    Ok(Holder { agent, service, scopes, grants: None, spent: Vec::new(), cap })
+}
+
+/// A scope that the service does not have.
+fn first_unknown(policy: &Policy, service: Option<&ServiceName>, scopes: &[ScopeName]) -> Option<ScopeName> {
+    let service = policy.service(service?)?;
+    scopes.iter().find(|scope| service.scope(scope).is_none()).cloned()
+}
+
+/// One that there is.
+fn of_lease(lease: &Lease) -> Holder {
+    let terms = lease.terms();
+    let names = |scopes: &[(ScopeName, Option<u32>)]| scopes.iter().map(|(scope, _)| scope.clone()).collect();
+    let grants: Vec<Grant> = terms
+        .grants
+        .iter()
+        .map(|grant| Grant { service: grant.service.clone(), scopes: names(&grant.scopes) })
+        .collect();
+    let all = grants.iter().flat_map(|grant| grant.scopes.iter().map(move |scope| (&grant.service, scope)));
+    let is_spent = |(service, scope): &(&ServiceName, &ScopeName)| {
+        lease.uses_left() == Some(0) || lease.scope_uses_left(service, scope) == Some(0)
+    };
+    let spent = all.filter(is_spent).map(|(service, scope)| (service.clone(), scope.clone())).collect();
+    let cap = lease.restriction().map(|restriction| restriction.cap);
+    Holder { agent: terms.agent.clone(), service: None, scopes: Vec::new(), grants: Some(grants), spent, cap }
+}
+
+/// Of the scopes that would do, those that some agent of the caller's may have.
+fn view(caller: &Caller, answer: explain::Answer) -> Explanation {
+    let explain::Answer { allowed, code, why, by, also, denied_by, would, instead, .. } = answer;
+    let way = |way: Way| WayView {
+        service: way.service,
+        scope: way.scope,
+        risk: way.risk.to_string(),
+        rule: way.rule,
+        credential: way.credential,
+        max_uses: way.max_uses,
+        agents: way.agents.into_iter().filter(|name| is_own(caller, name)).collect(),
+    };
+    let would = would.into_iter().map(way).filter(|way| !way.agents.is_empty()).collect();
+    Explanation { allowed, code: code.map(str::to_owned), why, by: by.map(way), also, denied_by, would, instead }
+}
+
+fn is_own(caller: &Caller, name: &str) -> bool {
+    AgentName::parse(name).is_ok_and(|agent| caller.knows(&agent))
+}

@@ -1,0 +1,81 @@
+//! Nonces that were found where they must not be: whoever may use this API can have them ended by handing them in.
+
+mod find;
+
+use std::collections::BTreeSet;
+
+use http::StatusCode;
+
+use super::answer;
+use super::ask;
+use super::caller::Caller;
+use super::front::Control;
+use super::json::Json;
+use super::refusal::Refusal;
+use super::serve::Answer;
+use super::types::{LeakReport, Problem};
+use crate::audit::Event;
+use crate::lease::{EndCause, Found};
+use crate::model::NonceHash;
+
+/// The alarm for one that was alive.
+const ALARM_LIVE: &str = "high";
+/// The alarm for one that was over already.
+const ALARM_OVER: &str = "low";
+
+/// Ends and announces the live nonces in what was found: a log, a diff, a page.
+///
+/// Every caller may, whosever nonces they are: who has a nonce has shown that it is known. The answer is the same
+/// whatever was in it; what was found is in the audit (`leak`, `leak_report`) and among the events.
+#[utoipa::path(
+    post, path = "/v1/leaks", tag = "nonces", operation_id = "leaks",
+    request_body(content = LeakReport, content_type = "application/json"),
+    responses(
+        (status = 202, description = "Looked through; what was alive is over"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
+        (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden: an agent"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
+        (status = 415, body = Problem, content_type = "application/problem+json",
+            description = "unsupported_media_type"),
+    )
+)]
+pub(super) fn leaks(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {
+    let asked = ask::leaks(body)?;
+    let found: BTreeSet<NonceHash> = asked.texts.iter().flat_map(|text| find::nonces(text)).collect();
+    let live = found.iter().filter(|hash| end(control, caller, asked.source.as_deref(), hash)).count();
+    if live > 0 {
+        tracing::warn!(caller = %caller.identity, live, "live nonces were reported as leaked, and are revoked");
+    }
+    control.parts.audit.note(Event::LeakReport {
+        caller: caller.identity.clone(),
+        source: asked.source,
+        found: u64::try_from(found.len()).unwrap_or(u64::MAX),
+        live: u64::try_from(live).unwrap_or(u64::MAX),
+    });
+    Ok(answer::silent(StatusCode::ACCEPTED))
+}
+
+/// Ends one, if it lives, and announces it; true if it did.
+fn end(control: &Control, caller: &Caller, source: Option<&str>, hash: &NonceHash) -> bool {
+    let parts = &control.parts;
+    let leaked = |nonce_id, agent, task, alarm| {
+        let (caller, source) = (caller.identity.clone(), source.map(str::to_owned));
+        parts.audit.note(Event::Leaked { nonce_id, agent, task, alarm, caller, source });
+    };
+    match parts.leases.find(hash) {
+        Found::Live(lease) => {
+            let by = format!("a report of leaks ({})", caller.identity);
+            let was_live = parts.leases.revoke(lease.id(), EndCause::Revoked, &by);
+            let terms = lease.terms();
+            leaked(lease.id(), terms.agent.clone(), Some(terms.task.clone()), ALARM_LIVE);
+            was_live
+        }
+        Found::Dead(dead) => {
+            leaked(dead.id, dead.agent, None, ALARM_OVER);
+            false
+        }
+        Found::Unknown => false,
+    }
+}
