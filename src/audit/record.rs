@@ -334,8 +334,7 @@ impl Event {
             }
             Self::Revocation { call, agent, task, service, reason, caller, revoked } => {
                 fields.text(key!("call"), call);
-                fields.text_some(key!("agent"), agent.as_ref().map(|name| name.as_str()));
-                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                write_subject(fields, agent.as_ref(), task.as_ref());
                 fields.text_some(key!("service"), service.as_ref().map(|name| name.as_str()));
                 fields.text_some(key!("reason"), reason.as_deref());
                 write_identity(fields, CALLER, Some(caller));
@@ -349,15 +348,13 @@ impl Event {
             }
             Self::Leaked { nonce_id, agent, task, alarm, caller, source } => {
                 fields.show(key!("nonce.id"), nonce_id);
-                fields.text(key!("agent"), agent.as_str());
-                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                write_subject(fields, Some(agent), task.as_ref());
                 fields.text(key!("alarm"), alarm);
                 write_identity(fields, CALLER, Some(caller));
                 fields.text_some(key!("source"), source.as_deref());
             }
             Self::Risk { agent, task, level, max_risk, until, reason, caller } => {
-                fields.text_some(key!("agent"), agent.as_ref().map(|name| name.as_str()));
-                fields.text_some(key!("task"), task.as_ref().map(|name| name.as_str()));
+                write_subject(fields, agent.as_ref(), task.as_ref());
                 fields.text(key!("level"), level);
                 fields.text_some(key!("max_risk"), *max_risk);
                 fields.show_some(key!("until"), until.as_ref());
@@ -372,6 +369,12 @@ impl Event {
             }
         }
     }
+}
+
+/// Of whom something is said: an agent, a task, or both.
+fn write_subject(fields: &mut Fields<'_>, agent: Option<&AgentName>, task: Option<&TaskName>) {
+    fields.text_some(key!("agent"), agent.map(|name| name.as_str()));
+    fields.text_some(key!("task"), task.map(|name| name.as_str()));
 }
 
 /// The two members of an identity: who, and how that was proven.

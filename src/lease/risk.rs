@@ -51,11 +51,14 @@ pub(super) struct Risks {
     states: RwLock<States>,
 }
 
+/// What one monitor says of a task, for these agents (`None`: for all).
+type OfTask = (Option<Vec<AgentName>>, Restriction);
+
 #[derive(Default)]
 struct States {
     agents: HashMap<AgentName, Restriction>,
     /// A task can have several, of monitors that watch different agents.
-    tasks: HashMap<TaskName, Vec<(Option<Vec<AgentName>>, Restriction)>>,
+    tasks: HashMap<TaskName, Vec<OfTask>>,
     /// When the first of them may be over.
     first_over: Duration,
 }

@@ -79,6 +79,7 @@ pub fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answe
 }
 
 impl Url<'_> {
+    #[expect(clippy::result_large_err, reason = "the error is the answer, and there is one to a question")]
     fn question(self, method: &str) -> Result<Question, Answer> {
         let websocket = self.websocket || method == "WEBSOCKET";
         let method = if websocket && method == "WEBSOCKET" { "GET" } else { method }.to_owned();
