@@ -19,6 +19,7 @@ mod rules;
 mod scopes;
 mod secrets;
 mod section;
+mod self_renew;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};

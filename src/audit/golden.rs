@@ -146,7 +146,14 @@ fn events() -> Vec<Body> {
         connection("[::1]:9", Some("example.com:80")),
         connection("0.0.0.0:0", None),
         Event::ControlRefused { call: "mint", caller: Some(Identity::Supervisor), code: "unknown_service" },
-        Event::Renewed { nonce_id, agent, task, minter, renewed_by: Identity::Uid(u32::MAX), expires_at },
+        Event::Renewed {
+            nonce_id,
+            agent,
+            task,
+            minter: Some(minter),
+            renewed_by: Some(Identity::Uid(u32::MAX)),
+            expires_at,
+        },
     ];
     events.into_iter().map(|event| Body::Event(Box::new(event))).collect()
 }

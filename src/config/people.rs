@@ -3,6 +3,7 @@
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
+use super::self_renew;
 use super::service::ReadService;
 use crate::model::{AgentName, Grant, IdentityRule, MinterName, ScopeName, ServiceName};
 use crate::policy::{AgentRule, MinterRule, Permission};
@@ -15,7 +16,7 @@ const LIST_MAX: usize = 1024;
 const GRANT_SCOPES_MAX: usize = 256;
 
 const AGENT: Keys =
-    Keys { known: &["identity", "grants"], later: &["delegate", "self_renew", "reattest", "max_risk", "ttl"] };
+    Keys { known: &["identity", "grants", "self_renew"], later: &["delegate", "reattest", "max_risk", "ttl"] };
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
 /// Beginnings of identities that this build cannot prove.
@@ -67,11 +68,12 @@ fn read_agent(entry: &Named<'_>, services: &[ReadService]) -> ReadAgent {
     let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
+    let limits = self_renew::read(&section, grants.as_deref(), services);
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
     }
-    read.built = name.zip(identities).zip(grants).map(|((name, identities), grants)| {
-        let agent = AgentRule { name, identities: identities.into(), grants };
+    read.built = name.zip(identities).zip(grants).zip(limits).map(|(((name, identities), grants), limits)| {
+        let agent = AgentRule { name, identities: identities.into(), grants, limits };
         let effective = EffectiveAgent::new(&agent);
         (agent, effective)
     });

@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 use crate::model::Identity;
 use crate::model::{AgentName, CredentialName, Grant, IdentityRule, MinterName, Risk, ScopeName, ServiceName};
 use crate::policy::{
-    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule, Rule,
-    Scope, Service, Slot, Unlisted,
+    AgentLimits, AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy,
+    QueryRule, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -76,6 +76,7 @@ fn agent_rule(name: &str, uid: u32, grants: &[(&str, &[&str])]) -> AgentRule {
         name: agent(name),
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants.iter().map(grant).collect(),
+        limits: AgentLimits::default(),
     }
 }
 
