@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::Proxy;
@@ -106,8 +108,9 @@ impl Proxy {
             Ok(lease) => lease,
             Err(denial) => return Err(Refused::new(denial, facts)),
         };
-        // Who wants to end it is never told to wait.
-        let is_revoke = head.method == Method::DELETE && head.uri.path() == door::OWN_PATH;
+        // Who wants to end it is never told to wait; the call is one that does end it, so that it comes once.
+        let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let is_revoke = head.method == Method::DELETE && target == door::OWN_PATH && body.is_end_stream();
         if !is_revoke && let Err(retry_after) = self.door.paced.admit(lease.id(), Instant::now()) {
             return Err(Refused::new(Denial::RateLimited { retry_after }, facts));
         }

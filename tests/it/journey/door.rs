@@ -210,6 +210,22 @@ async fn what_is_no_live_nonce_in_its_place_is_refused_as_everywhere() {
 }
 
 #[tokio::test]
+async fn the_dead_stay_dead() {
+    let stage = stage().await;
+    let (short, once) =
+        (mint(&stage, "worker", json!({"ttl": "1s"})).await, mint(&stage, "worker", json!({"max_uses": 1})).await);
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &once.nonce).await.status, 200);
+    stage.sidecar.audited(|record| record["cause"] == "expired").await;
+    for (nonce, expected) in [(&short.nonce, "nonce_expired"), (&once.nonce, "nonce_spent")] {
+        for (method, path) in [("GET", "/v1/self"), ("POST", "/v1/self/renew"), ("DELETE", "/v1/self")] {
+            let reply = call(&stage, method, path, nonce, "").await;
+            assert_eq!((reply.status.as_u16(), reply.refusal()), (401, Some(expected)), "{method} {path}");
+        }
+    }
+    assert!(stage.sidecar.audit().iter().all(|record| record["type"] != "renew"));
+}
+
+#[tokio::test]
 async fn it_is_bound_to_its_agent() {
     if !can_be_others() {
         return;
@@ -313,6 +329,10 @@ async fn one_lease_calls_so_often_and_may_always_end_itself() {
     assert_eq!((refused.status.as_u16(), refused.refusal()), (429, Some("rate_limited")));
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(tunnel.send(get(DOOR, "/v1/self", &calm.nonce)).await.status, 200, "each has its own");
+    for (path, body) in [("/v1/self", "{}"), ("/v1/self?x", ""), ("/v1/selves", "")] {
+        let reply = call(&stage, "DELETE", path, &busy.nonce, body).await;
+        assert_eq!(reply.refusal(), Some("rate_limited"), "{path} {body} ends nothing");
+    }
     assert_eq!(call(&stage, "DELETE", "/v1/self", &busy.nonce, "").await.status, 204);
     untouched(&stage);
 }
