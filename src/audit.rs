@@ -51,7 +51,7 @@ mod verify;
 mod writer;
 
 pub use exchange::{Ending, Exchange, Recorded};
-pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts};
+pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts, ITSELF};
 pub use render::{Colour, render};
 pub use tail::{Filter, Follow, Tail, tail};
 pub use tap::{Followed, Follower, Written};

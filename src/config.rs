@@ -22,6 +22,7 @@ mod rules;
 mod scopes;
 mod secrets;
 mod section;
+mod self_renew;
 mod service;
 mod webhooks;
 

@@ -21,6 +21,7 @@ mod json;
 mod leaks;
 mod mint;
 mod openapi;
+mod own;
 mod query;
 mod refusal;
 mod renew;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::clock::SharedClock;
+use crate::door::SelfService;
 use crate::lease::Minter;
 use crate::metrics::{Metrics, Scrape};
 use crate::policy::Current;
@@ -145,6 +147,18 @@ pub async fn serve_supervised(
 ) -> std::io::Result<()> {
     let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
     supervised::serve(channel, Arc::new(control), shutdown).await
+}
+
+/// What agents may do to their own leases, for the proxy to hand their calls to.
+#[must_use]
+pub fn own_door(
+    policy: Current,
+    leases: Minter,
+    audit: Audit,
+    metrics: Arc<Metrics>,
+    clock: SharedClock,
+) -> Arc<dyn SelfService> {
+    Arc::new(own::OwnDoor { policy, leases, audit, metrics, clock })
 }
 
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.

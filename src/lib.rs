@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod credential;
+pub mod door;
 pub mod identity;
 pub mod lease;
 pub mod metrics;

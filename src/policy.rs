@@ -98,6 +98,15 @@ pub struct AgentRule {
     pub grants: Vec<Grant>,
     /// How its nonces may be delegated; `None` is never.
     pub delegate: Option<DelegateRule>,
+    /// What it may beside that.
+    pub limits: AgentLimits,
+}
+
+/// What an agent may by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AgentLimits {
+    /// It may renew its nonces itself; never where it may have a scope of high risk.
+    pub self_renew: bool,
 }
 
 /// One `[minters.NAME]`.
@@ -393,6 +402,12 @@ impl Policy {
     #[must_use]
     pub fn agent(&self, name: &AgentName) -> Option<&AgentRule> {
         self.agents_by_name.get(name).map(|at| &self.agents[*at])
+    }
+
+    /// True when an agent may renew its nonces itself. One that this policy does not have may not.
+    #[must_use]
+    pub fn may_self_renew(&self, agent: &AgentName) -> bool {
+        self.agent(agent).is_some_and(|agent| agent.limits.self_renew)
     }
 
     /// True when some agent is this identity (an agent's uid never mints). An agent that may be anybody makes nobody

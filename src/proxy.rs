@@ -8,6 +8,7 @@ pub mod accept;
 pub mod connect;
 pub mod decrypt;
 mod deliver;
+mod door;
 pub mod extract;
 pub mod flow;
 mod gate;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Audit, Exchange, Recorded};
 use crate::authority::Authority;
 use crate::credential::Credentials;
+use crate::door::SelfService;
 use crate::lease::Lookup;
 use crate::metrics::Metrics;
 use crate::model::Denial;
@@ -45,6 +47,7 @@ use crate::policy::Policy;
 use accept::Entrance;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
+use door::Door;
 use extract::extract;
 use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, grant};
@@ -111,6 +114,8 @@ pub struct Parts {
     pub audit: Audit,
     /// The lease store, for looking up.
     pub leases: Lookup,
+    /// What agents may do to their own leases.
+    pub own: Arc<dyn SelfService>,
     /// The policy.
     pub policy: Arc<Policy>,
     /// The real credentials.
@@ -131,6 +136,7 @@ pub struct Parts {
 pub struct Proxy {
     audit: Audit,
     leases: Lookup,
+    door: Door,
     rules: ArcSwap<Rules>,
     authority: Arc<Authority>,
     dialer: Arc<Dialer>,
@@ -146,11 +152,12 @@ impl Proxy {
     /// Puts the proxy together; nothing is bound or sent yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { audit, leases, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
+        let Parts { audit, leases, own, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
         let rules = Rules::new(policy, credentials, tls, dialer.clone(), limits.clone());
         Arc::new(Self {
             audit,
             leases,
+            door: Door::new(own),
             rules: ArcSwap::from_pointee(rules),
             authority,
             dialer,
@@ -193,6 +200,10 @@ impl Proxy {
         let request = Inbound::of(request, &busy); // what nobody wants of its body is drained
         let scene = Scene::of(session, &request);
         let mut exchange = self.audit.open(scene.facts(session));
+        if crate::door::is_reserved(&session.destination.host) {
+            // Boxed, since it is seldom.
+            return Box::pin(self.at_the_door(session, &scene, request, exchange)).await;
+        }
         let meter = Meter::default();
         let rules = self.rules(); // from here on the policy is one and the same
         match self.journey(&rules, session, request, &mut exchange, &meter).await {

@@ -204,6 +204,11 @@ impl Exchange {
         self.outcome.status = Some(status);
     }
 
+    /// Notes why we ourselves, who were asked, did not do it.
+    pub fn declined(&mut self, code: &'static str) {
+        self.outcome.code = Some(code);
+    }
+
     /// Counts body bytes from the agent.
     pub fn count_request(&mut self, bytes: u64) {
         self.outcome.request_bytes = self.outcome.request_bytes.saturating_add(bytes);

@@ -87,6 +87,9 @@ impl DecisionFacts {
     }
 }
 
+/// Who did it, where an agent did it to its own nonce. No minter's name has a space.
+pub const ITSELF: &str = "the agent itself";
+
 /// A decision that allows, which [`Exchange::record`](super::Exchange::record) can put on record.
 pub trait Decided {
     /// What the record shall say.
@@ -129,10 +132,10 @@ pub enum Event {
         agent: AgentName,
         /// For what.
         task: TaskName,
-        /// As whom it was asked.
-        minter: MinterName,
-        /// How the minter was proven.
-        renewed_by: Identity,
+        /// As whom it was asked; `None` for the nonce's own agent.
+        minter: Option<MinterName>,
+        /// How that one was proven.
+        renewed_by: Option<Identity>,
         /// When it expires then.
         expires_at: jiff::Timestamp,
     },

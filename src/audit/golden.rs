@@ -153,8 +153,8 @@ fn events() -> Vec<Body> {
             nonce_id,
             agent: agent.clone(),
             task: task.clone(),
-            minter,
-            renewed_by: Identity::Uid(u32::MAX),
+            minter: Some(minter),
+            renewed_by: Some(Identity::Uid(u32::MAX)),
             expires_at,
         },
     ];

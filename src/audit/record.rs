@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exchange::Ending;
-use super::facts::{DecisionFacts, Event, ExchangeFacts};
+use super::facts::{DecisionFacts, Event, ExchangeFacts, ITSELF};
 use super::fields::{Fields, Key, key};
-use crate::model::{AgentName, Identity, Lineage, Now, TaskName};
+use crate::model::{AgentName, Identity, Lineage, MinterName, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
 const START_FACTS_BYTES_MAX: usize = 256 * 1024;
@@ -305,8 +305,8 @@ impl Event {
                 fields.show(key!("nonce.id"), nonce_id);
                 fields.text(key!("agent"), agent.as_str());
                 fields.text(key!("task"), task.as_str());
-                fields.text(key!("renewed_by"), minter.as_str());
-                write_identity(fields, RENEWED_BY, Some(renewed_by));
+                fields.text(key!("renewed_by"), minter.as_ref().map_or(ITSELF, MinterName::as_str));
+                write_identity(fields, RENEWED_BY, renewed_by.as_ref());
                 fields.show(key!("expires_at"), expires_at);
             }
             Self::ControlRefused { call, caller, code } => {

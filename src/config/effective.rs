@@ -290,6 +290,8 @@ impl EffectiveRule {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct EffectiveAgent {
     identity: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    self_renew: bool,
     grants: BTreeMap<String, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delegate: Option<EffectiveDelegate>,
@@ -314,6 +316,7 @@ impl EffectiveAgent {
         let scopes = |grant: &crate::model::Grant| grant.scopes.iter().map(ToString::to_string).collect();
         Self {
             identity: agent.identities.iter().map(ToString::to_string).collect(),
+            self_renew: agent.limits.self_renew,
             grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
             delegate: agent.delegate.as_ref().map(EffectiveDelegate::new),
         }

@@ -2,14 +2,12 @@
 
 use super::mistake::Code;
 use super::section::Node;
+use crate::door::{self, HOST};
 use crate::model::Destination;
 use crate::policy::HostPattern;
 
 /// Hosts of one service or credential at most.
 const HOSTS_MAX: usize = 256;
-
-/// The host on which the sidecar itself answers; no policy may take it.
-const RESERVED_HOST: &str = "valetkey.internal";
 
 /// Reads `hosts = […]`; every entry that is not a host, or is there twice, is a mistake of its own.
 pub(super) fn read(node: &Node<'_>) -> Option<Vec<HostPattern>> {
@@ -37,7 +35,7 @@ fn read_one(node: &Node<'_>) -> Option<HostPattern> {
         }
     };
     if is_reserved(&pattern) {
-        let message = format!("{RESERVED_HOST} is the sidecar's own name");
+        let message = format!("{HOST} is the sidecar's own name");
         node.visible_fault(Code::BadValue, message, "give the service a name of its own");
         return None;
     }
@@ -45,10 +43,8 @@ fn read_one(node: &Node<'_>) -> Option<HostPattern> {
 }
 
 fn is_reserved(pattern: &HostPattern) -> bool {
-    let host = pattern.host.as_str();
-    host == RESERVED_HOST
-        || RESERVED_HOST.strip_suffix(host).is_some_and(|label| pattern.wildcard && label.ends_with('.'))
-        || host.strip_suffix(RESERVED_HOST).is_some_and(|label| label.ends_with('.'))
+    let covers_ours = || HOST.strip_suffix(pattern.host.as_str()).is_some_and(|label| label.ends_with('.'));
+    door::is_reserved(&pattern.host) || pattern.wildcard && covers_ours()
 }
 
 /// True when every destination that `inner` covers is covered by one of `outer`.

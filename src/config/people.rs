@@ -4,6 +4,7 @@ use super::delegate;
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
+use super::self_renew;
 use super::service::ReadService;
 use crate::model::{AgentName, Grant, IdentityRule, MinterName, ScopeName, ServiceName};
 use crate::policy::{AgentRule, MinterRule, Permission};
@@ -16,7 +17,7 @@ const LIST_MAX: usize = 1024;
 const GRANT_SCOPES_MAX: usize = 256;
 
 const AGENT: Keys =
-    Keys { known: &["identity", "grants", "delegate"], later: &["self_renew", "reattest", "max_risk", "ttl"] };
+    Keys { known: &["identity", "grants", "delegate", "self_renew"], later: &["reattest", "max_risk", "ttl"] };
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
 /// Beginnings of identities that this build cannot prove.
@@ -73,11 +74,14 @@ fn read_agent(entry: &Named<'_>, services: &[ReadService], names: &[&str]) -> Re
     let grants = grants.and_then(|node| read_grants(&node, services));
     // Absent is never; what could not be read makes no agent.
     let delegate = section.get("delegate").map_or(Some(None), |node| delegate::read(&node, names).map(Some));
+    let limits = self_renew::read(&section, grants.as_deref(), services);
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
     }
-    read.built = name.zip(identities).zip(grants).zip(delegate).map(|(((name, identities), grants), delegate)| {
-        let agent = AgentRule { name, identities: identities.into(), grants, delegate };
+    let bounds = delegate.zip(limits);
+    read.built = name.zip(identities).zip(grants).zip(bounds).map(|(((name, identities), grants), bounds)| {
+        let (delegate, limits) = bounds;
+        let agent = AgentRule { name, identities: identities.into(), grants, delegate, limits };
         let effective = EffectiveAgent::new(&agent);
         (agent, effective)
     });

@@ -34,6 +34,14 @@ pub(super) enum AnswerBody {
 }
 
 impl AnswerBody {
+    /// What is whole of it.
+    pub(super) fn whole(self) -> Full<Bytes> {
+        match self {
+            Self::Whole(body) => body,
+            Self::Events(_) => Full::default(),
+        }
+    }
+
     /// True for a body that may go on as long as its connection.
     pub(super) fn is_endless(&self) -> bool {
         matches!(self, Self::Events(_))

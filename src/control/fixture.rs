@@ -21,8 +21,8 @@ use crate::model::{
     AgentName, CredentialName, Grant, IdentityRule, LevelName, MinterName, Risk, RiskCap, ScopeName, ServiceName,
 };
 use crate::policy::{
-    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule,
-    RiskLevel, Rule, Scope, Service, Slot, Unlisted,
+    AgentLimits, AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy,
+    QueryRule, RiskLevel, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -80,6 +80,7 @@ fn agent_rule(name: &str, uid: u32, grants: &[(&str, &[&str])]) -> AgentRule {
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants.iter().map(grant).collect(),
         delegate: None,
+        limits: AgentLimits::default(),
     }
 }
 

@@ -223,14 +223,16 @@ fn may_be_empty(call: Call<'_>) -> bool {
     matches!(call, Call::Renew(_) | Call::Complete(_))
 }
 
-fn no_body<B: Body>(body: &B) -> Result<Json, Refusal> {
+/// For calls that take none.
+pub(super) fn no_body<B: Body>(body: &B) -> Result<Json, Refusal> {
     if body.is_end_stream() {
         return Ok(Json::Null);
     }
     Err(Refusal::InvalidRequest(vec![Mistake::at("", "this call takes no body")]))
 }
 
-async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Json, Refusal>
+/// Reads a body, within its limits.
+pub(super) async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Json, Refusal>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

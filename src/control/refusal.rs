@@ -73,6 +73,8 @@ pub(super) enum Forbidden {
     ForeignAgent,
     /// Another minter's nonce.
     ForeignMinter,
+    /// The agent may not renew by itself.
+    SelfRenew,
     /// The Host is not one of this socket's names.
     Host,
     /// A browser's headers.
@@ -242,6 +244,9 @@ impl Forbidden {
             Self::Permission => "The policy's `may` of your minter does not hold this.",
             Self::ForeignMinter => {
                 "Only the minter that minted this nonce may renew it, or delegate it to agents of its own."
+            }
+            Self::SelfRenew => {
+                "The policy does not let this agent renew (`self_renew`); ask whoever minted this nonce."
             }
             Self::ForeignAgent => "This is not one of your minter's `agents`.",
             Self::Host => "The Host of this socket is `localhost` or `valetkey`.",

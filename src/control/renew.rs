@@ -1,6 +1,10 @@
 //! Renewing: policy, then the audit, then the lease, then the answer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::StatusCode;
+use jiff::Timestamp;
 
 use super::answer;
 use super::ask;
@@ -11,11 +15,12 @@ use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{LeaseView, Problem, RenewalAsked};
 use super::view;
-use crate::audit::Event;
-use crate::lease::{EndCause, Lease};
+use crate::audit::{Audit, Event};
+use crate::clock::SharedClock;
+use crate::lease::{EndCause, Lease, Minter};
+use crate::metrics::Metrics;
 use crate::model::{MinterName, NonceId};
-use crate::policy::Permission;
-use jiff::Timestamp;
+use crate::policy::{Permission, Policy};
 
 /// What caps a renewal that would go beyond the life of the nonce.
 const CAPPED_BY_LIFE: &str = "lifetime";
@@ -53,22 +58,44 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
     let lease = control.live(id).ok_or_else(|| over(control, caller, id))?;
     let terms = lease.terms();
     let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name.clone();
-    let parts = &control.parts;
-    let plan = control.policy().plan_renewal(terms.grants, asked);
-    let renewal = lease.renewal(plan.ttl, &parts.clock.now());
-    let event = event(caller, &lease, minter, renewal.until.wall);
-    parts.audit.record(event).await.map_err(|_| Refusal::AuditUnavailable)?;
-    if !parts.leases.renew(&lease, renewal.until) {
-        return Err(Refusal::NotRenewable(lease.ended().unwrap_or(EndCause::Expired)));
+    let (policy, parts) = (control.policy(), &control.parts);
+    let (leases, audit, metrics, clock) = (&parts.leases, &parts.audit, &*parts.metrics, &parts.clock);
+    let event = |expires_at| event(caller, &lease, minter, expires_at);
+    Renewing { policy: &policy, leases, audit, metrics, clock }.renew(&lease, asked, event).await
+}
+
+/// What a renewal takes, whoever may ask for it.
+pub(super) struct Renewing<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) leases: &'a Minter,
+    pub(super) audit: &'a Audit,
+    pub(super) metrics: &'a Metrics,
+    pub(super) clock: &'a SharedClock,
+}
+
+impl Renewing<'_> {
+    /// Renews a lease for whom that was allowed: first the record, of the expiry that it will have, then the lease.
+    pub(super) async fn renew(
+        &self,
+        lease: &Arc<Lease>,
+        asked: Option<Duration>,
+        event: impl FnOnce(Timestamp) -> Event,
+    ) -> Result<Answer, Refusal> {
+        let plan = self.policy.plan_renewal(lease.terms().grants, asked);
+        let renewal = lease.renewal(plan.ttl, &self.clock.now());
+        self.audit.record(event(renewal.until.wall)).await.map_err(|_| Refusal::AuditUnavailable)?;
+        if !self.leases.renew(lease, renewal.until) {
+            return Err(Refusal::NotRenewable(lease.ended().unwrap_or(EndCause::Expired)));
+        }
+        self.metrics.renewed();
+        let mut view = view::lease_view(self.policy, lease, &self.clock.now());
+        view.ttl_capped_by = match renewal.is_capped {
+            true if renewal.until.wall < lease.ends_at() => Some(CAPPED_BY_PARENT.to_owned()),
+            true => Some(CAPPED_BY_LIFE.to_owned()),
+            false => plan.ttl_capped_by,
+        };
+        Ok(answer::json(StatusCode::OK, &view))
     }
-    parts.metrics.renewed();
-    let mut view = view::lease_view(&control.policy(), &lease, &parts.clock.now());
-    view.ttl_capped_by = match renewal.is_capped {
-        true if renewal.until.wall < lease.ends_at() => Some(CAPPED_BY_PARENT.to_owned()),
-        true => Some(CAPPED_BY_LIFE.to_owned()),
-        false => plan.ttl_capped_by,
-    };
-    Ok(answer::json(StatusCode::OK, &view))
 }
 
 /// The dead are told of to those who may renew for their agents; to others they never were.
@@ -84,8 +111,8 @@ fn event(caller: &Caller, lease: &Lease, minter: MinterName, expires_at: Timesta
         nonce_id: lease.id(),
         agent: terms.agent.clone(),
         task: terms.task.clone(),
-        minter,
-        renewed_by: caller.identity.clone(),
+        minter: Some(minter),
+        renewed_by: Some(caller.identity.clone()),
         expires_at,
     }
 }

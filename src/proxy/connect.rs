@@ -12,6 +12,7 @@ use super::flow::Body;
 use super::pace::Busy;
 use super::{Proxy, decrypt, gate, refuse, unread};
 use crate::audit::Event;
+use crate::door;
 use crate::model::{Ambiguity, Denial, Destination, NonceHash, Scheme};
 use crate::policy::{ProxyAuth, Unlisted};
 
@@ -183,11 +184,11 @@ fn way(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     passage(proxy, destination)
 }
 
-/// Read, unless the policy lets unlisted hosts through and nobody lists this one.
+/// Read, unless the policy lets unlisted hosts through and nobody lists this one. Our own host is nobody else's.
 pub(super) fn passage(proxy: &Proxy, destination: &Destination) -> Result<Way, Denial> {
     let rules = proxy.rules();
     let is_open = destination.port == 443 && rules.policy.unlisted() == Unlisted::Tunnel;
-    let may_pass = is_open && !rules.policy.lists_host(&destination.host);
+    let may_pass = is_open && !rules.policy.lists_host(&destination.host) && !door::is_reserved(&destination.host);
     if may_pass {
         return Ok(Way::Unread);
     }

@@ -2,6 +2,7 @@
 
 mod fields;
 mod lift;
+mod own;
 mod proxied;
 mod strays;
 mod trailers;
@@ -20,6 +21,7 @@ use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
+pub use own::{OwnCall, extract_own};
 pub use proxied::proxy_nonce;
 pub use strays::Stray;
 pub use trailers::check_trailers;
@@ -69,22 +71,12 @@ pub fn extract(
     request: Request<Inbound>,
 ) -> Result<Presented, Denial> {
     let (mut head, body) = request.into_parts();
-    if head.headers.len() > limits.headers_max {
-        // The HTTP/1 parser has counted already; over HTTP/2 only bytes are.
-        return Err(Denial::RequestTooLarge(TooLarge::Head));
-    }
+    check_count(limits, &head)?;
     let websocket = Handshake::take(session, &mut head)?;
     if websocket.is_none() {
         check_method(&head.method)?;
     }
-    check_authority(session, &head)?;
-    fields::check_framing(&head)?;
-    fields::check_expectation(&head.headers)?;
-    let text = head.uri.path_and_query().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?.as_str();
-    if text.len() > limits.target_bytes_max {
-        return Err(Denial::RequestTooLarge(TooLarge::Target));
-    }
-    let whole = Target::parse(text).map_err(Denial::RequestAmbiguous)?;
+    let whole = judge(session, limits, &head)?;
     let services = policy.services_at(&session.destination).clone();
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
@@ -95,6 +87,23 @@ pub fn extract(
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());
     Ok(Presented { head, body, target, lifted, strays, services, websocket })
+}
+
+/// The HTTP/1 parser has counted already; over HTTP/2 only bytes are.
+fn check_count(limits: &Limits, head: &request::Parts) -> Result<(), Denial> {
+    if head.headers.len() > limits.headers_max { Err(Denial::RequestTooLarge(TooLarge::Head)) } else { Ok(()) }
+}
+
+/// What is judged of every head, with the target that it names.
+fn judge(session: &Session, limits: &Limits, head: &request::Parts) -> Result<Target, Denial> {
+    check_authority(session, head)?;
+    fields::check_framing(head)?;
+    fields::check_expectation(&head.headers)?;
+    let text = head.uri.path_and_query().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?.as_str();
+    if text.len() > limits.target_bytes_max {
+        return Err(Denial::RequestTooLarge(TooLarge::Target));
+    }
+    Target::parse(text).map_err(Denial::RequestAmbiguous)
 }
 
 fn check_method(method: &Method) -> Result<(), Denial> {

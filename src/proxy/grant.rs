@@ -17,6 +17,8 @@ use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
 
+pub(super) use attach::is_same_task;
+
 /// Scopes of a lease in one service that are looked at without an allocation.
 const SCOPES_INLINE: usize = 4;
 
@@ -351,7 +353,7 @@ fn holds(lease: &Lease, service: &Service) -> bool {
     lease.terms().grants.iter().any(|grant| grant.service == service.name)
 }
 
-fn describe(lease: &Lease, facts: &mut DecisionFacts) {
+pub(super) fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     let terms = lease.terms();
     facts.nonce_id = Some(lease.id());
     facts.agent = Some(terms.agent.clone());

@@ -5,6 +5,7 @@ mod arriving;
 mod authority;
 mod credentials;
 mod dialects;
+mod door;
 mod early;
 mod events;
 mod expecting;

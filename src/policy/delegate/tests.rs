@@ -102,6 +102,7 @@ fn agent_rule(at: usize, (granted, delegate): &AgentDraw) -> AgentRule {
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants(granted),
         delegate,
+        limits: crate::policy::AgentLimits::default(),
     }
 }
 

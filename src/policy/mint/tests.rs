@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{Destination, Host, Identity, MinterName};
-use crate::policy::{Dialect, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted};
+use crate::policy::{AgentLimits, Dialect, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,13 @@ fn grant(service: &str, scopes: &[&str]) -> Grant {
 }
 
 fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRule {
-    AgentRule { name: AgentName::parse(name).unwrap(), identities: identities.into(), grants, delegate: None }
+    AgentRule {
+        name: AgentName::parse(name).unwrap(),
+        identities: identities.into(),
+        grants,
+        delegate: None,
+        limits: AgentLimits::default(),
+    }
 }
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {

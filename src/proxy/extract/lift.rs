@@ -61,6 +61,11 @@ impl<'a> Slots<'a> {
         Self { slots, placeholders: services.iter().filter_map(|service| service.placeholder.as_ref()).collect() }
     }
 
+    /// `Authorization: Bearer` alone, in no placeholder form.
+    pub fn bearer() -> Slots<'static> {
+        Slots { slots: std::iter::once(&Slot::Bearer).collect(), placeholders: SmallVec::new() }
+    }
+
     fn has(&self, slot: &Slot) -> bool {
         self.slots.contains(&slot)
     }
