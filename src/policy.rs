@@ -6,10 +6,12 @@
 //! | `rule` | one line of `allow` or `deny` |
 //! | `host`, `slot`, `service` | what the policy says of an API |
 //! | `directory` | which services list a destination |
+//! | `condition` | what a rule asks beyond its line: bodies and CEL |
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
+mod condition;
 mod decide;
 mod directory;
 mod host;
@@ -23,7 +25,11 @@ mod target;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use decide::{Allowing, RequestFacts, Verdict};
+pub use condition::{
+    BODY_BYTES_MAX, BodyFault, BodyKind, BodyRule, Circumstances, Condition, EXPRESSION_BYTES_MAX, Expression,
+    FieldType, HeldBody, NonceFacts, Variables,
+};
+pub use decide::{Allowing, Given, Recording, RequestFacts, Unmet, Verdict};
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
@@ -163,6 +169,8 @@ pub struct Policy {
     agents: Vec<AgentRule>,
     agents_by_name: Table<AgentName, usize>,
     minters: Vec<MinterRule>,
+    /// Some rule looks at a body.
+    bodies: bool,
 }
 
 impl Policy {
@@ -172,7 +180,9 @@ impl Policy {
         let services: Vec<Arc<Service>> = parts.services.into_iter().map(Arc::new).collect();
         let agents: Vec<AgentRule> =
             parts.agents.into_iter().map(|agent| AgentRule { grants: mint::fold(agent.grants), ..agent }).collect();
+        let indexes: Vec<RuleIndex> = services.iter().map(|service| RuleIndex::new(service)).collect();
         Self {
+            bodies: indexes.iter().any(RuleIndex::looks_at_bodies),
             digest: parts.digest,
             unlisted: parts.unlisted,
             parent_proxy: parts.parent_proxy,
@@ -180,7 +190,7 @@ impl Policy {
             on_misplaced: parts.on_misplaced,
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
-            indexes: services.iter().map(|service| RuleIndex::new(service)).collect(),
+            indexes,
             by_name: services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect(),
             directory: Directory::new(&services),
             services,
@@ -257,6 +267,8 @@ impl Policy {
     /// assert_eq!(Target::parse("/v1/x/%2e%2E/admin"), Err(Ambiguity::DotSegment));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Nothing is known here of what conditions look at: as always when they cannot be evaluated, they help no request.
     #[must_use]
     pub fn decide(
         &self,
@@ -265,8 +277,21 @@ impl Policy {
         grantable: &[ScopeName],
         facts: &RequestFacts<'_>,
     ) -> Verdict<'_> {
+        self.decide_given(service, scopes, grantable, facts, None)
+    }
+
+    /// Decides with all that conditions look at; it is only asked for where a rule that matches has one.
+    #[must_use]
+    pub fn decide_given<'r>(
+        &self,
+        service: &ServiceName,
+        scopes: &[ScopeName],
+        grantable: &[ScopeName],
+        facts: &'r RequestFacts<'r>,
+        given: Option<Given<'r>>,
+    ) -> Verdict<'_> {
         match self.by_name.get(service) {
-            Some(at) => decide::decide(&self.services[*at], &self.indexes[*at], scopes, grantable, facts),
+            Some(at) => decide::decide(&self.services[*at], &self.indexes[*at], scopes, grantable, (facts, given)),
             None => Verdict::Deny { allowed: Vec::new(), required_scope: None },
         }
     }
@@ -277,6 +302,23 @@ impl Policy {
     pub fn denying(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<&str> {
         let at = *self.by_name.get(service)?;
         decide::denying(&self.services[at], &self.indexes[at], scopes, facts)
+    }
+
+    /// How much of the body of such a request has to be held so that it can be judged, in bytes; `None` where no rule
+    /// that concerns it looks at its body.
+    #[must_use]
+    pub fn body_wanted(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<usize> {
+        let at = *self.by_name.get(service)?;
+        if !self.indexes[at].looks_at_bodies() {
+            return None;
+        }
+        decide::body_wanted(&self.services[at], &self.indexes[at], scopes, facts)
+    }
+
+    /// True if any rule of the service looks at a body.
+    #[must_use]
+    pub fn looks_at_bodies(&self, service: &ServiceName) -> bool {
+        self.bodies && self.by_name.get(service).is_some_and(|at| self.indexes[*at].looks_at_bodies())
     }
 
     /// Scopes of a service that an agent may have.

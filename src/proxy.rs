@@ -43,9 +43,10 @@ use crate::policy::Policy;
 use accept::Entrance;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
+use extract::body::Hold;
 use extract::extract;
 use flow::{Body, Inbound, Meter, Watch};
-use grant::{Permit, grant};
+use grant::{Permit, body_wanted, grant};
 use inject::{Search, Searches, inject};
 use pace::Busy;
 use refused::Refused;
@@ -136,6 +137,7 @@ pub struct Proxy {
     limits: Limits,
     upstream: Upstream,
     searches: Searches,
+    hold: Hold,
     watch: Arc<Watch>,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -160,6 +162,7 @@ impl Proxy {
             limits,
             upstream,
             searches: Searches::default(),
+            hold: Hold::default(),
             watch: Arc::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -200,7 +203,11 @@ impl Proxy {
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
-        let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
+        let mut presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
+        if let Some(wanted) = body_wanted(&self.leases, &self.policy, session, &presented) {
+            let reading = self.hold.take(&mut presented, wanted.bytes_max, self.limits.head_timeout);
+            Box::pin(reading).await.map_err(|denial| wanted.refused(denial))?; // a rule looks at it: few do
+        }
         let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
         let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say

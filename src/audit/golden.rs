@@ -53,6 +53,7 @@ fn full_facts() -> DecisionFacts {
         scope: Some(ScopeName::parse("read:customers").unwrap()),
         risk: Some(Risk::Medium),
         rule: Some("GET /v1/customers/{id}".into()),
+        inputs: vec![("body.charge".into(), NASTY.into()), ("body.amount".into(), "5000".into())],
         credential: Some(CredentialName::parse("stripe-live").unwrap()),
         policy_digest: Some("b94833a912b9445555e8f77fb9878be3c96ebdff09fdc89f5ae18828d434c3dd".into()),
     }

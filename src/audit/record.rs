@@ -1,5 +1,6 @@
 //! One record: what waits in the queue, and its text, which only the writer's thread makes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,6 +213,10 @@ impl DecisionFacts {
         fields.text_some(key!("scope"), self.scope.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("risk"), self.risk.map(|risk| risk.as_str()));
         fields.text_some(key!("rule"), self.rule.as_deref());
+        if !self.inputs.is_empty() {
+            let inputs: BTreeMap<&str, &str> = self.inputs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            fields.json(key!("inputs"), &inputs);
+        }
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{EndCause, Found, Lease, MintError, NewLease, Store, Tombstone};
-use crate::model::{Deadline, Nonce, NonceHash, NonceId};
+use crate::model::{Deadline, Nonce, NonceHash, NonceId, Now};
 
 /// May make, list and end leases; cannot read a secret.
 #[derive(Clone)]
@@ -122,6 +122,12 @@ impl Lookup {
     #[must_use]
     pub fn find(&self, hash: &NonceHash) -> Found {
         self.0.find(hash)
+    }
+
+    /// What time it is to the leases.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.0.now()
     }
 
     /// Ends a lease whose nonce was seen where it must not be.

@@ -1,9 +1,11 @@
 //! Lease and policy decide: a permit, or a denial.
 
 mod attach;
+mod given;
 
 use std::sync::Arc;
 
+pub use given::body_wanted;
 use smallvec::SmallVec;
 
 use super::accept::Connection;
@@ -14,8 +16,8 @@ use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
 use crate::model::denial::{Misplaced, Missing};
-use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
-use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
+use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme};
+use crate::policy::{Allowing, OnMisplaced, Policy, Service, Verdict};
 
 /// Scopes of a lease in one service that are looked at without an allocation.
 const SCOPES_INLINE: usize = 4;
@@ -278,34 +280,36 @@ impl Scene<'_> {
             return Err(Denial::NonceMisplaced(Misplaced::Header));
         }
         let terms = lease.terms();
-        let held = terms.grants.iter().filter(|grant| grant.service == service.name);
-        let scopes: SmallVec<[ScopeName; SCOPES_INLINE]> =
-            held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope.clone())).collect();
-        let request = RequestFacts {
-            method: presented.head.method.as_str(),
-            websocket: presented.websocket.is_some(),
-            host: &self.session.destination.host,
-            target: &presented.target,
-        };
-        let verdict = match self.policy.decide(&service.name, &scopes, &[], &request) {
-            allow @ Verdict::Allow { .. } => allow,
+        let scopes = given::scopes(lease, &service.name);
+        let request = given::request(self.session, presented);
+        let given = || given::circumstances(self.leases, self.policy, lease, presented);
+        let verdict = match self.policy.decide_given(&service.name, &scopes, &[], &request, Some(&given)) {
+            settled @ (Verdict::Allow { .. } | Verdict::Unmet(_)) => settled,
             // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
             Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
                 let grantable = self.policy.grantable(terms.agent, &service.name);
-                self.policy.decide(&service.name, &scopes, grantable, &request)
+                self.policy.decide_given(&service.name, &scopes, grantable, &request, Some(&given))
             }
         };
         let allowing = match verdict {
-            Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
+            Verdict::Allow { scope, rule, recording, next } => {
+                std::iter::once(Allowing { scope, rule, recording }).chain(next)
+            }
+            Verdict::Unmet(unmet) => {
+                facts.rule = Some(unmet.rule.to_owned());
+                facts.inputs = unmet.recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
+                return Err(given::refusal(&unmet));
+            }
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
-        for Allowing { scope, rule } in allowing {
+        for Allowing { scope, rule, recording } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
             facts.rule = Some(rule.to_owned());
             facts.credential = Some(scope.credential.clone());
+            facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
             // A scope whose own uses are gone leaves the request to the next one that allows it.
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
                 let membership = lease.join().ok_or_else(|| dead(lease))?;

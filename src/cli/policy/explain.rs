@@ -174,7 +174,7 @@ impl Case<'_> {
             return Answer { code: Some("scope_not_grantable"), why, ..answer };
         }
         match self.policy.decide(&self.service.name, &held, &grantable, &self.facts()) {
-            Verdict::Allow { scope, rule, next } => Answer {
+            Verdict::Allow { scope, rule, recording: _, next } => Answer {
                 allowed: true,
                 why: format!("scope {} of service {} allows it", scope.name, self.service.name),
                 by: Some(self.way(scope, rule)),
@@ -182,6 +182,18 @@ impl Case<'_> {
                 ..answer
             },
             Verdict::Ambiguous(ambiguity) => answer.ambiguous(ambiguity),
+            Verdict::Unmet(unmet) => {
+                let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
+                let because = unmet.because.map_or_else(String::new, |because| format!(" ({because})"));
+                let sentence = if denied_by.is_some() {
+                    "forbids it unless its condition does not hold"
+                } else {
+                    "allows it if its condition holds"
+                };
+                let why =
+                    format!("the rule `{}` {sentence}{because}, which is judged with the request alone", unmet.rule);
+                Answer { denied_by, ..answer.refused(&Denial::ConditionFailed { because: None }, why) }
+            }
             Verdict::Deny { allowed, required_scope } => {
                 let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
                 let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
@@ -244,7 +256,7 @@ impl Case<'_> {
             &self.facts(),
         ) {
             Verdict::Allow { scope, rule, .. } => Some(self.way(scope, rule)),
-            Verdict::Deny { .. } | Verdict::Ambiguous(_) => None,
+            Verdict::Deny { .. } | Verdict::Unmet(_) | Verdict::Ambiguous(_) => None,
         };
         let mut ways: Vec<Way> = self.all().filter_map(|scope| alone(&scope)).collect();
         ways.sort_by_key(|way| way.risk);
