@@ -44,9 +44,9 @@ use accept::Entrance;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
 use extract::body::Hold;
-use extract::extract;
+use extract::{Presented, extract};
 use flow::{Body, Inbound, Meter, Watch};
-use grant::{Permit, body_wanted, grant};
+use grant::{Permit, Wanted, body_wanted, grant};
 use inject::{Search, Searches, inject};
 use pace::Busy;
 use refused::Refused;
@@ -203,15 +203,24 @@ impl Proxy {
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
-        let mut presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
-        if let Some(wanted) = body_wanted(&self.leases, &self.policy, session, &presented) {
-            let reading = self.hold.take(&mut presented, wanted.bytes_max, self.limits.head_timeout);
-            Box::pin(reading).await.map_err(|denial| wanted.refused(denial))?; // a rule looks at it: few do
-        }
+        let presented = extract(session, &self.policy, &self.limits, request)?; // the nonce leaves the request here
+        let presented = match body_wanted(&self.leases, &self.policy, session, presented) {
+            Ok(presented) => presented,
+            Err(wanted) => Box::pin(self.hold(wanted)).await?, // a rule looks at it: few do
+        };
         let permit = grant(&self.leases, &self.policy, session, presented)?; // a use is reserved, the lease is joined
         let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say
         self.fulfil(session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
+    }
+
+    /// The same request with its body held, since a rule looks at it.
+    async fn hold(&self, wanted: Box<(Presented, Wanted)>) -> Result<Presented, Refused> {
+        let (mut presented, wanted) = *wanted;
+        match self.hold.take(&mut presented, wanted.bytes_max, self.limits.head_timeout).await {
+            Ok(()) => Ok(presented),
+            Err(denial) => Err(wanted.refused(denial)),
+        }
     }
 
     /// From a permit to a clean answer.

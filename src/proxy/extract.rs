@@ -33,7 +33,7 @@ pub struct Presented {
     /// The body; not yet read, but for what was held of it.
     pub body: Inbound,
     /// What was read of the body, where a rule looks at it.
-    pub seen: Option<Seen>,
+    pub seen: Option<Box<Seen>>,
     /// Path and query, canonical, without the slot's parameter.
     pub target: Target,
     /// The nonce and where it was; `None` if no slot was filled.

@@ -5,7 +5,7 @@ mod given;
 
 use std::sync::Arc;
 
-pub use given::body_wanted;
+pub use given::{Wanted, body_wanted};
 use smallvec::SmallVec;
 
 use super::accept::Connection;

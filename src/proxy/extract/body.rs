@@ -33,7 +33,7 @@ impl Hold {
         let room = self.0.clone().try_acquire_many_owned(bytes).map_err(|_| Denial::Overloaded)?;
         let reading = tokio::time::timeout(patience, presented.body.hold(bytes_max, room));
         let seen = reading.await.map_err(|_| Denial::RequestTimeout)?.map_err(|_| Denial::RequestMalformed)?;
-        presented.seen = Some(seen);
+        presented.seen = Some(Box::new(seen));
         Ok(())
     }
 }

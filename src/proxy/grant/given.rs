@@ -33,9 +33,24 @@ impl Wanted {
     }
 }
 
-/// Whether the body has to be read first. Only that of a live nonce in the right hands; everything else is refused
-/// without it.
-pub fn body_wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Presented) -> Option<Wanted> {
+/// The request as it is, or, where its body has to be read first, that. Only that of a live nonce in the right hands;
+/// everything else is refused without it. Takes the request, so that no future has to keep room for it.
+///
+/// # Errors
+/// The request, and how much of its body is wanted.
+pub fn body_wanted(
+    leases: &Lookup,
+    policy: &Policy,
+    session: &Session,
+    presented: Presented,
+) -> Result<Presented, Box<(Presented, Wanted)>> {
+    match wanted(leases, policy, session, &presented) {
+        None => Ok(presented),
+        Some(wanted) => Err(Box::new((presented, wanted))),
+    }
+}
+
+fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Presented) -> Option<Wanted> {
     let looks = |service: &Arc<Service>| policy.looks_at_bodies(&service.name);
     if !presented.services.iter().any(looks) || presented.websocket.is_some() || !presented.strays.is_empty() {
         return None;
@@ -45,10 +60,10 @@ pub fn body_wanted(leases: &Lookup, policy: &Policy, session: &Session, presente
     let lease = present(leases, &session.connection, &hash, &mut facts).ok()?;
     let request = request(session, presented);
     let held = presented.services.iter().filter(|service| holds(&lease, service));
-    let wanted = held.filter_map(|service| {
+    let asked = held.filter_map(|service| {
         Some((policy.body_wanted(&service.name, &scopes(&lease, &service.name), &request)?, service))
     });
-    let (bytes_max, service) = wanted.max_by_key(|(bytes_max, _)| *bytes_max)?;
+    let (bytes_max, service) = asked.max_by_key(|(bytes_max, _)| *bytes_max)?;
     facts.service = Some(service.name.clone());
     Some(Wanted { bytes_max, facts, service: service.clone() })
 }
