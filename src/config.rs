@@ -5,6 +5,7 @@
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
 //! what is in force.
 
+mod conditions;
 mod credentials;
 mod delegate;
 mod duration;

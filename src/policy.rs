@@ -6,6 +6,7 @@
 //! | `rule` | one line of `allow` or `deny` |
 //! | `host`, `slot`, `service` | what the policy says of an API |
 //! | `directory` | which services list a destination |
+//! | `condition` | what a rule asks beyond its line: bodies and CEL |
 //! | `index` | the rules of a service, as a trie that finds all that match |
 //! | `decide` | deny first, then the least risky scope that allows |
 //! | `current` | the policy in force, which a reload replaces |
@@ -13,6 +14,7 @@
 //! | `explain` | the same questions for people: would it be allowed, and why |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 
+mod condition;
 mod current;
 mod decide;
 mod delegate;
@@ -31,8 +33,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use condition::{
+    BODY_BYTES_MAX, BodyFault, BodyKind, BodyRule, Circumstances, Condition, EXPRESSION_BYTES_MAX, Expression,
+    FieldType, HeldBody, NonceFacts, Variables,
+};
 pub use current::Current;
-pub use decide::{Allowing, RequestFacts, Verdict};
+pub use decide::{Allowing, Given, Recording, RequestFacts, Unmet, Verdict};
 pub use delegate::{
     CHILDREN_MAX, DEPTH_MAX, DelegateRule, DelegationPlan, DelegationRefusal, DelegationRequest, Delegator, Excess,
 };
@@ -204,6 +210,8 @@ pub struct Policy {
     agents: Vec<AgentRule>,
     agents_by_name: Table<AgentName, usize>,
     minters: Vec<MinterRule>,
+    /// Some rule looks at a body.
+    bodies: bool,
 }
 
 impl Policy {
@@ -213,7 +221,9 @@ impl Policy {
         let services: Vec<Arc<Service>> = parts.services.into_iter().map(Arc::new).collect();
         let agents: Vec<AgentRule> =
             parts.agents.into_iter().map(|agent| AgentRule { grants: mint::fold(agent.grants), ..agent }).collect();
+        let indexes: Vec<RuleIndex> = services.iter().map(|service| RuleIndex::new(service)).collect();
         Self {
+            bodies: indexes.iter().any(RuleIndex::looks_at_bodies),
             digest: parts.digest,
             is_reloaded: false,
             unlisted: parts.unlisted,
@@ -223,7 +233,7 @@ impl Policy {
             default_ttl: parts.default_ttl,
             ceilings: parts.ceilings,
             risk_levels: parts.risk_levels,
-            indexes: services.iter().map(|service| RuleIndex::new(service)).collect(),
+            indexes,
             by_name: services.iter().enumerate().map(|(at, service)| (service.name.clone(), at)).collect(),
             directory: Directory::new(&services),
             services,
@@ -326,6 +336,8 @@ impl Policy {
     /// assert_eq!(Target::parse("/v1/x/%2e%2E/admin"), Err(Ambiguity::DotSegment));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Nothing is known here of what conditions look at: as always when they cannot be evaluated, they help no request.
     #[must_use]
     pub fn decide(
         &self,
@@ -334,24 +346,37 @@ impl Policy {
         grantable: &[ScopeName],
         facts: &RequestFacts<'_>,
     ) -> Verdict<'_> {
+        self.decide_given(service, scopes, grantable, facts, None)
+    }
+
+    /// Decides with all that conditions look at; it is only asked for where a rule that matches has one.
+    #[must_use]
+    pub fn decide_given<'r>(
+        &self,
+        service: &ServiceName,
+        scopes: &[ScopeName],
+        grantable: &[ScopeName],
+        facts: &'r RequestFacts<'r>,
+        given: Option<Given<'r>>,
+    ) -> Verdict<'_> {
         match self.by_name.get(service) {
-            Some(at) => decide::decide(&self.services[*at], &self.indexes[*at], scopes, grantable, facts),
+            Some(at) => decide::decide(&self.services[*at], &self.indexes[*at], scopes, grantable, (facts, given)),
             None => Verdict::Deny { allowed: Vec::new(), required_scope: None },
         }
     }
 
-    /// Decides a request of a nonce that was delegated, over the scopes that it holds and those that each nonce above it
-    /// holds (`above`): what one of those may not do, it may not do either. Scopes alone do not say so, since a scope can
+    /// Decides a request of a nonce that was delegated: `own` is the verdict over the scopes that it holds, `above` are those
+    /// over what each nonce above it holds. What one of those may not do, it may not do either. Scopes alone do not say so, since a scope can
     /// deny what others allow, and the nonce below may have been given only the others.
     #[must_use]
-    pub fn decide_below(
-        &self,
+    pub fn decide_below<'p>(
+        &'p self,
         service: &ServiceName,
         scopes: &[ScopeName],
-        above: &[impl AsRef<[ScopeName]>],
-        facts: &RequestFacts<'_>,
-    ) -> Verdict<'_> {
-        delegate::decide(self, service, scopes, above, facts)
+        own: Verdict<'p>,
+        above: impl Iterator<Item = Verdict<'p>>,
+    ) -> Verdict<'p> {
+        delegate::decide(self, service, scopes, own, above)
     }
 
     /// The deny, of the service or of one of these scopes, that stands against a request, as the policy spells it: what
@@ -377,6 +402,23 @@ impl Policy {
             return None;
         }
         scopes.iter().filter_map(|name| service.scope(name)).min_by_key(|scope| scope.risk)
+    }
+
+    /// How much of the body of such a request has to be held so that it can be judged, in bytes; `None` where no rule
+    /// that concerns it looks at its body.
+    #[must_use]
+    pub fn body_wanted(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<usize> {
+        let at = *self.by_name.get(service)?;
+        if !self.indexes[at].looks_at_bodies() {
+            return None;
+        }
+        decide::body_wanted(&self.services[at], &self.indexes[at], scopes, facts)
+    }
+
+    /// True if any rule of the service looks at a body.
+    #[must_use]
+    pub fn looks_at_bodies(&self, service: &ServiceName) -> bool {
+        self.bodies && self.by_name.get(service).is_some_and(|at| self.indexes[*at].looks_at_bodies())
     }
 
     /// Scopes of a service that an agent may have.

@@ -48,9 +48,10 @@ use accept::Entrance;
 use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
 use door::Door;
-use extract::extract;
+use extract::body::Hold;
+use extract::{Presented, extract};
 use flow::{Body, Inbound, Meter, Watch};
-use grant::{Permit, grant};
+use grant::{Permit, Wanted, body_wanted, grant};
 use inject::{Search, inject};
 use pace::Busy;
 use refused::Refused;
@@ -142,6 +143,7 @@ pub struct Proxy {
     dialer: Arc<Dialer>,
     metrics: Arc<Metrics>,
     limits: Limits,
+    hold: Hold,
     watch: Arc<Watch>,
     tasks: TaskTracker,
     draining: CancellationToken,
@@ -163,6 +165,7 @@ impl Proxy {
             dialer,
             metrics,
             limits,
+            hold: Hold::default(),
             watch: Arc::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -222,10 +225,23 @@ impl Proxy {
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
         let presented = extract(session, &rules.policy, &self.limits, request)?; // the nonce leaves the request here
+        let presented = match body_wanted(&self.leases, &rules.policy, session, presented) {
+            Ok(presented) => presented,
+            Err(wanted) => Box::pin(self.hold(wanted)).await?, // a rule looks at it: few do
+        };
         let permit = grant(&self.leases, &rules.policy, session, presented)?; // a use is reserved, the lease is joined
         let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say
         self.fulfil(rules, session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
+    }
+
+    /// The same request with its body held, since a rule looks at it.
+    async fn hold(&self, wanted: Box<(Presented, Wanted)>) -> Result<Presented, Refused> {
+        let (mut presented, wanted) = *wanted;
+        match self.hold.take(&mut presented, wanted.bytes_max, self.limits.head_timeout).await {
+            Ok(()) => Ok(presented),
+            Err(denial) => Err(wanted.refused(denial)),
+        }
     }
 
     /// From a permit to a clean answer.

@@ -12,6 +12,8 @@ use crate::model::{
 
 /// Most grants of one mint that a record lists.
 const GRANTS_MAX: usize = 64;
+/// Most inputs of one decision that a record holds.
+const INPUTS_MAX: usize = 16;
 /// Most labels of one mint that a record holds.
 const LABELS_MAX: usize = 16;
 
@@ -72,6 +74,8 @@ pub struct DecisionFacts {
     pub rule: Option<String>,
     /// What would have been refused with this code, were the service's path rules enforced.
     pub observed: Option<&'static str>,
+    /// Inputs that the rule wants on record, with their values.
+    pub inputs: Vec<(String, String)>,
     /// The name of the credential.
     pub credential: Option<CredentialName>,
     /// Digest of the policy that decided.
@@ -83,6 +87,11 @@ impl DecisionFacts {
     pub(super) fn bounded(mut self) -> Self {
         self.on_behalf_of = self.on_behalf_of.map(|text| bounded(text, TEXT_BYTES_MAX));
         self.rule = self.rule.map(|text| bounded(text, TEXT_BYTES_MAX));
+        self.inputs.truncate(INPUTS_MAX);
+        for (name, value) in &mut self.inputs {
+            *name = bounded(std::mem::take(name), TEXT_BYTES_MAX);
+            *value = bounded(std::mem::take(value), TEXT_BYTES_MAX);
+        }
         self
     }
 }

@@ -55,6 +55,7 @@ fn full_facts() -> DecisionFacts {
         risk: Some(Risk::Medium),
         rule: Some("GET /v1/customers/{id}".into()),
         observed: None,
+        inputs: vec![("body.charge".into(), NASTY.into()), ("body.amount".into(), "5000".into())],
         credential: Some(CredentialName::parse("stripe-live").unwrap()),
         policy_digest: Some("b94833a912b9445555e8f77fb9878be3c96ebdff09fdc89f5ae18828d434c3dd".into()),
     }

@@ -1,5 +1,6 @@
 //! One record: what waits in the queue, and its text, which only the writer's thread makes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,6 +228,10 @@ impl DecisionFacts {
         fields.text_some(key!("risk"), self.risk.map(|risk| risk.as_str()));
         fields.text_some(key!("rule"), self.rule.as_deref());
         fields.text_some(key!("observed"), self.observed);
+        if !self.inputs.is_empty() {
+            let inputs: BTreeMap<&str, &str> = self.inputs.iter().map(|(name, value)| (&**name, &**value)).collect();
+            fields.json(key!("inputs"), &inputs);
+        }
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
     }

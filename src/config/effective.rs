@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::conditions::{EffectiveBody, EffectiveCondition};
 use super::duration::spell as spell_duration;
 use super::egress::Egress;
 use super::limits::Nonces;
@@ -258,6 +259,14 @@ pub(super) struct EffectiveRule {
     query: Option<EffectiveQuery>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoded_slash: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<EffectiveBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    record: Vec<String>,
 }
 
 /// A list of names or a table of values, as the file spells it.
@@ -269,7 +278,12 @@ enum EffectiveQuery {
 }
 
 impl EffectiveRule {
-    pub(super) fn new(side: Side, text: &str, query: &QueryRule, encoded_slash: bool) -> Self {
+    pub(super) fn new(
+        side: Side,
+        text: &str,
+        (query, encoded_slash): (&QueryRule, bool),
+        condition: EffectiveCondition,
+    ) -> Self {
         let (allow, deny) = match side {
             Side::Allow => (Some(text.to_owned()), None),
             Side::Deny => (None, Some(text.to_owned())),
@@ -279,11 +293,15 @@ impl EffectiveRule {
             QueryRule::Only(names) => Some(EffectiveQuery::Only(names.clone())),
             QueryRule::Exactly(pairs) => Some(EffectiveQuery::Exactly(pairs.iter().cloned().collect())),
         };
-        Self { allow, deny, query, encoded_slash: encoded_slash.then_some(true) }
+        let EffectiveCondition { body, when, because, record } = condition;
+        // Without a condition there is nothing to be said.
+        let because = because.filter(|_| body.is_some() || when.is_some());
+        Self { allow, deny, query, encoded_slash: encoded_slash.then_some(true), body, when, because, record }
     }
 
     fn is_short(&self) -> bool {
-        self.query.is_none() && self.encoded_slash.is_none()
+        let is_conditional = self.body.is_some() || self.when.is_some() || !self.record.is_empty();
+        self.query.is_none() && self.encoded_slash.is_none() && !is_conditional
     }
 }
 

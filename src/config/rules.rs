@@ -1,5 +1,6 @@
 //! Rules as a scope or service spells them: short texts, and tables where there is more to say.
 
+use super::conditions::{Asked, CONDITION_KEYS, EffectiveCondition};
 use super::effective::EffectiveRule;
 use super::mistake::Code;
 use super::section::{Keys, Node, Section};
@@ -10,8 +11,19 @@ const RULES_MAX: usize = 512;
 /// Query parameters of a rule at most.
 const PARAMETERS_MAX: usize = 64;
 
-const KEYS: Keys =
-    Keys { known: &["allow", "deny", "query", "encoded_slash"], later: &["body", "when", "because", "record", "rate"] };
+const KEYS: Keys = Keys {
+    known: &[
+        "allow",
+        "deny",
+        "query",
+        "encoded_slash",
+        CONDITION_KEYS[0],
+        CONDITION_KEYS[1],
+        CONDITION_KEYS[2],
+        CONDITION_KEYS[3],
+    ],
+    later: &["rate"],
+};
 
 /// Which list a rule is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +38,8 @@ pub(super) struct PlacedRule<'a> {
     pub(super) node: Node<'a>,
     query: QueryRule,
     encoded_slash: bool,
+    asked: Asked<'a>,
+    condition: EffectiveCondition,
 }
 
 /// The rules of a scope.
@@ -48,6 +62,7 @@ pub(super) fn read<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> 
     if let Some(node) = &rules {
         read_tables(node, hosts, &mut read);
     }
+    read.put_conditions(Asked::read(section));
     if read.whole && read.allow.is_empty() {
         let hint = "allow = [\"GET /v1/things\"]; a scope without a rule would allow nothing";
         section.fault(Code::Empty, "allows nothing".to_owned(), hint);
@@ -57,6 +72,23 @@ pub(super) fn read<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> 
 }
 
 impl<'a> ReadRules<'a> {
+    /// Puts on each rule what it asks beyond its line: an allow asks what its scope asks, too.
+    fn put_conditions(&mut self, scope: Option<Asked<'a>>) {
+        let Some(scope) = scope else {
+            self.whole = false;
+            return;
+        };
+        let none = Asked::default();
+        for (side, list, scope) in [(Side::Allow, &mut self.allow, &scope), (Side::Deny, &mut self.deny, &none)] {
+            for placed in list {
+                match placed.asked.put_on(scope, side, (placed.rule.clone(), &placed.node)) {
+                    Some((rule, condition)) => (placed.rule, placed.condition) = (rule, condition),
+                    None => self.whole = false,
+                }
+            }
+        }
+    }
+
     fn take(&mut self, side: Side, rules: Option<Vec<PlacedRule<'a>>>) {
         let list = match side {
             Side::Allow => &mut self.allow,
@@ -87,7 +119,7 @@ fn read_text<'a>(node: Node<'a>, side: Side, hosts: Option<&[HostPattern]>) -> O
         node.fault(Code::WrongType, message, "rules = [{ allow = \"…\", query = […] }] takes tables");
         return None;
     }
-    parse(node, side, hosts, QueryRule::Any, false)
+    parse((node, side), hosts, QueryRule::Any, false, Asked::default())
 }
 
 fn read_tables<'a>(node: &Node<'a>, hosts: Option<&[HostPattern]>, read: &mut ReadRules<'a>) {
@@ -107,6 +139,7 @@ fn read_table<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> Optio
     section.check_keys(&KEYS);
     let query = section.get("query").map_or(Some(QueryRule::Any), |node| read_query(&node));
     let encoded_slash = section.get("encoded_slash").map_or(Some(false), |node| node.boolean());
+    let asked = Asked::read(section);
     let (side, node) = match (section.get("allow"), section.get("deny")) {
         (Some(node), None) => (Side::Allow, node),
         (None, Some(node)) => (Side::Deny, node),
@@ -119,7 +152,7 @@ fn read_table<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> Optio
             return None;
         }
     };
-    parse(node, side, hosts, query?, encoded_slash?).map(|rule| (side, rule))
+    parse((node, side), hosts, query?, encoded_slash?, asked?).map(|rule| (side, rule))
 }
 
 /// `query = ["limit"]`, or `query = { service = "x" }`.
@@ -145,11 +178,11 @@ fn read_query(node: &Node<'_>) -> Option<QueryRule> {
 }
 
 fn parse<'a>(
-    node: Node<'a>,
-    side: Side,
+    (node, side): (Node<'a>, Side),
     hosts: Option<&[HostPattern]>,
     query: QueryRule,
     encoded_slash: bool,
+    asked: Asked<'a>,
 ) -> Option<PlacedRule<'a>> {
     let text = node.string()?;
     let method = text.split_whitespace().next().unwrap_or_default();
@@ -173,7 +206,7 @@ fn parse<'a>(
     };
     check_host(&node, &rule, hosts?)?;
     warn_of_wide(&node, side, text);
-    Some(PlacedRule { rule, node, query, encoded_slash })
+    Some(PlacedRule { rule, node, query, encoded_slash, asked, condition: EffectiveCondition::default() })
 }
 
 /// A rule's host has to be one of its service's.
@@ -238,6 +271,6 @@ pub(super) fn effective(allow: &[PlacedRule<'_>], deny: &[PlacedRule<'_>]) -> Ve
 
 impl PlacedRule<'_> {
     fn effective(&self, side: Side) -> EffectiveRule {
-        EffectiveRule::new(side, self.rule.text(), &self.query, self.encoded_slash)
+        EffectiveRule::new(side, self.rule.text(), (&self.query, self.encoded_slash), self.condition.clone())
     }
 }

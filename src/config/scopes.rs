@@ -1,5 +1,6 @@
 //! `[[services.NAME.scopes]]`: named sets of rules with a risk.
 
+use super::conditions::CONDITION_KEYS;
 use super::credentials::ReadCredential;
 use super::effective::EffectiveScope;
 use super::mistake::Code;
@@ -13,8 +14,21 @@ use crate::policy::{HostPattern, Scope};
 const SCOPES_MAX: usize = 256;
 
 const KEYS: Keys = Keys {
-    known: &["name", "risk", "data", "credential", "allow", "rules", "deny", "max_uses"],
-    later: &["rate", "when", "because", "record", "body"],
+    known: &[
+        "name",
+        "risk",
+        "data",
+        "credential",
+        "allow",
+        "rules",
+        "deny",
+        "max_uses",
+        CONDITION_KEYS[0],
+        CONDITION_KEYS[1],
+        CONDITION_KEYS[2],
+        CONDITION_KEYS[3],
+    ],
+    later: &["rate"],
 };
 
 /// The words of `risk`.

@@ -109,6 +109,13 @@ impl Lease {
         self.issued.now().wall
     }
 
+    /// How long ago it was minted, by whichever clock says longer.
+    #[must_use]
+    pub fn age(&self, now: &Now) -> Duration {
+        let age = self.since_issue(Deadline { boot: now.boot, wall: now.wall });
+        age.boot.max(age.wall)
+    }
+
     /// When this period ends. A renewal moves it later, so whoever waits for it looks again.
     #[must_use]
     pub fn deadline(&self) -> Deadline {

@@ -1,5 +1,7 @@
 //! One request against one service: deny first, then the least risky scope that allows it.
 
+mod conditional;
+
 use smallvec::SmallVec;
 
 use super::index::RuleIndex;
@@ -7,6 +9,11 @@ use super::rule::{Effect, FORBIDDEN_METHODS, QueryRule, Rule};
 use super::service::{Scope, Service};
 use super::target::{QueryParameter, Target};
 use crate::model::{Ambiguity, Host, ScopeName};
+
+pub use conditional::{Given, Recording, Unmet};
+
+use super::condition::Outcome;
+use conditional::Weighed;
 
 /// Rules that a refusal lists at most.
 const ALLOWED_LISTED_MAX: usize = 16;
@@ -31,6 +38,8 @@ pub struct Allowing<'a> {
     pub scope: &'a Scope,
     /// Its rule, as the policy spells it.
     pub rule: &'a str,
+    /// What the rule wants on record.
+    pub recording: Option<Recording<'a>>,
 }
 
 /// What the policy says.
@@ -42,6 +51,8 @@ pub enum Verdict<'a> {
         scope: &'a Scope,
         /// The rule.
         rule: &'a str,
+        /// What the rule wants on record.
+        recording: Option<Recording<'a>>,
         /// The other scopes that allow it, in the order in which to try them once this one's uses are gone.
         next: SmallVec<[Allowing<'a>; 2]>,
     },
@@ -52,6 +63,9 @@ pub enum Verdict<'a> {
         /// A scope of the service that would allow it and that the agent may have; none where a deny forbids it.
         required_scope: Option<ScopeName>,
     },
+    /// A rule allows it on a condition that does not hold, and no other allows it; or a deny forbids it on a condition
+    /// that holds, or that cannot be evaluated.
+    Unmet(Unmet<'a>),
     /// The request cannot be judged.
     Ambiguous(Ambiguity),
 }
@@ -70,29 +84,38 @@ struct Case<'a, 'r> {
     service: &'a Service,
     index: &'a RuleIndex,
     facts: &'r RequestFacts<'r>,
+    given: Option<Given<'r>>,
 }
 
 /// Decides a request over the scopes that a lease holds.
-pub(super) fn decide<'a>(
+pub(super) fn decide<'a, 'r>(
     service: &'a Service,
     index: &'a RuleIndex,
     held: &[ScopeName],
     grantable: &[ScopeName],
-    facts: &RequestFacts<'_>,
+    (facts, given): (&'r RequestFacts<'r>, Option<Given<'r>>),
 ) -> Verdict<'a> {
     if let Err(ambiguity) = check(facts) {
         return Verdict::Ambiguous(ambiguity);
     }
-    let case = Case { service, index, facts };
-    if case.is_denied(|scope| held.contains(&scope.name)) {
-        return Verdict::Deny { allowed: case.allowed(held), required_scope: None };
+    let case = Case { service, index, facts, given };
+    match case.denying(|scope| held.contains(&scope.name)) {
+        Some((rule, _)) if !rule.is_conditional() => {
+            return Verdict::Deny { allowed: case.allowed(held), required_scope: None };
+        }
+        Some((rule, outcome)) => return Verdict::Unmet(Unmet::of(rule, outcome)),
+        None => {}
     }
-    let (allowing, unclear) = case.allowing(held);
+    let Weighed { allowing, is_unclear, unmet } = case.allowing(held);
     if let Some((first, next)) = allowing.split_first() {
-        return Verdict::Allow { scope: first.scope, rule: first.rule, next: next.into() };
+        let Allowing { scope, rule, recording } = *first;
+        return Verdict::Allow { scope, rule, recording, next: next.into() };
     }
-    if unclear {
+    if is_unclear {
         return Verdict::Ambiguous(Ambiguity::Query);
+    }
+    if let Some(unmet) = unmet {
+        return Verdict::Unmet(unmet);
     }
     let required_scope = case.required_scope(held, grantable);
     if required_scope.is_none() && facts.target.has_encoded_slash() {
@@ -108,7 +131,25 @@ pub(super) fn denying<'a>(
     held: &[ScopeName],
     facts: &RequestFacts<'_>,
 ) -> Option<&'a str> {
-    Case { service, index, facts }.denying(|scope| held.contains(&scope.name)).map(Rule::text)
+    let case = Case { service, index, facts, given: None };
+    case.denying(|scope| held.contains(&scope.name)).map(|(rule, _)| rule.text())
+}
+
+/// How much of a body the rules that concern a request look at, in bytes.
+pub(super) fn body_wanted(
+    service: &Service,
+    index: &RuleIndex,
+    held: &[ScopeName],
+    facts: &RequestFacts<'_>,
+) -> Option<usize> {
+    let case = Case { service, index, facts, given: None };
+    let allows = case.candidates().filter(|(scope, _, fit)| held.contains(&scope.name) && *fit != Fit::No);
+    let denies = case.forbidding(|scope| held.contains(&scope.name));
+    allows
+        .map(|(_, rule, _)| rule)
+        .chain(denies)
+        .filter_map(|rule| Some(rule.condition()?.body.as_ref()?.bytes_max))
+        .max()
 }
 
 /// What no rule could allow.
@@ -133,13 +174,36 @@ impl<'a> Case<'a, '_> {
         self.denying(of).is_some()
     }
 
-    /// A deny of the service, or of one of these scopes, that forbids the request.
-    fn denying(&self, of: impl Fn(&Scope) -> bool) -> Option<&'a Rule> {
-        let mut denies = self.index.denies(self.service, self.facts.target);
-        let forbids = |scope: Option<&Scope>, rule: &Rule| {
+    /// What comes of a rule's condition; without one it holds.
+    fn judge(&self, rule: &Rule, effect: Effect) -> Outcome {
+        if rule.condition().is_none() {
+            Outcome::Holds
+        } else {
+            conditional::judge(rule, effect, self.facts, self.given)
+        }
+    }
+
+    /// A deny of the service, or of one of these scopes, that forbids the request, and what came of its condition; one
+    /// without a condition if there is one.
+    fn denying(&self, of: impl Fn(&Scope) -> bool) -> Option<(&'a Rule, Outcome)> {
+        let mut conditional = None;
+        for rule in self.forbidding(of) {
+            match self.judge(rule, Effect::Deny) {
+                outcome if !rule.is_conditional() => return Some((rule, outcome)),
+                Outcome::Fails => {}
+                outcome @ (Outcome::Holds | Outcome::Unknown(_)) => conditional = conditional.or(Some((rule, outcome))),
+            }
+        }
+        conditional
+    }
+
+    /// The denies of the service, or of these scopes, whose line speaks of the request.
+    fn forbidding(&self, of: impl Fn(&Scope) -> bool) -> impl Iterator<Item = &'a Rule> {
+        let denies = self.index.denies(self.service, self.facts.target);
+        let forbids = move |scope: Option<&Scope>, rule: &Rule| {
             scope.is_none_or(&of) && self.concerns(rule, Effect::Deny) && forbids_query(&rule.query, self.facts.target)
         };
-        denies.find(|(scope, rule)| forbids(*scope, rule)).map(|(_, rule)| rule)
+        denies.filter(move |(scope, rule)| forbids(*scope, rule)).map(|(_, rule)| rule)
     }
 
     /// Everything that allows the request by method, host and path, the least risky first.
@@ -153,24 +217,33 @@ impl<'a> Case<'a, '_> {
             .map(|(scope, rule)| (scope, rule, fits_query(&rule.query, target)))
     }
 
-    /// The held scopes that allow the request, each once, and whether one of them could not be judged.
-    fn allowing(&self, held: &[ScopeName]) -> (SmallVec<[Allowing<'a>; 2]>, bool) {
-        let mut allowing: SmallVec<[Allowing<'a>; 2]> = SmallVec::new();
-        let mut unclear = false;
+    /// The held scopes that allow the request, each once, and what stood against the others.
+    fn allowing(&self, held: &[ScopeName]) -> Weighed<'a> {
+        let mut weighed = Weighed::default();
         for (scope, rule, fit) in self.candidates().filter(|(scope, ..)| held.contains(&scope.name)) {
-            unclear |= fit == Fit::Unclear;
-            if fit == Fit::Yes && !allowing.iter().any(|known| std::ptr::eq(known.scope, scope)) {
-                allowing.push(Allowing { scope, rule: rule.text() });
+            weighed.is_unclear |= fit == Fit::Unclear;
+            if fit != Fit::Yes || weighed.allowing.iter().any(|known| std::ptr::eq(known.scope, scope)) {
+                continue;
+            }
+            match self.judge(rule, Effect::Allow) {
+                Outcome::Holds => {
+                    let recording = Recording::of(rule);
+                    weighed.allowing.push(Allowing { scope, rule: rule.text(), recording });
+                }
+                outcome @ (Outcome::Fails | Outcome::Unknown(_)) => weighed.note(Unmet::of(rule, outcome)),
             }
         }
-        (allowing, unclear)
+        weighed
     }
 
     /// The least risky scope that the agent may have, does not hold, and that would allow the request by itself.
     fn required_scope(&self, held: &[ScopeName], grantable: &[ScopeName]) -> Option<ScopeName> {
         self.candidates()
-            .filter(|(scope, _, fit)| {
-                *fit == Fit::Yes && grantable.contains(&scope.name) && !held.contains(&scope.name)
+            .filter(|(scope, rule, fit)| {
+                *fit == Fit::Yes
+                    && grantable.contains(&scope.name)
+                    && !held.contains(&scope.name)
+                    && self.judge(rule, Effect::Allow) == Outcome::Holds
             })
             .find(|(scope, ..)| !self.is_denied(|other| std::ptr::eq(other, *scope)))
             .map(|(scope, ..)| scope.name.clone())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::decide as single;
 use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
 use super::service::Scope;
-use super::{AgentRule, Policy, RequestFacts, Verdict};
+use super::{AgentRule, Policy, Verdict};
 use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeName, ServiceName};
 
 /// Delegations that may lie one below the other, whatever a policy says.
@@ -262,22 +262,21 @@ fn capped(
     MintPlan { identities: agent.identities.clone(), grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk }
 }
 
-/// Decides a request over the scopes of a nonce, and those of all above it.
+/// The verdict over a nonce's scopes, where those over the scopes of all above it agree.
 pub(super) fn decide<'a>(
     policy: &'a Policy,
     service: &ServiceName,
     scopes: &[ScopeName],
-    above: &[impl AsRef<[ScopeName]>],
-    facts: &RequestFacts<'_>,
+    own: Verdict<'a>,
+    above: impl Iterator<Item = Verdict<'a>>,
 ) -> Verdict<'a> {
-    let verdict = policy.decide(service, scopes, &[], facts);
-    if !matches!(verdict, Verdict::Allow { .. }) {
-        return verdict;
+    if !matches!(own, Verdict::Allow { .. }) {
+        return own;
     }
-    for held in above {
-        match policy.decide(service, held.as_ref(), &[], facts) {
+    for verdict in above {
+        match verdict {
             Verdict::Allow { .. } => {}
-            ambiguous @ Verdict::Ambiguous(_) => return ambiguous,
+            other @ (Verdict::Ambiguous(_) | Verdict::Unmet(_)) => return other,
             // What those above may do is not told below.
             Verdict::Deny { .. } => {
                 let allowed = policy.service(service).map(|service| single::allowed(service, scopes));
@@ -285,7 +284,7 @@ pub(super) fn decide<'a>(
             }
         }
     }
-    verdict
+    own
 }
 
 #[cfg(test)]

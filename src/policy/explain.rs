@@ -197,11 +197,23 @@ impl Case<'_> {
             return Answer { code: Some("scope_not_grantable"), why, ..answer };
         }
         match self.policy.decide(&self.service.name, &held, &grantable, &self.facts()) {
-            Verdict::Allow { scope, rule, next } => {
-                let ways: Vec<_> = std::iter::once(Allowing { scope, rule }).chain(next).collect();
+            Verdict::Allow { scope, rule, recording, next } => {
+                let ways: Vec<_> = std::iter::once(Allowing { scope, rule, recording }).chain(next).collect();
                 self.allowed(&ways, answer)
             }
             Verdict::Ambiguous(ambiguity) => answer.ambiguous(ambiguity),
+            Verdict::Unmet(unmet) => {
+                let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
+                let because = unmet.because.map_or_else(String::new, |because| format!(" ({because})"));
+                let sentence = if denied_by.is_some() {
+                    "forbids it unless its condition does not hold"
+                } else {
+                    "allows it if its condition holds"
+                };
+                let why =
+                    format!("the rule `{}` {sentence}{because}, which is judged with the request alone", unmet.rule);
+                Answer { denied_by, ..answer.refused(&Denial::ConditionFailed { because: None }, why) }
+            }
             Verdict::Deny { allowed, required_scope } => {
                 let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
                 let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
@@ -218,7 +230,7 @@ impl Case<'_> {
         let is_spent =
             |scope: &Scope| self.question.spent.iter().any(|(of, name)| of == service && *name == scope.name);
         let left: Vec<_> = ways.iter().filter(|way| cap.allows(way.scope.risk) && !is_spent(way.scope)).collect();
-        let Some((Allowing { scope, rule }, next)) = left.split_first() else {
+        let Some((Allowing { scope, rule, recording: _ }, next)) = left.split_first() else {
             let is_restricted = ways.iter().any(|way| !cap.allows(way.scope.risk));
             let (code, why) = if is_restricted {
                 (RISK_RESTRICTED, format!("service {service} allows it, and the level of risk in force does not"))
@@ -294,7 +306,7 @@ impl Case<'_> {
             &self.facts(),
         ) {
             Verdict::Allow { scope, rule, .. } => Some(self.way(scope, rule)),
-            Verdict::Deny { .. } | Verdict::Ambiguous(_) => None,
+            Verdict::Deny { .. } | Verdict::Unmet(_) | Verdict::Ambiguous(_) => None,
         };
         let mut ways: Vec<Way> = self.all().filter_map(|scope| alone(&scope)).collect();
         ways.sort_by_key(|way| way.risk);

@@ -19,6 +19,7 @@ type Segments<'a> = SmallVec<[&'a str; SEGMENTS_INLINE]>;
 pub(super) struct RuleIndex {
     allows: Trie,
     denies: Trie,
+    bodies: bool,
 }
 
 impl RuleIndex {
@@ -32,7 +33,14 @@ impl RuleIndex {
             allows.insert_all(Some(at), &scope.allow);
             denies.insert_all(Some(at), &scope.deny);
         }
-        Self { allows: allows.finish(), denies: denies.finish() }
+        let rules = service.scopes.iter().flat_map(|scope| scope.allow.iter().chain(&scope.deny)).chain(&service.deny);
+        let bodies = rules.filter_map(Rule::condition).any(|condition| condition.body.is_some());
+        Self { allows: allows.finish(), denies: denies.finish(), bodies }
+    }
+
+    /// True if any rule looks at a body.
+    pub(super) fn looks_at_bodies(&self) -> bool {
+        self.bodies
     }
 
     /// The allows whose path matches, each with its scope, the least risky first.

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::condition::Condition;
+use super::target::Target;
 use crate::model::Host;
 
 /// What a rule says of the query.
@@ -49,6 +51,7 @@ pub struct Rule {
     pub(super) path: Pattern,
     pub(super) query: QueryRule,
     pub(super) encoded_slash: bool,
+    pub(super) condition: Option<Arc<Condition>>,
 }
 
 /// The method of a rule.
@@ -106,6 +109,53 @@ impl Rule {
         &self.text
     }
 
+    /// The same rule, with what it asks beyond its line.
+    #[must_use]
+    pub fn on(self, condition: Condition) -> Self {
+        Self { condition: Some(Arc::new(condition)), ..self }
+    }
+
+    /// What it asks beyond its line.
+    #[must_use]
+    pub fn condition(&self) -> Option<&Condition> {
+        self.condition.as_deref()
+    }
+
+    /// True if there are requests on its line to which it does not apply, since it asks more of them.
+    pub(super) fn is_conditional(&self) -> bool {
+        self.condition.as_ref().is_some_and(|condition| condition.is_conditional())
+    }
+
+    /// The names of its placeholders, in the order of its path.
+    #[must_use]
+    pub fn captures(&self) -> Vec<&str> {
+        let names = self.text.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        names.map(|name| name.trim_start_matches('*')).collect()
+    }
+
+    /// What its placeholders stand for in this path; `None` where it does not match as the path stands there.
+    pub(super) fn captured(&self, target: &Target) -> Option<Vec<(Box<str>, String)>> {
+        let mut names = self.captures().into_iter();
+        let mut segments = target.segments();
+        let mut captured = Vec::new();
+        for own in &self.path.segments {
+            let segment = segments.next()?;
+            match own {
+                Segment::Literal(text) if **text == *segment => {}
+                Segment::Literal(_) => return None,
+                Segment::Capture(beginning) => {
+                    let value = segment.strip_prefix(&**beginning).filter(|value| !value.is_empty())?;
+                    captured.push((names.next()?.into(), value.to_owned()));
+                }
+            }
+        }
+        if self.path.end == End::Rest {
+            let rest: Vec<&str> = segments.by_ref().collect();
+            captured.push((names.next()?.into(), rest.join("/")));
+        }
+        segments.next().is_none().then_some(captured)
+    }
+
     /// The host that it names, if it names one.
     #[must_use]
     pub fn host(&self) -> Option<&Host> {
@@ -135,7 +185,12 @@ impl Rule {
         };
         let host = self.host.is_none() || self.host == other.host;
         let slash = self.encoded_slash || !other.encoded_slash;
-        method && host && slash && self.path.covers(&other.path) && self.query.covers(&other.query)
+        !self.is_conditional()
+            && method
+            && host
+            && slash
+            && self.path.covers(&other.path)
+            && self.query.covers(&other.query)
     }
 
     /// True when this rule speaks of a request with this method to this host.

@@ -1,5 +1,6 @@
 //! Parse; lift the nonce out. After this the request holds no credential of any kind.
 
+pub(super) mod body;
 mod fields;
 mod lift;
 mod own;
@@ -14,7 +15,7 @@ use http_body::Body as _;
 
 use super::Limits;
 use super::connect::{Form, Session};
-use super::flow::Inbound;
+use super::flow::{Inbound, Seen};
 use super::websocket::Handshake;
 use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
@@ -31,8 +32,10 @@ pub use trailers::check_trailers;
 pub struct Presented {
     /// Method, version and extensions as they came; headers filtered, the slot's header still in its place, empty.
     pub head: request::Parts,
-    /// The body, not yet read.
+    /// The body; not yet read, but for what was held of it.
     pub body: Inbound,
+    /// What was read of the body, where a rule looks at it.
+    pub seen: Option<Box<Seen>>,
     /// Path and query, canonical, without the slot's parameter.
     pub target: Target,
     /// The nonce and where it was; `None` if no slot was filled.
@@ -51,6 +54,7 @@ impl Presented {
         (self.body.is_end_stream() && self.websocket.is_none()).then(|| Self {
             head: self.head.clone(),
             body: Inbound::none(),
+            seen: self.seen.clone(),
             target: self.target.clone(),
             lifted: self.lifted.clone(),
             strays: self.strays.clone(),
@@ -81,12 +85,12 @@ pub fn extract(
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
-        return Ok(Presented { head, body, target: whole, lifted: None, strays, services, websocket });
+        return Ok(Presented { head, body, seen: None, target: whole, lifted: None, strays, services, websocket });
     }
     let (lifted, target) = lift::lift(&mut head.headers, whole, &lift::Slots::of(&services))?;
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());
-    Ok(Presented { head, body, target, lifted, strays, services, websocket })
+    Ok(Presented { head, body, seen: None, target, lifted, strays, services, websocket })
 }
 
 /// The HTTP/1 parser has counted already; over HTTP/2 only bytes are.

@@ -20,7 +20,7 @@ pub(super) use alarms::IdleAlarm;
 pub(super) use carrier::Carrier;
 pub use download::Body;
 pub(super) use download::{Download, Flow, Source};
-pub use inbound::Inbound;
+pub use inbound::{Inbound, Seen};
 pub(super) use meter::Meter;
 pub(super) use pipe::{Moved, relay};
 pub(super) use upload::Upload;

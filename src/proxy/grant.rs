@@ -1,9 +1,11 @@
 //! Lease and policy decide: a permit, or a denial.
 
 mod attach;
+mod given;
 
 use std::sync::Arc;
 
+pub use given::{Wanted, body_wanted};
 use smallvec::SmallVec;
 
 use super::accept::Connection;
@@ -15,7 +17,7 @@ use crate::audit::{Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
-use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
+use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Scope, Service, Verdict};
 
 pub(super) use attach::is_same_task;
 
@@ -32,9 +34,6 @@ pub struct Permit {
 
 /// The services among which a request is decided; seldom more than one.
 type Services = SmallVec<[Arc<Service>; 2]>;
-
-/// Scopes that a lease holds of a service.
-type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
 
 /// What a request may carry.
 pub(super) enum Licence {
@@ -272,12 +271,21 @@ impl Scene<'_> {
         Err(Refused::new(denial, facts).at(services))
     }
 
-    /// The scopes that a lease holds of a service, as far as its agent may still have them.
-    fn held(&self, lease: &Lease, service: &Service) -> Scopes {
-        let terms = lease.terms();
-        let grants = terms.grants.iter().filter(|grant| grant.service == service.name);
-        let scopes = grants.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope));
-        scopes.filter(|scope| self.policy.still_grants(terms.agent, &service.name, scope)).cloned().collect()
+    /// The scope under which a request that no rule allows goes on, where its service is only observed, and no deny of
+    /// the nonces above stands against it.
+    fn observed(
+        &self,
+        service: &Service,
+        lease: &Lease,
+        scopes: &[ScopeName],
+        request: &RequestFacts<'_>,
+    ) -> Option<&Scope> {
+        let is_denied = |lease: &Lease| {
+            let scopes = given::scopes(self.policy, lease, &service.name);
+            self.policy.denying(&service.name, &scopes, request).is_some()
+        };
+        let observed = self.policy.observed(&service.name, scopes, request, self.leases.now().wall)?;
+        (!lease.ancestors().any(|lease| is_denied(lease))).then_some(observed)
     }
 
     fn try_service(
@@ -293,41 +301,47 @@ impl Scene<'_> {
             return Err(Denial::NonceMisplaced(Misplaced::Header));
         }
         let terms = lease.terms();
-        let scopes = self.held(lease, service);
-        let above: SmallVec<[Scopes; 0]> = lease.ancestors().map(|lease| self.held(lease, service)).collect();
-        let request = RequestFacts {
-            method: presented.head.method.as_str(),
-            websocket: presented.websocket.is_some(),
-            host: &self.session.destination.host,
-            target: &presented.target,
-        };
-        let verdict = match self.policy.decide_below(&service.name, &scopes, &above, &request) {
-            allow @ Verdict::Allow { .. } => allow,
+        let scopes = given::scopes(self.policy, lease, &service.name);
+        let request = given::request(self.session, presented);
+        let given = || given::circumstances(self.leases, self.policy, lease, presented);
+        let own = self.policy.decide_given(&service.name, &scopes, &[], &request, Some(&given));
+        let above = lease.ancestors().map(|lease| {
+            let scopes = given::scopes(self.policy, lease, &service.name);
+            let given = || given::circumstances(self.leases, self.policy, lease, presented);
+            self.policy.decide_given(&service.name, &scopes, &[], &request, Some(&given))
+        });
+        let has_above = lease.ancestors().next().is_some();
+        let verdict = match self.policy.decide_below(&service.name, &scopes, own, above) {
+            settled @ (Verdict::Allow { .. } | Verdict::Unmet(_)) => settled,
             // What the agent may have else is no way around the nonces above.
-            deny @ (Verdict::Deny { .. } | Verdict::Ambiguous(_)) if !above.is_empty() => deny,
+            deny @ (Verdict::Deny { .. } | Verdict::Ambiguous(_)) if has_above => deny,
             // What else the agent may have matters to a refusal alone: to its hint, and to its kind.
             Verdict::Deny { .. } | Verdict::Ambiguous(_) => {
                 let grantable = self.policy.grantable(terms.agent, &service.name);
-                self.policy.decide(&service.name, &scopes, grantable, &request)
+                self.policy.decide_given(&service.name, &scopes, grantable, &request, Some(&given))
             }
         };
         let allowing = match verdict {
-            Verdict::Allow { scope, rule, next } => std::iter::once(Allowing { scope, rule }).chain(next),
+            Verdict::Allow { scope, rule, recording, next } => {
+                std::iter::once(Allowing { scope, rule, recording }).chain(next)
+            }
+            Verdict::Unmet(unmet) => {
+                facts.rule = Some(unmet.rule.to_owned());
+                facts.inputs = unmet.recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
+                return Err(given::refusal(&unmet));
+            }
             Verdict::Deny { allowed, required_scope } => {
                 let denial = Denial::OutOfScope { allowed, required_scope };
-                let now = self.leases.now().wall;
-                let is_denied = |scopes: &Scopes| self.policy.denying(&service.name, scopes, &request).is_some();
-                let observed = self.policy.observed(&service.name, &scopes, &request, now);
-                let Some(scope) = observed.filter(|_| !above.iter().any(is_denied)) else { return Err(denial) };
+                let Some(scope) = self.observed(service, lease, &scopes, &request) else { return Err(denial) };
                 facts.observed = Some(denial.code());
-                std::iter::once(Allowing { scope, rule: "" }).chain(SmallVec::new())
+                std::iter::once(Allowing { scope, rule: "", recording: None }).chain(SmallVec::new())
             }
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
         // What a monitor says holds from the next request on, on every connection.
         let restriction = self.leases.restriction(lease);
         let mut restricted = None;
-        for Allowing { scope, rule } in allowing {
+        for Allowing { scope, rule, recording } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
@@ -337,6 +351,7 @@ impl Scene<'_> {
                 restricted = Some(Denial::RiskRestricted { until: restriction.until.wall });
                 continue;
             }
+            facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
             // A scope whose own uses are gone leaves the request to the next one that allows it.
             if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
                 let membership = lease.join().ok_or_else(|| dead(lease))?;

@@ -3,6 +3,7 @@
 mod again;
 mod arriving;
 mod authority;
+mod conditions;
 mod credentials;
 mod dialects;
 mod door;

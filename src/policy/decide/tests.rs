@@ -108,6 +108,7 @@ fn spelled(verdict: Verdict<'_>) -> String {
         }
         Verdict::Deny { required_scope: Some(scope), .. } => format!("deny, ask for {scope}"),
         Verdict::Deny { required_scope: None, .. } => "deny".to_owned(),
+        Verdict::Unmet(_) => "unmet".to_owned(),
         Verdict::Ambiguous(ambiguity) => format!("ambiguous {ambiguity:?}"),
     }
 }
@@ -126,7 +127,7 @@ fn decided(service: &Service, held: &[ScopeName], grantable: &[ScopeName], reque
     };
     let (host, target) = (Host::parse(host).unwrap(), Target::parse(target).unwrap());
     let facts = RequestFacts { method, websocket, host: &host, target: &target };
-    spelled(decide(service, &RuleIndex::new(service), held, grantable, &facts))
+    spelled(decide(service, &RuleIndex::new(service), held, grantable, (&facts, None)))
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn a_refusal_lists_sixteen_rules_of_held_scopes_only() {
     let service = service(Vec::new(), vec![scope("hidden", texts(["GET /hidden".to_owned()])), many]);
     let (host, target) = (Host::parse("api.test").unwrap(), Target::parse("/x").unwrap());
     let held = [ScopeName::parse("many").unwrap()];
-    match decide(&service, &RuleIndex::new(&service), &held, &[], &facts_of(&host, &target)) {
+    match decide(&service, &RuleIndex::new(&service), &held, &[], (&facts_of(&host, &target), None)) {
         Verdict::Deny { allowed, .. } => {
             assert_eq!(allowed, (0..16).map(|n| format!("GET /{n}")).collect::<Vec<_>>());
         }
@@ -178,7 +179,7 @@ fn the_rule_is_the_first_that_matches_as_the_policy_spells_it() {
     let service = service(Vec::new(), vec![scope("s", rules)]);
     let (host, target) = (Host::parse("api.test").unwrap(), Target::parse("/a/b").unwrap());
     let held = [ScopeName::parse("s").unwrap()];
-    match decide(&service, &RuleIndex::new(&service), &held, &[], &facts_of(&host, &target)) {
+    match decide(&service, &RuleIndex::new(&service), &held, &[], (&facts_of(&host, &target), None)) {
         Verdict::Allow { rule, next, .. } => assert_eq!((rule, next.len()), ("GET /{*rest}", 0)),
         other => panic!("{other:?}"),
     }

@@ -182,10 +182,11 @@ impl Made {
 /// Whether a nonce below these (the lowest last) may do this.
 fn allows(policy: &Policy, line: &[Made], service: &ServiceName, (method, path): (&str, &str)) -> bool {
     let (host, target) = (Host::parse("api.test").unwrap(), Target::parse(path).unwrap());
-    let facts = RequestFacts { method, websocket: false, host: &host, target: &target };
+    let facts = crate::policy::RequestFacts { method, websocket: false, host: &host, target: &target };
     let (own, above) = line.split_last().unwrap();
-    let above: Vec<_> = above.iter().map(|made| made.scopes(service)).collect();
-    matches!(policy.decide_below(service, &own.scopes(service), &above, &facts), Verdict::Allow { .. })
+    let above = above.iter().map(|made| policy.decide(service, &made.scopes(service), &[], &facts));
+    let (scopes, own) = (own.scopes(service), policy.decide(service, &own.scopes(service), &[], &facts));
+    matches!(policy.decide_below(service, &scopes, own, above), Verdict::Allow { .. })
 }
 
 fn at_most(child: Option<u32>, parent: Option<u32>) -> bool {

@@ -44,6 +44,7 @@ impl Rule {
             path: parse_path(path, encoded_slash)?,
             query: check_query(query)?,
             encoded_slash,
+            condition: None,
         })
     }
 }

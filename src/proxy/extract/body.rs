@@ -1,0 +1,57 @@
+//! A body that a rule looks at is held, judged as a whole, and then sent byte for byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::Presented;
+use crate::model::Denial;
+use crate::policy::HeldBody;
+
+/// Bytes of bodies that are held at a time, in the whole process.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where bodies are held; what has no room is refused.
+#[derive(Debug, Clone)]
+pub struct Hold(Arc<Semaphore>);
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(HELD_BYTES_MAX)))
+    }
+}
+
+impl Hold {
+    /// Reads a body up to `bytes_max`, all within `patience`: like a head, it is what a decision waits for. An agent that
+    /// waits to be asked for it is asked by that.
+    ///
+    /// # Errors
+    /// [`Denial`]: there is no room, it did not come in time, or it broke off.
+    pub async fn take(&self, presented: &mut Presented, bytes_max: usize, patience: Duration) -> Result<(), Denial> {
+        let bytes = u32::try_from(bytes_max).map_err(|_| Denial::Internal)?;
+        let room = self.0.clone().try_acquire_many_owned(bytes).map_err(|_| Denial::Overloaded)?;
+        let reading = tokio::time::timeout(patience, presented.body.hold(bytes_max, room));
+        let seen = reading.await.map_err(|_| Denial::RequestTimeout)?.map_err(|_| Denial::RequestMalformed)?;
+        presented.seen = Some(Box::new(seen));
+        Ok(())
+    }
+}
+
+/// What conditions see of it.
+pub fn held(presented: &Presented) -> Option<HeldBody<'_>> {
+    let seen = presented.seen.as_ref()?;
+    let headers = &presented.head.headers;
+    let mut types = headers.get_all(http::header::CONTENT_TYPE).iter();
+    let content_type = match (types.next(), types.next()) {
+        (Some(only), None) => only.to_str().ok(),
+        (None, _) | (Some(_), Some(_)) => None,
+    };
+    Some(HeldBody {
+        bytes: &seen.bytes,
+        is_whole: seen.is_whole,
+        has_trailers: seen.has_trailers,
+        content_type,
+        is_encoded: headers.contains_key(http::header::CONTENT_ENCODING),
+    })
+}

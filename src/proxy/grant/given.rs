@@ -1,0 +1,128 @@
+//! What conditions look at, beside the request's head; and what is said where one does not hold.
+
+use std::sync::Arc;
+
+use http_body::Body as _;
+use smallvec::SmallVec;
+
+use super::{SCOPES_INLINE, holds, present};
+use crate::audit::DecisionFacts;
+use crate::lease::{Lease, Lookup};
+use crate::model::denial::TooLarge;
+use crate::model::{Denial, ScopeName, ServiceName};
+use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RequestFacts, Service, Unmet};
+use crate::proxy::connect::Session;
+use crate::proxy::extract::{Presented, body};
+use crate::proxy::refused::Refused;
+
+/// The scopes that a lease holds of a service.
+pub(super) type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
+
+/// A body that has to be read before its request can be judged.
+pub struct Wanted {
+    /// So much of it, in bytes.
+    pub bytes_max: usize,
+    facts: DecisionFacts,
+    service: Arc<Service>,
+}
+
+impl Wanted {
+    /// A refusal for want of the body.
+    pub fn refused(self, denial: Denial) -> Refused {
+        Refused::new(denial, self.facts).of(&self.service)
+    }
+}
+
+/// The request as it is, or, where its body has to be read first, that. Only that of a live nonce in the right hands;
+/// everything else is refused without it. Takes the request, so that no future has to keep room for it.
+///
+/// # Errors
+/// The request, and how much of its body is wanted.
+pub fn body_wanted(
+    leases: &Lookup,
+    policy: &Policy,
+    session: &Session,
+    presented: Presented,
+) -> Result<Presented, Box<(Presented, Wanted)>> {
+    match wanted(leases, policy, session, &presented) {
+        None => Ok(presented),
+        Some(wanted) => Err(Box::new((presented, wanted))),
+    }
+}
+
+fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Presented) -> Option<Wanted> {
+    let looks = |service: &Arc<Service>| policy.looks_at_bodies(&service.name);
+    if !presented.services.iter().any(looks) || presented.websocket.is_some() || !presented.strays.is_empty() {
+        return None;
+    }
+    let hash = presented.lifted.as_ref().map(|lifted| lifted.hash).or(session.voucher)?;
+    let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
+    let lease = present(leases, policy, &session.connection, &hash, &mut facts).ok()?;
+    let request = request(session, presented);
+    let held = presented.services.iter().filter(|service| holds(&lease, service));
+    // What the nonces above may not do depends on the body, too.
+    let line = || std::iter::once(&*lease).chain(lease.ancestors().map(|above| &**above));
+    let of = |lease: &Lease, service: &Arc<Service>| {
+        policy.body_wanted(&service.name, &scopes(policy, lease, &service.name), &request)
+    };
+    let asked = held.filter_map(|service| Some((line().filter_map(|lease| of(lease, service)).max()?, service)));
+    let (bytes_max, service) = asked.max_by_key(|(bytes_max, _)| *bytes_max)?;
+    facts.service = Some(service.name.clone());
+    Some(Wanted { bytes_max, facts, service: service.clone() })
+}
+
+pub(super) fn request<'a>(session: &'a Session, presented: &'a Presented) -> RequestFacts<'a> {
+    RequestFacts {
+        method: presented.head.method.as_str(),
+        websocket: presented.websocket.is_some(),
+        host: &session.destination.host,
+        target: &presented.target,
+    }
+}
+
+/// The scopes that a lease holds of a service, as far as its agent may still have them.
+pub(super) fn scopes(policy: &Policy, lease: &Lease, service: &ServiceName) -> Scopes {
+    let terms = lease.terms();
+    let held = terms.grants.iter().filter(|grant| grant.service == *service);
+    let scopes = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope));
+    scopes.filter(|scope| policy.still_grants(terms.agent, service, scope)).cloned().collect()
+}
+
+/// All that a condition can look at.
+pub(super) fn circumstances<'a>(
+    leases: &Lookup,
+    policy: &'a Policy,
+    lease: &'a Lease,
+    presented: &'a Presented,
+) -> Circumstances<'a> {
+    let (terms, now) = (lease.terms(), leases.now());
+    let scopes = terms.grants.iter().flat_map(|grant| {
+        let service = policy.service(&grant.service);
+        grant.scopes.iter().filter_map(move |(name, _)| service?.scope(name)?.data.as_deref())
+    });
+    let uses = terms.max_uses.and_then(|max| Some(max.saturating_sub(lease.uses_left()?)));
+    Circumstances {
+        now: now.wall.as_second(),
+        size: presented.body.size_hint().exact(),
+        body: body::held(presented),
+        nonce: NonceFacts {
+            agent: terms.agent.as_str(),
+            task: terms.task.as_str(),
+            instance: terms.instance,
+            on_behalf_of: terms.on_behalf_of,
+            labels: terms.labels.iter().collect(),
+            data: scopes.collect(),
+            age_seconds: lease.age(&now).as_secs(),
+            uses,
+        },
+    }
+}
+
+/// What the agent is told; never the expression.
+pub(super) fn refusal(unmet: &Unmet<'_>) -> Denial {
+    match unmet.fault {
+        Some(BodyFault::TooLarge) => Denial::RequestTooLarge(TooLarge::Body),
+        Some(fault) => Denial::ConditionFailed { because: Some(fault.sentence().to_owned()) },
+        None => Denial::ConditionFailed { because: unmet.because.map(|because| because.to_string()) },
+    }
+}
