@@ -26,7 +26,7 @@ pub use readings::{AuditReading, Readings, Scrape};
 
 use crate::model::ServiceName;
 use histogram::DurationHistogram;
-use labels::{Cause, Exchange, Outcome, Upstream};
+use labels::{Cause, Exchange, Kind, Outcome, Upstream};
 
 /// What `/metrics` is: the `Content-Type` of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,6 +44,7 @@ pub struct Metrics {
     minted: Counter,
     renewed: Counter,
     ended: Family<Cause, Counter>,
+    alarms: Family<Kind, Counter>,
     policy_reads: Family<Outcome, Counter>,
     connections: Gauge,
 }
@@ -61,6 +62,7 @@ impl Metrics {
             minted: Counter::default(),
             renewed: Counter::default(),
             ended: Family::default(),
+            alarms: Family::default(),
             policy_reads: Family::default(),
             connections: Gauge::default(),
         };
@@ -77,6 +79,7 @@ impl Metrics {
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
         to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
+        to.register("alarms", "Secrets seen where none belong, by kind", self.alarms.clone());
         to.register("policy_reads", "Times that a changed policy file was read", self.policy_reads.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -112,6 +115,11 @@ impl Metrics {
     /// Counts the end of a lease: `expired`, `revoked`, `spent`, `misplaced`.
     pub fn ended(&self, cause: &'static str) {
         self.ended.get_or_create(&Cause { cause }).inc();
+    }
+
+    /// Counts an alarm by its kind, as the audit has it.
+    pub fn alarm(&self, kind: &'static str) {
+        self.alarms.get_or_create(&Kind { kind }).inc();
     }
 
     /// A changed policy file was read: `adopted` or `refused`.
@@ -169,6 +177,7 @@ mod tests {
         metrics.upstream(&service("stripe"), "timeout");
         metrics.minted();
         metrics.ended("revoked");
+        metrics.alarm("canary_used");
         metrics.connections(2);
         metrics.connections(-1);
         let text = metrics.encode(&readings()).unwrap();
@@ -178,6 +187,7 @@ mod tests {
             r#"valetkey_upstream_attempts_total{service="stripe",outcome="timeout"} 1"#,
             "valetkey_nonces_minted_total 1",
             r#"valetkey_nonces_ended_total{cause="revoked"} 1"#,
+            r#"valetkey_alarms_total{kind="canary_used"} 1"#,
             "valetkey_connections_open 1",
             "valetkey_panics_total 1",
             "valetkey_nonces_live 3",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::alarm::Alarm;
 use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
 use crate::model::{
     AgentName, CredentialName, Destination, Identity, MinterName, NonceId, Risk, Scheme, ScopeName, ServiceName,
@@ -72,6 +73,8 @@ pub struct DecisionFacts {
     pub credential: Option<CredentialName>,
     /// Digest of the policy that decided.
     pub policy_digest: Option<Arc<str>>,
+    /// What is to be raised beside a refusal, in a record of its own.
+    pub alarm: Option<Box<Alarm>>,
 }
 
 impl DecisionFacts {
@@ -161,6 +164,8 @@ pub enum Event {
         /// `adopted`, or `refused` for a file with mistakes.
         outcome: &'static str,
     },
+    /// A secret was seen where none belongs.
+    Alarm(Box<Alarm>),
     /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
     Connection {
         /// Number of the client connection.
@@ -191,9 +196,11 @@ impl Event {
             Self::LeaseEnded { nonce_id, agent, task, cause, by } => {
                 Self::LeaseEnded { nonce_id, agent, task, cause, by: by.map(|text| bounded(text, TEXT_BYTES_MAX)) }
             }
-            Self::Renewed { .. } | Self::ControlRefused { .. } | Self::PolicyRead { .. } | Self::Connection { .. } => {
-                self
-            }
+            Self::Renewed { .. }
+            | Self::ControlRefused { .. }
+            | Self::PolicyRead { .. }
+            | Self::Alarm(_)
+            | Self::Connection { .. } => self,
         }
     }
 }

@@ -55,6 +55,7 @@ fn full_facts() -> DecisionFacts {
         rule: Some("GET /v1/customers/{id}".into()),
         credential: Some(CredentialName::parse("stripe-live").unwrap()),
         policy_digest: Some("b94833a912b9445555e8f77fb9878be3c96ebdff09fdc89f5ae18828d434c3dd".into()),
+        alarm: None,
     }
 }
 
@@ -138,6 +139,19 @@ fn events() -> Vec<Body> {
         destination: destination.map(|text| Destination::parse(text, None).unwrap()),
         code: "not_tls",
     };
+    let alarm = |kind: AlarmKind| {
+        Event::Alarm(Box::new(Alarm {
+            exchange_id: Some("ex_01M819R7DNR176MPJD5SFKP5SZ".into()),
+            destination: Some(Destination::parse("api.stripe.com:443", None).unwrap()),
+            service: Some(ServiceName::parse("stripe").unwrap()),
+            nonce_id: Some(nonce_id),
+            agent: Some(agent.clone()),
+            task: Some(task.clone()),
+            ..Alarm::new(kind, AlarmOutcome::Refused, "body")
+        }))
+    };
+    let bare = Alarm::new(AlarmKind::NonceMisplaced, AlarmOutcome::Refused, "header");
+    let alarms = [alarm(AlarmKind::NonceInBody), alarm(AlarmKind::CanaryUsed), Event::Alarm(Box::new(bare))];
     let events = [
         mint(&[("team", "x"), (NASTY, NASTY)], Some(NASTY)),
         mint(&[], None),
@@ -148,7 +162,7 @@ fn events() -> Vec<Body> {
         Event::ControlRefused { call: "mint", caller: Some(Identity::Supervisor), code: "unknown_service" },
         Event::Renewed { nonce_id, agent, task, minter, renewed_by: Identity::Uid(u32::MAX), expires_at },
     ];
-    events.into_iter().map(|event| Body::Event(Box::new(event))).collect()
+    events.into_iter().chain(alarms).map(|event| Body::Event(Box::new(event))).collect()
 }
 
 fn bodies() -> Vec<Body> {

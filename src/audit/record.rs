@@ -118,6 +118,7 @@ impl Body {
                 Event::ControlRefused { .. } => "control_refused",
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::PolicyRead { .. } => "policy",
+                Event::Alarm(_) => "alarm",
                 Event::Connection { .. } => "connection",
             },
         }
@@ -134,6 +135,7 @@ impl Body {
             Self::Event(event) => match &**event {
                 Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
                 Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
+                Event::Alarm(alarm) => (alarm.agent.as_ref(), alarm.task.as_ref()),
                 Event::ControlRefused { .. } | Event::PolicyRead { .. } | Event::Connection { .. } => (None, None),
             },
             Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
@@ -301,6 +303,7 @@ impl Event {
                 fields.text(key!("policy.digest"), digest);
                 fields.text(key!("outcome"), outcome);
             }
+            Self::Alarm(alarm) => alarm.write(fields),
             Self::Connection { connection_id, peer, destination, code } => {
                 fields.number(key!("connection.id"), *connection_id);
                 fields.address(key!("peer"), *peer);

@@ -61,6 +61,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: crate::policy::Dialect::Json,
         deny: Vec::new(),
         scopes,

@@ -92,8 +92,12 @@ fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
 
 fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
     let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
-    let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
-    let plan = control.policy().plan(&request)?;
+    let plan = if asked.is_canary {
+        control.policy().plan_canary(&asked.agent, asked.ttl)?
+    } else {
+        let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
+        control.policy().plan(&request)?
+    };
     Ok(Approved { asked, minter, plan })
 }
 

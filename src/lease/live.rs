@@ -149,6 +149,12 @@ impl Lease {
         self.uses()?.left()
     }
 
+    /// True for a lease that opens nothing: its nonce was minted to be found, and any use of it is an alarm.
+    #[must_use]
+    pub fn is_canary(&self) -> bool {
+        self.group.common.grants.is_empty()
+    }
+
     /// Why it ended, if it has (expiry by the clock included).
     ///
     /// Reads the clock; whoever first sees that the time is over ends the lease for good, so that a clock that is

@@ -27,6 +27,20 @@ pub enum Dialect {
     Kubernetes,
 }
 
+/// What happens to a nonce in the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LeakScan {
+    /// An alarm; the request goes on.
+    #[default]
+    Report,
+    /// An alarm; the request is refused.
+    Refuse,
+    /// An alarm; the request is refused, and the nonce ends.
+    Revoke,
+    /// Nothing: bodies are not looked at.
+    Off,
+}
+
 /// One API.
 #[derive(Debug)]
 pub struct Service {
@@ -50,6 +64,8 @@ pub struct Service {
     pub anonymous: bool,
     /// Answers are searched for the credential.
     pub scrub: bool,
+    /// What happens to a nonce in the body of a request.
+    pub leak_scan: LeakScan,
     /// Extra roots for this service alone, PEM file.
     pub upstream_ca: Option<PathBuf>,
     /// How refusals are spelled.

@@ -10,6 +10,7 @@ mod events;
 mod expecting;
 mod grpc;
 mod large;
+mod leaking;
 mod leases;
 mod limits;
 mod mixing;

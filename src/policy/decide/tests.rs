@@ -93,6 +93,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,
         deny: rules(deny),
         scopes: scopes.into_iter().map(scope).collect(),

@@ -29,6 +29,7 @@ fn service(name: &str, hosts: &[&str]) -> Service {
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,
         deny: Vec::new(),
         scopes: vec![

@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Version, header};
+use http::{HeaderMap, Request, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::proxy::pace::Busy;
@@ -25,7 +26,20 @@ const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The agent's body; what nobody wants of it is drained.
 #[derive(Debug)]
-pub struct Inbound(Option<Open>);
+pub struct Inbound {
+    /// What was held to be judged; it goes first.
+    held: Option<Box<Held>>,
+    open: Option<Open>,
+}
+
+/// The beginning of a body, or all of it.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    trailers: Option<HeaderMap>,
+    /// Its room among all that is held, until it has gone on.
+    _room: OwnedSemaphorePermit,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -54,18 +68,38 @@ impl Inbound {
             _ if request.headers().contains_key(header::EXPECT) => Rest::Unasked,
             _ => Rest::Drained,
         };
-        request.map(|body| Self(Some(Open { body, busy: busy.again(), rest })))
+        request.map(|body| Self { held: None, open: Some(Open { body, busy: busy.again(), rest }) })
     }
 
     /// No body.
     pub(in crate::proxy) fn none() -> Self {
-        Self(None)
+        Self { held: None, open: None }
+    }
+
+    /// Puts back what was read of it, to go first.
+    pub(in crate::proxy) fn put_back(&mut self, bytes: Bytes, trailers: Option<HeaderMap>, room: OwnedSemaphorePermit) {
+        if !bytes.is_empty() || trailers.is_some() {
+            self.held = Some(Box::new(Held { bytes, trailers, _room: room }));
+        }
+    }
+
+    /// The next of what was held.
+    fn next_held(&mut self) -> Option<Frame<Bytes>> {
+        let held = self.held.as_mut()?;
+        if !held.bytes.is_empty() {
+            let bytes = std::mem::take(&mut held.bytes);
+            if held.trailers.is_none() {
+                self.held = None;
+            }
+            return Some(Frame::data(bytes));
+        }
+        self.held.take().and_then(|held| held.trailers).map(Frame::trailers)
     }
 }
 
 impl Drop for Inbound {
     fn drop(&mut self) {
-        if let Some(open) = self.0.take()
+        if let Some(open) = self.open.take()
             && open.rest == Rest::Drained
             && !open.body.is_end_stream()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -87,7 +121,11 @@ impl HttpBody for Inbound {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(open) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let this = self.get_mut();
+        if let Some(frame) = this.next_held() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(open) = &mut this.open else { return Poll::Ready(None) };
         if open.rest == Rest::Unasked {
             // The library asks for a body when it is first looked at.
             open.rest = Rest::Drained;
@@ -96,10 +134,22 @@ impl HttpBody for Inbound {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|open| open.body.is_end_stream())
+        self.held.is_none() && self.open.as_ref().is_none_or(|open| open.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |open| open.body.size_hint())
+        let mut hint = self.open.as_ref().map_or_else(|| SizeHint::with_exact(0), |open| open.body.size_hint());
+        if let Some(held) = &self.held {
+            let bytes = held.bytes.len() as u64;
+            // With trailers it has to be chunked.
+            let upper = hint.upper().filter(|_| held.trailers.is_none()).and_then(|upper| upper.checked_add(bytes));
+            let lower = hint.lower().saturating_add(bytes);
+            hint = SizeHint::new();
+            hint.set_lower(lower);
+            if let Some(upper) = upper {
+                hint.set_upper(upper);
+            }
+        }
+        hint
     }
 }
