@@ -166,7 +166,9 @@ impl Judge {
 
     /// Once for each nonce.
     fn tell(&mut self, kind: AlarmKind, outcome: AlarmOutcome, id: NonceId, lease: Option<&Lease>) {
-        if self.told.contains(&id) || self.told.len() >= TOLD_MAX {
+        // The dead leave room for the living: nobody hides one behind them.
+        let told_max = if outcome == AlarmOutcome::Noted { TOLD_MAX / 2 } else { TOLD_MAX };
+        if self.told.contains(&id) || self.told.len() >= told_max {
             return;
         }
         self.told.push(id);
