@@ -7,7 +7,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `facts` | what the parts tell |
+//! | `facts`, `alarm` | what the parts tell |
 //! | `text` | agent-chosen text: masked and bounded on its way in |
 //! | `exchange` | one request from open to close |
 //! | `handle`, `queue` | the way to the writer |
@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout};
 use crate::clock::SharedClock;
 use crate::model::Denial;
 
+mod alarm;
 mod chain;
 mod exchange;
 mod facts;
@@ -50,6 +51,7 @@ mod text;
 mod verify;
 mod writer;
 
+pub use alarm::{Alarm, AlarmKind, AlarmOutcome};
 pub use exchange::{Ending, Exchange, Recorded};
 pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts, ITSELF};
 pub use render::{Colour, render};

@@ -12,6 +12,7 @@ mod nonce;
 mod policy;
 mod print;
 mod run;
+mod scan;
 mod serve;
 mod shims;
 
@@ -51,6 +52,8 @@ enum Command {
     Policy(policy::Arguments),
     /// Verify and follow the audit.
     Audit(audit::Arguments),
+    /// Find nonces, and long-lived keys, in files and logs.
+    Scan(scan::Arguments),
     /// Ask a running sidecar how it is.
     Health(health::Arguments),
     /// Print completions for a shell.
@@ -80,6 +83,7 @@ fn dispatch(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match cli.command {
         Command::Run(arguments) => return run::run(&arguments).unwrap_or_else(Failure::report),
+        Command::Scan(arguments) => return scan::run(&arguments).unwrap_or_else(Failure::report),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Nonce(arguments) => nonce::run(arguments),

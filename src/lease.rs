@@ -210,6 +210,9 @@ pub struct Renewal {
 pub enum Found {
     /// Alive at this moment.
     Live(Arc<Lease>),
+    /// Alive, and minted to be found ([`Lease::is_canary`]): to whoever presents it, it is unknown. Told by [`Lookup`]
+    /// alone.
+    Canary(Arc<Lease>),
     /// Ended, and still remembered.
     Dead(Tombstone),
     /// Never ours, or forgotten.

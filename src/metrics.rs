@@ -26,7 +26,7 @@ pub use readings::{AuditReading, Readings, Scrape};
 
 use crate::model::ServiceName;
 use histogram::DurationHistogram;
-use labels::{Cause, Delivery, Exchange, Outcome, Upstream};
+use labels::{Cause, Delivery, Exchange, Kind, Outcome, Upstream};
 
 /// What `/metrics` is: the `Content-Type` of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,6 +44,7 @@ pub struct Metrics {
     minted: Counter,
     renewed: Counter,
     ended: Family<Cause, Counter>,
+    alarms: Family<Kind, Counter>,
     policy_reads: Family<Outcome, Counter>,
     webhooks: Family<Delivery, Counter>,
     connections: Gauge,
@@ -62,6 +63,7 @@ impl Metrics {
             minted: Counter::default(),
             renewed: Counter::default(),
             ended: Family::default(),
+            alarms: Family::default(),
             policy_reads: Family::default(),
             webhooks: Family::default(),
             connections: Gauge::default(),
@@ -79,6 +81,7 @@ impl Metrics {
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
         to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
+        to.register("alarms", "Secrets seen where none belong, by kind", self.alarms.clone());
         to.register("policy_reads", "Times that a changed policy file was read", self.policy_reads.clone());
         to.register("webhook_attempts", "Attempts to tell a webhook of an event", self.webhooks.clone());
         to.register("connections_open", "Client connections open", self.connections.clone());
@@ -120,6 +123,11 @@ impl Metrics {
     /// A webhook was tried: `delivered`, `failed` (and tried again), `lost`; `gap` where records were missed.
     pub fn webhook(&self, webhook: &str, outcome: &'static str) {
         self.webhooks.get_or_create(&Delivery { webhook: webhook.to_owned(), outcome }).inc();
+    }
+
+    /// Counts an alarm by its kind, as the audit has it.
+    pub fn alarm(&self, kind: &'static str) {
+        self.alarms.get_or_create(&Kind { kind }).inc();
     }
 
     /// A changed policy file was read: `adopted` or `refused`.
@@ -177,6 +185,7 @@ mod tests {
         metrics.upstream(&service("stripe"), "timeout");
         metrics.minted();
         metrics.ended("revoked");
+        metrics.alarm("canary_used");
         metrics.connections(2);
         metrics.connections(-1);
         let text = metrics.encode(&readings()).unwrap();
@@ -186,6 +195,7 @@ mod tests {
             r#"valetkey_upstream_attempts_total{service="stripe",outcome="timeout"} 1"#,
             "valetkey_nonces_minted_total 1",
             r#"valetkey_nonces_ended_total{cause="revoked"} 1"#,
+            r#"valetkey_alarms_total{kind="canary_used"} 1"#,
             "valetkey_connections_open 1",
             "valetkey_panics_total 1",
             "valetkey_nonces_live 3",

@@ -45,7 +45,7 @@ pub use delegate::{
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
-pub use service::{Dialect, Scope, Service};
+pub use service::{Dialect, LeakScan, Scope, Service};
 pub use slot::{Placeholder, Slot};
 pub use target::{QueryParameter, QuerySlot, TARGET_BYTES_MAX, Target};
 
@@ -488,6 +488,14 @@ impl Policy {
         request: &DelegationRequest,
     ) -> Result<DelegationPlan, DelegationRefusal> {
         delegate::plan(self, parent, request)
+    }
+
+    /// Decides what the mint of a canary gets: a nonce that opens nothing and is to be found.
+    ///
+    /// # Errors
+    /// [`MintRefusal::UnknownAgent`].
+    pub fn plan_canary(&self, agent: &AgentName, ttl: Option<Duration>) -> Result<MintPlan, MintRefusal> {
+        mint::plan_canary(self, agent, ttl)
     }
 
     /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of

@@ -15,6 +15,7 @@ mod gate;
 pub mod grant;
 pub mod inject;
 mod lanes;
+mod leaks;
 pub mod pace;
 pub mod refuse;
 pub mod refused;
@@ -53,6 +54,7 @@ use extract::{Presented, extract};
 use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, Wanted, body_wanted, grant};
 use inject::{Search, inject};
+use leaks::{Leaks, Tap};
 use pace::Busy;
 use refused::Refused;
 use relay::{Answer, Setback, TlsProfiles, relay};
@@ -145,6 +147,7 @@ pub struct Proxy {
     limits: Limits,
     hold: Hold,
     watch: Arc<Watch>,
+    leaks: Leaks,
     tasks: TaskTracker,
     draining: CancellationToken,
     cutting: CancellationToken,
@@ -167,6 +170,7 @@ impl Proxy {
             limits,
             hold: Hold::default(),
             watch: Arc::default(),
+            leaks: Leaks::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),
@@ -249,15 +253,18 @@ impl Proxy {
         &self,
         rules: &Rules,
         session: &Session,
-        permit: Box<Permit>,
+        mut permit: Box<Permit>,
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
+        let tap = self.judge_body(&mut permit, exchange).await?; // a nonce in it is a leak
         let recorded = exchange.record(permit).await?; // on record before any secret moves
         let may_come_back = session.spoken.may_come_back();
         let spare = if may_come_back { recorded.copied(|permit| permit.spare().map(Box::new)) } else { None }; // what has no body can go once more
-        let answered = match (self.send(rules, session, recorded, exchange, meter).await, spare) {
-            (Err(Setback::Untouched), Some(spare)) => Box::pin(self.send(rules, session, spare, exchange, meter)).await,
+        let answered = match (self.send(rules, session, recorded, exchange, (meter, tap)).await, spare) {
+            (Err(Setback::Untouched), Some(spare)) => {
+                Box::pin(self.send(rules, session, spare, exchange, (meter, None))).await
+            }
             (answered, _) => answered,
         };
         let (answer, search) = answered.map_err(Setback::denial)?;
@@ -272,14 +279,15 @@ impl Proxy {
         session: &Session,
         recorded: Recorded<Box<Permit>>,
         exchange: &mut Exchange,
-        meter: &Meter,
+        (meter, tap): (&Meter, Option<Box<Tap>>),
     ) -> Result<(Answer, Search), Setback> {
         let credential = match recorded.credential() {
             Some(name) => Some(rules.credentials.fetch(name).await.map_err(Denial::from)?),
             None => None, // an anonymous request carries none
         };
         exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
-        let (armed, search) = inject(session, &rules.searches, recorded, credential.as_deref())?; // the lease still lives
+        let (mut armed, search) = inject(session, &rules.searches, recorded, credential.as_deref())?; // the lease still lives
+        armed.tap = tap;
         Ok((relay(&rules.upstream, &self.limits, armed, meter).await?, search))
     }
 }

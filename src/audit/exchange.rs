@@ -13,7 +13,7 @@ use super::Unavailable;
 use super::facts::{Decided, DecisionFacts};
 use super::handle::Handle;
 use super::record::{Body, Decision, End, Failure, Outcome, Request, Verdict};
-use crate::model::Denial;
+use crate::model::{Denial, Destination};
 
 /// How long a refusal may wait for its record: it is given without one, too.
 const DENY_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -112,6 +112,12 @@ impl Exchange {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.request.id
+    }
+
+    /// Where it goes, if that is known.
+    #[must_use]
+    pub fn destination(&self) -> Option<&Destination> {
+        self.request.facts.destination.as_ref()
     }
 
     /// Puts an allowing decision on record and waits until the kernel has it; also reserves the closing record's place.

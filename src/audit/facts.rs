@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::alarm::Alarm;
 use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
 use crate::model::{
     AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Risk, Scheme, ScopeName,
@@ -80,6 +81,8 @@ pub struct DecisionFacts {
     pub credential: Option<CredentialName>,
     /// Digest of the policy that decided.
     pub policy_digest: Option<Arc<str>>,
+    /// What is to be raised beside a refusal, in a record of its own.
+    pub alarm: Option<Box<Alarm>>,
 }
 
 impl DecisionFacts {
@@ -250,6 +253,8 @@ pub enum Event {
         /// How the caller was proven.
         caller: Identity,
     },
+    /// A secret was seen where none belongs.
+    Alarm(Box<Alarm>),
     /// A connection was closed without an exchange: no TLS, failed handshake, malformed head, refused CONNECT.
     Connection {
         /// Number of the client connection.
@@ -285,6 +290,7 @@ impl Event {
             | Self::ControlRefused { .. }
             | Self::PolicyRead { .. }
             | Self::WebhookLost { .. }
+            | Self::Alarm(_)
             | Self::Connection { .. } => self,
             Self::Revocation { call, agent, task, service, reason, caller, revoked } => {
                 let reason = reason.map(|text| bounded(text, TEXT_BYTES_MAX));

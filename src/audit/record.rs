@@ -124,6 +124,7 @@ impl Body {
                 Event::LeakReport { .. } => "leak_report",
                 Event::Leaked { .. } => "leak",
                 Event::Risk { .. } => "risk",
+                Event::Alarm(_) => "alarm",
                 Event::Connection { .. } => "connection",
             },
         }
@@ -140,6 +141,7 @@ impl Body {
             Self::Event(event) => match &**event {
                 Event::Mint { facts, .. } => (facts.agent.as_ref(), facts.task.as_ref()),
                 Event::Renewed { agent, task, .. } | Event::LeaseEnded { agent, task, .. } => (Some(agent), Some(task)),
+                Event::Alarm(alarm) => (alarm.agent.as_ref(), alarm.task.as_ref()),
                 Event::Revocation { agent, task, .. } | Event::Risk { agent, task, .. } => {
                     (agent.as_ref(), task.as_ref())
                 }
@@ -366,6 +368,7 @@ impl Event {
                 fields.text_some(key!("reason"), reason.as_deref());
                 write_identity(fields, CALLER, Some(caller));
             }
+            Self::Alarm(alarm) => alarm.write(fields),
             Self::Connection { connection_id, peer, destination, code } => {
                 fields.number(key!("connection.id"), *connection_id);
                 fields.address(key!("peer"), *peer);

@@ -175,6 +175,7 @@ pub(super) struct EffectiveService {
     cleartext: bool,
     anonymous: bool,
     scrub: bool,
+    leak_scan: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_ca: Option<String>,
     dialect: &'static str,
@@ -205,6 +206,7 @@ impl EffectiveService {
             cleartext: service.cleartext,
             anonymous: service.anonymous,
             scrub: service.scrub,
+            leak_scan: service::leak_scan_word(service.leak_scan),
             upstream_ca: service.upstream_ca.as_ref().map(|path| path.display().to_string()),
             dialect: service::dialect_word(service.dialect),
             enforce: service.observe_until.map(|_| "observe"),

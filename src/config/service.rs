@@ -15,7 +15,7 @@ use super::rules::{self, PlacedRule, Side};
 use super::scopes::{self, ReadScope};
 use super::section::{Keys, Named, Node, Section};
 use crate::model::{CredentialName, Host, ServiceName};
-use crate::policy::{Dialect, HostPattern, Placeholder, Service, Slot};
+use crate::policy::{Dialect, HostPattern, LeakScan, Placeholder, Service, Slot};
 
 /// Services of a policy at most.
 const SERVICES_MAX: usize = 1024;
@@ -34,6 +34,7 @@ const KEYS: Keys = Keys {
         "cleartext",
         "anonymous",
         "scrub",
+        "leak_scan",
         "upstream_ca",
         "dialect",
         "enforce",
@@ -41,7 +42,7 @@ const KEYS: Keys = Keys {
         "deny",
         "scopes",
     ],
-    later: &["leak_scan", "client_certificate"],
+    later: &["client_certificate"],
 };
 
 const DIALECTS: [(&str, Dialect); 7] = [
@@ -53,6 +54,9 @@ const DIALECTS: [(&str, Dialect); 7] = [
     ("grpc", Dialect::Grpc),
     ("kubernetes", Dialect::Kubernetes),
 ];
+
+const LEAK_SCANS: [(&str, LeakScan); 4] =
+    [("report", LeakScan::Report), ("refuse", LeakScan::Refuse), ("revoke", LeakScan::Revoke), ("off", LeakScan::Off)];
 
 /// A service as it was read; what is `None` had mistakes.
 pub(super) struct ReadService {
@@ -74,6 +78,7 @@ struct Parts<'a> {
     cleartext: Option<bool>,
     anonymous: Option<bool>,
     scrub: Option<bool>,
+    leak_scan: Option<LeakScan>,
     upstream_ca: Option<Option<PathBuf>>,
     dialect: Option<Dialect>,
     observe_until: Option<Option<Timestamp>>,
@@ -138,6 +143,7 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
         cleartext: flag("cleartext", false),
         anonymous: flag("anonymous", false),
         scrub: flag("scrub", true),
+        leak_scan: section.get("leak_scan").map_or(Some(LeakScan::default()), |node| node.word(&LEAK_SCANS)),
         upstream_ca: optional(section, "upstream_ca", credentials::absolute_path),
         dialect: section.get("dialect").map_or(Some(Dialect::default()), |node| node.word(&DIALECTS)),
         observe_until: observing::read(section),
@@ -306,6 +312,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
         cleartext: parts.cleartext?,
         anonymous: parts.anonymous?,
         scrub: parts.scrub?,
+        leak_scan: parts.leak_scan?,
         upstream_ca: parts.upstream_ca?,
         dialect: parts.dialect?,
         observe_until: parts.observe_until?,
@@ -319,4 +326,9 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
 /// The word of the policy for a dialect.
 pub(super) fn dialect_word(dialect: Dialect) -> &'static str {
     DIALECTS.iter().find(|(_, known)| *known == dialect).map_or("json", |(word, _)| word)
+}
+
+/// The word of the policy for what happens to a nonce in a body.
+pub(super) fn leak_scan_word(leak_scan: LeakScan) -> &'static str {
+    LEAK_SCANS.iter().find(|(_, known)| *known == leak_scan).map_or("report", |(word, _)| word)
 }

@@ -22,8 +22,20 @@ pub(super) use many::{
 use reader::{Members, Reader};
 
 /// Fields of a mint that this build enforces or records.
-const MINT_FIELDS: &[&str] =
-    &["agent", "task", "service", "scope", "grants", "ttl", "max_uses", "instance", "on_behalf_of", "reason", "labels"];
+const MINT_FIELDS: &[&str] = &[
+    "agent",
+    "task",
+    "canary",
+    "service",
+    "scope",
+    "grants",
+    "ttl",
+    "max_uses",
+    "instance",
+    "on_behalf_of",
+    "reason",
+    "labels",
+];
 /// Fields of a mint that mean something and are not enforced by this build.
 const MINT_FIELDS_LATER: &[&str] = &[
     "authorization_details",
@@ -51,7 +63,9 @@ const TTL_SECONDS_MAX: u64 = u32::MAX as u64;
 pub(super) struct MintAsked {
     pub(super) agent: AgentName,
     pub(super) task: TaskName,
+    /// None for a canary, and for nothing else.
     pub(super) grants: Vec<Grant>,
+    pub(super) is_canary: bool,
     pub(super) ttl: Option<Duration>,
     pub(super) max_uses: Option<u32>,
     pub(super) instance: Option<String>,
@@ -67,7 +81,8 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
         // Each line reads its field whatever the others hold, so that all mistakes are found.
         let agent = reader.required(&members, "agent", name::<AgentName>);
         let task = reader.required(&members, "task", task_name);
-        let grants = grants(&mut reader, &members);
+        let is_canary = reader.optional(&members, "canary", boolean).unwrap_or(false);
+        let grants = if is_canary { no_grants(&mut reader, &members) } else { grants(&mut reader, &members) };
         let ttl = reader.optional(&members, "ttl", ttl);
         let max_uses = reader.optional(&members, "max_uses", count);
         let instance = reader.optional(&members, "instance", text::<INSTANCE_BYTES_MAX>);
@@ -78,6 +93,7 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
             agent: agent?,
             task: task?,
             grants: grants?,
+            is_canary,
             ttl,
             max_uses,
             instance,
@@ -113,6 +129,15 @@ pub(super) fn introspection(body: &Json) -> Result<NonceHash, Refusal> {
         nonce.or(token)
     });
     reader.finish(found)
+}
+
+/// A canary opens nothing: whatever would say what, or how often, was meant for another nonce.
+fn no_grants(reader: &mut Reader, members: &Members<'_>) -> Option<Vec<Grant>> {
+    let named: Vec<_> = ["service", "scope", "grants", "max_uses"].map(|name| members.find(name)).into_iter().collect();
+    for (pointer, _) in named.iter().flatten() {
+        reader.mistake(pointer, "does not go with `canary`, which opens nothing");
+    }
+    named.iter().all(Option::is_none).then(Vec::new)
 }
 
 /// Either `grants`, or `service` with `scope`.
@@ -199,6 +224,10 @@ fn task_name(json: &Json) -> Result<TaskName, String> {
     let task: TaskName = name(json)?;
     no_nonce(task.as_str())?;
     Ok(task)
+}
+
+fn boolean(json: &Json) -> Result<bool, String> {
+    if let Json::Bool(value) = json { Ok(*value) } else { Err("must be true or false".to_owned()) }
 }
 
 fn count(json: &Json) -> Result<u32, String> {

@@ -129,10 +129,12 @@ pub(super) fn introspect(control: &Control, caller: &Caller, body: &Json) -> Res
     caller.require(Permission::Read)?;
     let found = control.parts.leases.find(&ask::introspection(body)?);
     let introspection = match found {
-        Found::Live(lease) if caller.has(Permission::Read, lease.terms().agent) && !control.is_over(&lease) => {
+        Found::Live(lease) | Found::Canary(lease)
+            if caller.has(Permission::Read, lease.terms().agent) && !control.is_over(&lease) =>
+        {
             introspection(&lease)
         }
-        Found::Live(_) | Found::Dead(_) | Found::Unknown => Introspection::default(),
+        Found::Live(_) | Found::Canary(_) | Found::Dead(_) | Found::Unknown => Introspection::default(),
     };
     Ok(answer::json(StatusCode::OK, &introspection))
 }

@@ -92,6 +92,7 @@ fn approve(
         on_behalf_of: plan.on_behalf_of,
         reason: asked.reason.clone(),
         labels: plan.labels,
+        is_canary: false,
     };
     let parent = Parent { lease: parent.clone(), children_max: plan.children_max };
     Ok(Approved { asked, minter: minter.clone(), plan: plan.mint, parent: Some(parent) })

@@ -64,6 +64,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         scrub: true,
         upstream_ca: None,
         observe_until: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: crate::policy::Dialect::Json,
         deny: Vec::new(),
         scopes,

@@ -65,7 +65,8 @@ fn end(control: &Control, caller: &Caller, source: Option<&str>, hash: &NonceHas
         parts.audit.note(Event::Leaked { nonce_id, agent, task, alarm, caller, source });
     };
     match parts.leases.find(hash) {
-        Found::Live(lease) => {
+        // A canary was minted to be found.
+        Found::Live(lease) | Found::Canary(lease) => {
             let by = format!("a report of leaks ({})", caller.identity);
             let was_live = parts.leases.revoke(lease.id(), EndCause::Revoked, &by);
             let terms = lease.terms();

@@ -138,8 +138,12 @@ fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Appro
     if control.parts.leases.is_completed(&minter, &asked.task) {
         return Err(Refusal::TaskCompleted);
     }
-    let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
-    let plan = control.policy().plan(&request)?;
+    let plan = if asked.is_canary {
+        control.policy().plan_canary(&asked.agent, asked.ttl)?
+    } else {
+        let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
+        control.policy().plan(&request)?
+    };
     Ok(Approved { asked, minter, plan, parent: None })
 }
 

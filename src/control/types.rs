@@ -56,6 +56,10 @@ pub struct NewNonce {
     /// For what, in the minter's words: letters, digits and `-_.:@/+*`.
     #[schema(min_length = 1, max_length = 128, example = "refund-4711")]
     pub task: String,
+    /// True for a canary: a nonce that opens nothing and is left lying about, so that any use of it is an alarm. It goes
+    /// with no service, scope, grant or count of uses, and lives for 30 days if nothing else is asked, for 366 at most.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub canary: bool,
     /// The one service; with `scope`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "stripe")]
@@ -91,6 +95,12 @@ pub struct NewNonce {
     /// At most 16, names up to 64 and values up to 256 bytes of printable text. Recorded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// What is said only where it is so.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One scope, or several.
@@ -244,6 +254,9 @@ pub struct LeaseView {
     pub minter: String,
     /// What it opens.
     pub grants: Vec<GrantGiven>,
+    /// True for a canary, which opens nothing; absent otherwise.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub canary: bool,
     /// When it was minted.
     #[schema(value_type = String, format = DateTime)]
     pub issued_at: Timestamp,

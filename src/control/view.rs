@@ -65,6 +65,7 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         task: terms.task.to_string(),
         minter: terms.minter.to_string(),
         grants: terms.grants.iter().map(|grant| grant_given(policy, grant)).collect(),
+        canary: lease.is_canary(),
         issued_at: lease.issued_at(),
         expires_at: deadline.wall,
         expires_in: rounded_seconds(deadline.remaining(now)),

@@ -183,7 +183,10 @@ impl Lookup {
     /// By the hash of what was presented.
     #[must_use]
     pub fn find(&self, hash: &NonceHash) -> Found {
-        self.0.find(hash)
+        match self.0.find(hash) {
+            Found::Live(lease) if lease.is_canary() => Found::Canary(lease),
+            found @ (Found::Live(_) | Found::Canary(_) | Found::Dead(_) | Found::Unknown) => found,
+        }
     }
 
     /// The store's time.

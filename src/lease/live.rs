@@ -187,6 +187,12 @@ impl Lease {
         self.group.store.upgrade()?.restriction(self)
     }
 
+    /// True for a lease that opens nothing: its nonce was minted to be found, and any use of it is an alarm.
+    #[must_use]
+    pub fn is_canary(&self) -> bool {
+        self.group.common.grants.is_empty()
+    }
+
     /// Why it ended, if it has (expiry by the clock included).
     ///
     /// Reads the clock; whoever first sees that the time is over ends the lease for good, so that a clock that is

@@ -95,7 +95,7 @@ impl Bench {
     fn cause(&self, number: u64) -> Option<EndCause> {
         match self.find(number) {
             Found::Dead(tombstone) => Some(tombstone.cause),
-            Found::Live(_) | Found::Unknown => None,
+            Found::Live(_) | Found::Canary(_) | Found::Unknown => None,
         }
     }
 
@@ -522,6 +522,7 @@ fn accept_until_refused(bench: &Bench, number: u64, lease: &Arc<Lease>, revoked:
                 assert_eq!(tombstone.cause, EndCause::Revoked);
                 None
             }
+            Found::Canary(_) => panic!("it opens something"),
             Found::Unknown => panic!("between the index and the tombstone"),
         };
         // As a request that found it long ago, and as one that looks now.

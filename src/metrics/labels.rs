@@ -50,3 +50,8 @@ pub(super) struct Outcome {
 pub(super) struct Cause {
     pub(super) cause: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Kind {
+    pub(super) kind: &'static str,
+}

@@ -89,6 +89,23 @@ pub enum Misplaced {
     Host,
     /// In the proxy's credentials, over plain HTTP from beyond loopback.
     Proxy,
+    /// In the body.
+    Body,
+}
+
+impl Misplaced {
+    /// The word of the audit.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Path => "path",
+            Self::Query => "query",
+            Self::Host => "host",
+            Self::Proxy => "proxy",
+            Self::Body => "body",
+        }
+    }
 }
 
 /// How an upstream failed after a request had gone out, so that nobody knows whether it was carried out.

@@ -107,6 +107,21 @@ pub(super) fn plan(policy: &Policy, request: &MintRequest) -> Result<MintPlan, M
     Ok(MintPlan { identities: Arc::clone(&agent.identities), grants, ttl, lifetime, ttl_capped_by, risk })
 }
 
+/// How long a canary lives where nobody says. It opens nothing, so that no ceiling is about it; it has to lie about.
+const CANARY_TTL_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a canary lives at most.
+const CANARY_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Decides what the mint of a canary gets.
+pub(super) fn plan_canary(policy: &Policy, agent: &AgentName, ttl: Option<Duration>) -> Result<MintPlan, MintRefusal> {
+    let agent = policy.agent(agent).ok_or(MintRefusal::UnknownAgent)?;
+    let wanted = ttl.unwrap_or(CANARY_TTL_DEFAULT);
+    let ttl = wanted.min(CANARY_TTL_MAX);
+    let ttl_capped_by = (wanted > ttl).then(|| "canary".to_owned());
+    let identities = Arc::clone(&agent.identities);
+    Ok(MintPlan { identities, grants: Vec::new(), ttl, lifetime: ttl, ttl_capped_by, risk: Risk::Low })
+}
+
 /// Decides what a renewal gets. A scope that the policy does not have counts as the riskiest.
 pub(super) fn plan_renewal(policy: &Policy, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
     let risk_of = |service: &ServiceName, scope: &ScopeName| {

@@ -29,6 +29,20 @@ pub enum Dialect {
     Kubernetes,
 }
 
+/// What happens to a nonce in the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LeakScan {
+    /// An alarm; the request goes on.
+    #[default]
+    Report,
+    /// An alarm; the request is refused.
+    Refuse,
+    /// An alarm; the request is refused, and the nonce ends.
+    Revoke,
+    /// Nothing: bodies are not looked at.
+    Off,
+}
+
 /// One API.
 #[derive(Debug)]
 pub struct Service {
@@ -52,6 +66,8 @@ pub struct Service {
     pub anonymous: bool,
     /// Answers are searched for the credential.
     pub scrub: bool,
+    /// What happens to a nonce in the body of a request.
+    pub leak_scan: LeakScan,
     /// Extra roots for this service alone, PEM file.
     pub upstream_ca: Option<PathBuf>,
     /// Until then its path rules are judged and recorded, and not enforced.

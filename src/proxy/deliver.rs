@@ -18,7 +18,7 @@ use super::refuse;
 use super::refused::Refused;
 use super::relay::{Answer, returned};
 use super::websocket::{self, Opening, Switch};
-use crate::audit::{Ending, Exchange, ExchangeFacts};
+use crate::audit::{Alarm, Ending, Exchange, ExchangeFacts};
 use crate::model::denial::Unclear;
 use crate::model::{Denial, Host, ServiceName};
 use crate::policy::Dialect;
@@ -180,7 +180,11 @@ impl Proxy {
 
     /// Turns a refusal into an answer; the only way from an error to HTTP.
     pub(super) async fn refuse(&self, scene: &Scene, mut exchange: Exchange, refused: Refused) -> Response<Body> {
-        let Refused { denial, facts, service } = refused;
+        let Refused { denial, mut facts, service } = refused;
+        if let Some(alarm) = facts.alarm.take() {
+            let service = service.as_ref().map(|service| service.name.clone());
+            self.alarm(Alarm { service, ..*alarm }, &exchange);
+        }
         self.count(&denial, service.as_ref().map(|service| &service.name));
         exchange.deny(&denial, *facts.clone()).await;
         let context = refuse::Context {

@@ -20,6 +20,7 @@ use super::connect::{Form, Session};
 use super::deliver::Scene;
 use super::extract::{OwnCall, extract_own};
 use super::flow::{Body, Inbound};
+use super::grant::alarms;
 use super::grant::{dead, describe, is_same_task, present};
 use super::refused::Refused;
 use super::rules::Rules;
@@ -100,6 +101,7 @@ impl Proxy {
             match self.leases.find(&stray.hash) {
                 Found::Live(lease) => describe(&lease, &mut facts),
                 Found::Dead(tombstone) => facts.nonce_id = Some(tombstone.id),
+                Found::Canary(lease) => facts.alarm = Some(alarms::canary(&lease, stray.place.as_str())),
                 Found::Unknown => {}
             }
             return Err(Refused::new(Denial::NonceMisplaced(stray.place), facts));

@@ -28,8 +28,12 @@ pub(super) fn admit(proxy: &Proxy, connection: &Connection, headers: &HeaderMap)
         (ProxyAuth::None, voucher) => Ok(voucher),
         (ProxyAuth::Required, None) => Err(Denial::AgentUnidentified),
         (ProxyAuth::Required, Some(hash)) => {
-            present(&proxy.leases, &rules.policy, connection, &hash, &mut DecisionFacts::default())?;
-            Ok(Some(hash))
+            let mut facts = DecisionFacts { presented_in: Some("proxy"), ..DecisionFacts::default() };
+            let presented = present(&proxy.leases, &rules.policy, connection, &hash, &mut facts);
+            if let Some(alarm) = facts.alarm {
+                proxy.raise(*alarm);
+            }
+            presented.map(|_| Some(hash))
         }
     }
 }

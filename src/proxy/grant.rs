@@ -1,5 +1,6 @@
 //! Lease and policy decide: a permit, or a denial.
 
+pub(super) mod alarms;
 mod attach;
 mod given;
 
@@ -13,7 +14,7 @@ use super::connect::Session;
 use super::extract::{Presented, Stray};
 use super::inject::Tie;
 use super::refused::{Refused, Story};
-use crate::audit::{Decided, DecisionFacts};
+use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
@@ -135,6 +136,11 @@ pub(super) fn present(
 ) -> Result<Arc<Lease>, Denial> {
     let lease = match leases.find(hash) {
         Found::Live(lease) => lease,
+        Found::Canary(lease) => {
+            let place = if facts.presented_in.is_some() { Misplaced::Proxy.as_str() } else { "slot" };
+            facts.alarm = Some(alarms::canary(&lease, place));
+            return Err(Denial::NonceUnknown);
+        }
         Found::Dead(tombstone) => {
             facts.nonce_id = Some(tombstone.id);
             return Err(ended(tombstone.cause, tombstone.at));
@@ -173,32 +179,46 @@ impl Scene<'_> {
     /// A nonce outside every slot: refused whatever it is; a live one is revoked where the policy says so.
     fn stray(&self, stray: &Stray, presented: &Presented, mut facts: DecisionFacts) -> Refused {
         let mut place = stray.place;
+        facts.alarm = self.canary_among(&presented.strays);
         match self.leases.find(&stray.hash) {
             Found::Live(lease) => {
                 describe(&lease, &mut facts);
                 let is_home = presented.services.iter().any(|service| holds(&lease, service));
                 if !is_home {
                     place = Misplaced::Host;
-                    self.on_misplaced(&lease);
                 }
+                let outcome = if is_home { AlarmOutcome::Refused } else { self.on_misplaced(&lease) };
+                facts.alarm.get_or_insert_with(|| alarms::misplaced(&lease, outcome, place));
             }
             Found::Dead(tombstone) => facts.nonce_id = Some(tombstone.id),
-            Found::Unknown => {}
+            Found::Canary(_) | Found::Unknown => {}
         }
         Refused::new(Denial::NonceMisplaced(place), facts).at(&presented.services)
     }
 
-    fn on_misplaced(&self, lease: &Lease) {
-        match self.policy.on_misplaced() {
-            OnMisplaced::Revoke => self.leases.misplaced(lease),
-            OnMisplaced::Refuse => {}
-        }
+    /// A canary anywhere among them; to whoever sent it, it is a text like any other.
+    fn canary_among(&self, strays: &[Stray]) -> Option<Box<Alarm>> {
+        strays.iter().find_map(|stray| match self.leases.find(&stray.hash) {
+            Found::Canary(lease) => Some(alarms::canary(&lease, stray.place.as_str())),
+            Found::Live(_) | Found::Dead(_) | Found::Unknown => None,
+        })
+    }
+
+    fn on_misplaced(&self, lease: &Lease) -> AlarmOutcome {
+        let outcome = match self.policy.on_misplaced() {
+            OnMisplaced::Revoke => {
+                self.leases.misplaced(lease);
+                AlarmOutcome::Revoked
+            }
+            OnMisplaced::Refuse => AlarmOutcome::Refused,
+        };
         tracing::warn!(
             nonce.id = %lease.id(),
             agent.id = %lease.terms().agent,
             destination = %self.session.destination,
             "a nonce was sent to a host that is not its service's"
         );
+        outcome
     }
 
     /// `http://` to a host that a service lists only for TLS is about clear text, not about listing.
@@ -229,10 +249,11 @@ impl Scene<'_> {
     }
 
     /// A nonce that fills a slot.
-    fn decide(&self, lease: &Arc<Lease>, presented: Presented, facts: DecisionFacts) -> Result<Permit, Refused> {
+    fn decide(&self, lease: &Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
         let services: Services = presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
         if services.is_empty() {
-            self.on_misplaced(lease);
+            let outcome = self.on_misplaced(lease);
+            facts.alarm = Some(alarms::misplaced(lease, outcome, Misplaced::Host));
             return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
         }
         self.decide_among(&services, lease, presented, facts)

@@ -15,6 +15,7 @@ use super::connect::Session;
 use super::extract::Lifted;
 use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
+use super::leaks::Tap;
 use super::scrub::{Needles, narrow_accepted};
 use super::websocket::Handshake;
 use crate::audit::Recorded;
@@ -33,6 +34,8 @@ pub struct Armed {
     pub(super) tie: Option<Arc<Tie>>,
     /// What it asks if it wants to switch to WebSocket; its fields are in the head.
     pub(super) websocket: Option<Handshake>,
+    /// Looks at the body on its way.
+    pub(super) tap: Option<Box<Tap>>,
 }
 
 /// Where the request goes and which connections it may share.
@@ -121,7 +124,7 @@ pub fn inject(
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let errand = errand(session, &service, credential);
-    Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket }, Search { needles }))
+    Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket, tap: None }, Search { needles }))
 }
 
 fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) -> Errand {

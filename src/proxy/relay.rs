@@ -60,7 +60,7 @@ pub(super) async fn relay(
     armed: Armed,
     meter: &Meter,
 ) -> Result<Answer, Setback> {
-    let Armed { head, body, errand, reservation, tie, websocket } = armed;
+    let Armed { head, body, errand, reservation, tie, websocket, tap } = armed;
     if let Some(handshake) = websocket {
         let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
         return Ok(Box::pin(asking.ask(upstream, limits)).await?);
@@ -69,7 +69,7 @@ pub(super) async fn relay(
     let repeat = Repeat::of(&head.method);
     let wanted = if head.headers.contains_key(header::EXPECT) { Wanted::NotYet } else { Wanted::Yes };
     let want = (!body.is_end_stream()).then(|| Want::new(wanted, body));
-    let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone());
+    let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone()).tapped(tap);
     let upload_fault = upload.fault();
     let client = upstream.client(&errand)?;
     let service = errand.service;

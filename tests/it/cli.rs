@@ -5,6 +5,7 @@ mod files;
 mod nonces;
 mod run;
 mod running;
+mod scanning;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ mod events;
 mod expecting;
 mod grpc;
 mod large;
+mod leaking;
 mod leases;
 mod limits;
 mod mixing;

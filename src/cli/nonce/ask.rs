@@ -17,7 +17,7 @@ pub(super) struct Wanted {
     #[arg(long)]
     task: String,
     /// The service; with --scope.
-    #[arg(long, requires = "scopes", required_unless_present = "grants")]
+    #[arg(long, requires = "scopes", required_unless_present_any = ["grants", "canary"])]
     service: Option<String>,
     /// A scope of the service; several with commas, or repeated.
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', requires = "service")]
@@ -25,6 +25,9 @@ pub(super) struct Wanted {
     /// A service with scopes: stripe:read:customers or stripe:read:customers,write:refunds. Repeatable.
     #[arg(long = "grant", value_name = "SERVICE:SCOPE", value_parser = grant, conflicts_with_all = ["service", "scopes"])]
     grants: Vec<GrantAsked>,
+    /// Open nothing: a nonce to leave lying about, so that any use of it is an alarm.
+    #[arg(long, conflicts_with_all = ["service", "scopes", "grants", "max_uses"])]
+    canary: bool,
     /// How long at most, such as 90s, 5m or 1h; the policy's default if absent.
     #[arg(long, value_name = "TIME")]
     ttl: Option<String>,
@@ -72,11 +75,13 @@ impl Wanted {
     pub(super) fn read(&self) -> Result<NewNonce, Failure> {
         let (service, scope, grants) = match &self.service {
             Some(service) => (Some(service.clone()), Some(ScopeList::Many(self.scopes.clone())), None),
+            None if self.canary => (None, None, None),
             None => (None, None, Some(join(&self.grants))),
         };
         Ok(NewNonce {
             agent: self.agent.clone(),
             task: self.task.clone(),
+            canary: self.canary,
             service,
             scope,
             grants,
@@ -159,6 +164,8 @@ mod tests {
         for line in [
             "--agent a --task t",
             "--agent a --task t --service s",
+            "--agent a --task t --canary --grant s:x",
+            "--agent a --task t --canary --max-uses 2",
             "--agent a --task t --scope x",
             "--task t --grant s:x",
             "--agent a --grant s:x",

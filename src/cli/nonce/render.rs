@@ -39,6 +39,7 @@ pub(super) fn lease(lease: &LeaseView) -> String {
         .fact("issued", lease.issued_at)
         .fact("expires", expiry(&lease.expires_at.to_string(), lease.expires_in, lease.ttl_capped_by.as_deref()));
     uses(&mut block, lease.max_uses, lease.uses_left);
+    block.maybe("opens", lease.canary.then_some("nothing: it is a canary, and any use of it is an alarm"));
     for grant in &lease.grants {
         opens(&mut block, grant);
     }
@@ -53,7 +54,11 @@ pub(super) fn table(leases: &[LeaseView]) -> String {
             lease.id.clone(),
             lease.agent.clone(),
             lease.task.clone(),
-            lease.grants.iter().map(short).collect::<Vec<_>>().join(" "),
+            if lease.canary {
+                "(canary)".to_owned()
+            } else {
+                lease.grants.iter().map(short).collect::<Vec<_>>().join(" ")
+            },
             span(lease.expires_in),
             lease.uses_left.map_or("-".to_owned(), |left| left.to_string()),
             lease.minter.clone(),

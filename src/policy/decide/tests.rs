@@ -94,6 +94,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         scrub: true,
         upstream_ca: None,
         observe_until: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,
         deny: rules(deny),
         scopes: scopes.into_iter().map(scope).collect(),

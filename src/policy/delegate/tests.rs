@@ -76,6 +76,7 @@ fn service(name: &str, scopes: &[ScopeDraw]) -> Service {
         scrub: true,
         upstream_ca: None,
         observe_until: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,
         deny: Vec::new(),
         scopes: SCOPES.iter().zip(scopes).map(|(name, draw)| scope(name, draw)).collect(),

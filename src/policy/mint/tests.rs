@@ -30,6 +30,7 @@ fn service(name: &str, hosts: &[&str]) -> Service {
         scrub: true,
         upstream_ca: None,
         observe_until: None,
+        leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,
         deny: Vec::new(),
         scopes: vec![

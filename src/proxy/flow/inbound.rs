@@ -117,6 +117,13 @@ impl Inbound {
         Ok(Seen { bytes, is_whole, has_trailers })
     }
 
+    /// Puts back what was read of it, to go first.
+    pub(in crate::proxy) fn put_back(&mut self, bytes: Bytes, trailers: Option<HeaderMap>, room: OwnedSemaphorePermit) {
+        if !bytes.is_empty() || trailers.is_some() {
+            self.held = Some(Box::new(Held { bytes, trailers, _room: room }));
+        }
+    }
+
     /// The next of what was held.
     fn next_held(&mut self) -> Option<Frame<Bytes>> {
         let held = self.held.as_mut()?;

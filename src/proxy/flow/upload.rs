@@ -15,6 +15,7 @@ use crate::model::Denial;
 use crate::model::denial::Misplaced;
 use crate::proxy::extract::check_trailers;
 use crate::proxy::inject::Tie;
+use crate::proxy::leaks::Tap;
 
 /// What ends an upload early, towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum UploadFault {
     /// A nonce in the trailers.
     #[error("the agent's trailers hold a nonce")]
     NonceMisplaced,
+    /// A nonce in the body, where the service refuses that.
+    #[error("the agent's body holds a nonce")]
+    NonceInBody,
     /// The nonce was revoked.
     #[error("the nonce was revoked")]
     Cut,
@@ -46,6 +50,7 @@ impl UploadFault {
             Self::Agent => Denial::RequestMalformed,
             Self::ForeignCredential => Denial::ForeignCredential,
             Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
+            Self::NonceInBody => Denial::NonceMisplaced(Misplaced::Body),
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
             // Comes after an answer, when nobody is told anything any more.
@@ -63,6 +68,8 @@ pub struct Upload {
     meter: Meter,
     idle: IdleAlarm,
     cut: CutAlarm,
+    /// Looks at what flows, where the service wants that.
+    tap: Option<Box<Tap>>,
 }
 
 impl Upload {
@@ -74,7 +81,14 @@ impl Upload {
             meter,
             idle: IdleAlarm::new(idle),
             cut: CutAlarm::new(tie),
+            tap: None,
         }
+    }
+
+    /// Looked at by this tap.
+    pub(in crate::proxy) fn tapped(mut self, tap: Option<Box<Tap>>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// What ended it early, once something has.
@@ -90,11 +104,10 @@ impl Upload {
         if !self.poll_wanted(&want, cx)? {
             return Poll::Pending;
         }
-        match want.poll_frame(cx) {
+        match self.poll_looked_at(&want, cx) {
             Poll::Ready(frame) => {
                 self.idle.moved();
                 let Some(frame) = frame else { return Poll::Ready(None) };
-                let frame = frame.map_err(|_| UploadFault::Agent).and_then(judged);
                 if let Ok(data) = frame.as_ref().map(Frame::data_ref) {
                     self.meter.sent(data.map_or(0, Bytes::len));
                 }
@@ -110,6 +123,21 @@ impl Upload {
 }
 
 impl Upload {
+    /// The next of the body, judged and looked at.
+    fn poll_looked_at(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        loop {
+            if let Some(rest) = self.tap.as_mut().and_then(|tap| tap.rest()) {
+                return Poll::Ready(rest.map(Ok));
+            }
+            let frame = ready!(want.poll_frame(cx));
+            let frame = frame.map(|frame| frame.map_err(|_| UploadFault::Agent).and_then(judged));
+            let Some(tap) = &mut self.tap else { return Poll::Ready(frame) };
+            if let Some(passed) = tap.pass(frame) {
+                return Poll::Ready(passed);
+            }
+        }
+    }
+
     /// Whether anything is to be sent now.
     fn poll_wanted(&mut self, want: &Want, cx: &mut Context<'_>) -> Result<bool, UploadFault> {
         match want.poll(cx) {
@@ -157,10 +185,17 @@ impl HttpBody for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.want.as_ref().is_none_or(Want::is_end_stream)
+        self.want.as_ref().is_none_or(Want::is_end_stream) && !self.tap.as_ref().is_some_and(|tap| tap.has_more())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint)
+        let rest = self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint);
+        let held = self.tap.as_ref().map_or(0, |tap| tap.held_bytes() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(held));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
     }
 }

@@ -79,7 +79,8 @@ fn every_denial() -> Vec<Denial> {
         Denial::ShuttingDown,
         Denial::Internal,
     ];
-    let misplaced = [Misplaced::Header, Misplaced::Path, Misplaced::Query, Misplaced::Host, Misplaced::Proxy];
+    let misplaced =
+        [Misplaced::Header, Misplaced::Path, Misplaced::Query, Misplaced::Host, Misplaced::Proxy, Misplaced::Body];
     let missing = [Missing::NotAttached, Missing::WebPage, Missing::OtherService];
     denials.extend(missing.map(Denial::NonceMissing));
     denials.extend(misplaced.map(Denial::NonceMisplaced));

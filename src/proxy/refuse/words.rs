@@ -228,6 +228,7 @@ fn misplaced(place: Misplaced, host: &str) -> Cow<'static, str> {
         Misplaced::Path => "a nonce stands in the path".into(),
         Misplaced::Query => "a nonce stands in a query parameter other than the one for its API key".into(),
         Misplaced::Host => format!("this nonce was presented at {host}, which is not a host of its service").into(),
+        Misplaced::Body => "a nonce stands in the body".into(),
         Misplaced::Proxy => "a nonce came as the proxy's credentials, over plain http from beyond loopback".into(),
     }
 }

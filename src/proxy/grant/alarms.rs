@@ -1,0 +1,21 @@
+//! Alarms that a refusal raises.
+
+use crate::audit::{Alarm, AlarmKind, AlarmOutcome};
+use crate::lease::Lease;
+use crate::model::denial::Misplaced;
+
+/// A nonce that was minted to be found. Only the alarm says so: the refusal is that of a text that nobody knows.
+pub fn canary(lease: &Lease, place: &'static str) -> Box<Alarm> {
+    of(lease, Alarm::new(AlarmKind::CanaryUsed, AlarmOutcome::Refused, place))
+}
+
+/// A live nonce outside its slot, or on a host that is not its service's.
+pub fn misplaced(lease: &Lease, outcome: AlarmOutcome, place: Misplaced) -> Box<Alarm> {
+    of(lease, Alarm::new(AlarmKind::NonceMisplaced, outcome, place.as_str()))
+}
+
+fn of(lease: &Lease, alarm: Alarm) -> Box<Alarm> {
+    let terms = lease.terms();
+    let (agent, task) = (Some(terms.agent.clone()), Some(terms.task.clone()));
+    Box::new(Alarm { nonce_id: Some(lease.id()), agent, task, ..alarm })
+}

@@ -1,0 +1,92 @@
+//! Nonces in the bodies of requests: found while the body streams, and reported or refused as the service says.
+//!
+//! - `finder`: the search over any split into chunks
+//! - `tap`: what is done about a find, on the way upstream
+//! - `hold`: the beginning of a body, judged before anything of the request is sent
+//!
+//! What is looked at is the body as it is sent: a body in another content coding than identity, and what goes over a
+//! WebSocket, is not. A nonce is found as it is, and with any of its characters percent-encoded; in base64, JSON escapes
+//! and whatever else can be undone it is not found: this finds what was spilled, not what is being hidden.
+
+mod finder;
+mod hold;
+mod tap;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+use tokio::sync::Semaphore;
+
+use super::Proxy;
+use super::grant::Permit;
+use crate::audit::{Alarm, Event, Exchange};
+use crate::model::Denial;
+use crate::policy::LeakScan;
+
+pub(super) use tap::Tap;
+
+/// Bodies of which something is held at a time; further ones are judged on their way instead.
+const HELD_MAX: usize = 1024;
+
+/// What is held for all requests together.
+pub(super) struct Leaks {
+    room: Arc<Semaphore>,
+}
+
+impl Default for Leaks {
+    fn default() -> Self {
+        Self { room: Arc::new(Semaphore::new(HELD_MAX)) }
+    }
+}
+
+/// Whether a body can be looked at: what is encoded is not.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let identity = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    headers.get_all(header::CONTENT_ENCODING).iter().all(identity)
+}
+
+impl Proxy {
+    /// Who looks at the body of a permitted request; nobody where there is none, or where it is not to be looked at.
+    fn tap(&self, permit: &Permit, exchange: &Exchange) -> Option<Box<Tap>> {
+        let presented = &permit.presented;
+        let scan = permit.service.leak_scan;
+        let has_body = !http_body::Body::is_end_stream(&presented.body) && presented.websocket.is_none();
+        if scan == LeakScan::Off || !has_body || !is_plain(&presented.head.headers) {
+            return None;
+        }
+        let scene = tap::Scene {
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+            leases: self.leases.clone(),
+            exchange_id: exchange.id().to_owned(),
+            destination: exchange.destination().cloned(),
+            service: permit.service.name.clone(),
+        };
+        Some(Box::new(Tap::new(scan, scene)))
+    }
+
+    /// Judges the beginning of a body where a find is refused; gives who looks at the rest, or at all of it.
+    pub(super) async fn judge_body(
+        &self,
+        permit: &mut Permit,
+        exchange: &Exchange,
+    ) -> Result<Option<Box<Tap>>, Denial> {
+        match self.tap(permit, exchange) {
+            // Boxed: few services want it, and every request would carry its size.
+            Some(tap) if tap.is_strict() => Box::pin(self.leaks.hold(&mut permit.presented.body, tap)).await,
+            tap => Ok(tap),
+        }
+    }
+
+    /// Raises an alarm about an exchange.
+    pub(super) fn alarm(&self, alarm: Alarm, exchange: &Exchange) {
+        let (exchange_id, destination) = (Some(exchange.id().to_owned()), exchange.destination().cloned());
+        self.raise(Alarm { exchange_id, destination, ..alarm });
+    }
+
+    /// Raises an alarm.
+    pub(super) fn raise(&self, alarm: Alarm) {
+        self.metrics.alarm(alarm.kind.as_str());
+        self.audit.note(Event::Alarm(Box::new(alarm)));
+    }
+}

@@ -1,0 +1,70 @@
+//! `scan`: what lies about in files.
+
+use std::os::unix::fs::symlink;
+
+use super::{Desk, Done};
+use crate::support::Stage;
+
+/// A nonce that is nobody's, with its checksum.
+fn nonce() -> String {
+    let entropy = [42; 32];
+    valetkey::model::Nonce::from_entropy(&entropy).as_str().to_owned()
+}
+
+fn key() -> String {
+    ["sk", "_live_", "aB3dE5gH7jK9mN1pQ3sT5vW7"].concat()
+}
+
+#[test]
+fn nonces_and_keys_are_found_and_not_repeated() {
+    let desk = Desk::new();
+    let (nonce, key) = (nonce(), key());
+    std::fs::create_dir_all(desk.path("logs/old")).unwrap();
+    desk.write("logs/a.log", &format!("first\nauthorization: Bearer {nonce}\n"));
+    desk.write("logs/old/.env", &format!("STRIPE={key}\n"));
+    desk.write("logs/clean.txt", "nothing to see\n");
+    let done = desk.run(&["scan", "logs"]).ends(1);
+    assert_eq!(done.out, "logs/a.log:2:nonce an_… unknown\n");
+    let done = desk.run(&["scan", "--secrets", "logs"]).ends(1).says("2 finds in 3 files");
+    assert_eq!(done.out, "logs/a.log:2:nonce an_… unknown\nlogs/old/.env:1:stripe-secret-key sk_live_…\n");
+    for text in [&nonce, &key] {
+        assert!(!done.out.contains(text) && !done.err.contains(text));
+    }
+    let done = desk.run(&["scan", "--secrets", "--json", "logs"]).ends(1).json();
+    assert_eq!((&done["finds"][1]["kind"], &done["finds"][1]["line"]), (&"stripe-secret-key".into(), &1.into()));
+    assert_eq!(done["files"], 3);
+    let done = desk.run(&["scan", "--secrets", "logs/clean.txt"]).ends(0).says("0 finds in 1 file");
+    assert!(done.out.is_empty());
+}
+
+#[test]
+fn what_is_no_text_is_passed_over_and_counted() {
+    let desk = Desk::new();
+    let nonce = nonce();
+    std::fs::create_dir(desk.path("x")).unwrap();
+    desk.write("outside", &nonce);
+    symlink(desk.path("outside"), desk.path("x/link")).unwrap();
+    symlink(desk.path("x"), desk.path("x/loop")).unwrap();
+    std::fs::write(desk.path("x/binary"), [b"\0".as_slice(), nonce.as_bytes()].concat()).unwrap();
+    std::fs::write(desk.path("x/large"), vec![b'a'; (1 << 20) + 1]).unwrap();
+    let done = desk.run(&["scan", "x", "--max-mib", "1", "--json"]).ends(0).json();
+    for (what, count) in [("links", 2), ("binary", 1), ("too_large", 1), ("files", 0), ("unreadable", 0)] {
+        assert_eq!(done[what], count, "{what}: {done}");
+    }
+    desk.run(&["scan", "nowhere"]).ends(2).says("nowhere");
+    desk.run(&["scan"]).ends(2);
+}
+
+#[tokio::test]
+async fn a_sidecar_says_which_are_alive() {
+    let stage = Stage::new().await;
+    let desk = Desk::new();
+    let live = stage.sidecar.orchestrator().mint("worker", "api", "read").await;
+    desk.write("log", &format!("{}\n{}\n", live.nonce, nonce()));
+    let control = stage.sidecar.control().to_str().expect("a path").to_owned();
+    let scan =
+        |control: &str| Done::of(&desk.command(&["scan", "log", "--control", control]).output().expect("it starts"));
+    assert_eq!(scan(&control).ends(1).out, format!("log:1:nonce an_… alive {}\nlog:2:nonce an_… not alive\n", live.id));
+    scan("/nowhere/control.sock").ends(7);
+    stage.assert_silent(&[&live.nonce]);
+}
