@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::question::Question;
-use crate::model::denial::Misplaced;
+use super::question::{Holding, Question};
+use crate::model::denial::{Misplaced, Missing};
 use crate::model::{Ambiguity, Denial, Destination, Risk, Scheme, ScopeName};
 use crate::policy::{Policy, RequestFacts, Scope, Service, Slot, Target, Unlisted, Verdict};
 
@@ -28,6 +28,8 @@ pub(super) struct Answer {
     pub(super) also: Vec<String>,
     /// The deny that stands against it.
     pub(super) denied_by: Option<String>,
+    /// The scope that the refusal names to the agent: it would allow the request, and the agent may have it.
+    pub(super) required: Option<String>,
     /// Scopes that would allow it.
     pub(super) would: Vec<Way>,
     /// What the nonce allows instead.
@@ -61,6 +63,7 @@ impl Answer {
             by: None,
             also: Vec::new(),
             denied_by: None,
+            required: None,
             would: Vec::new(),
             instead: Vec::new(),
         }
@@ -71,6 +74,12 @@ impl Answer {
         self.refused(&Denial::RequestAmbiguous(ambiguity), words(ambiguity))
     }
 
+    /// Relayed, whatever it is.
+    pub(super) fn unread(self) -> Self {
+        let why = "no service lists the host: it is relayed unread, without a credential (egress.unlisted)";
+        Self { allowed: true, why: why.to_owned(), ..self }
+    }
+
     fn refused(self, denial: &Denial, why: impl Into<String>) -> Self {
         Self { code: Some(denial.code()), why: why.into(), ..self }
     }
@@ -78,6 +87,20 @@ impl Answer {
 
 /// The code of [`Denial::OutOfScope`].
 const OUT_OF_SCOPE: &str = "out_of_scope";
+
+/// The code of what no mint gives, so that no sidecar ever has to decide it.
+const NOT_GRANTABLE: &str = "scope_not_grantable";
+
+/// Every code that an answer can have.
+pub(super) const CODES: [&str; 7] = [
+    "cleartext_forbidden",
+    "host_not_listed",
+    "nonce_misplaced",
+    "nonce_missing",
+    OUT_OF_SCOPE,
+    "request_ambiguous",
+    NOT_GRANTABLE,
+];
 
 /// Answers it.
 pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
@@ -87,30 +110,55 @@ pub(super) fn explain(policy: &Policy, question: &Question) -> Answer {
         return unlisted(policy, question, answer);
     }
     let asked = |service: &&Arc<Service>| question.service.as_ref().is_none_or(|name| service.name == *name);
-    let services: Vec<&Arc<Service>> = here.iter().filter(asked).collect();
-    if services.is_empty() {
+    let cases: Vec<Case<'_>> = here.iter().filter(asked).map(|service| Case::new(policy, question, service)).collect();
+    if cases.is_empty() {
         let names: Vec<&str> = here.iter().map(|service| service.name.as_str()).collect();
         let why = format!("the host is listed by {} and not by that service", names.join(", "));
         return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), why);
     }
+    if matches!(question.holding, Holding::Nothing) {
+        return without_nonce(&cases, question, answer);
+    }
+    let given = among(&cases, answer);
+    if given.allowed {
+        return given;
+    }
+    Answer { would: cases.iter().flat_map(Case::would).collect(), ..given }
+}
+
+/// A request without a nonce: the first service that lets it pass has it, without a credential.
+fn without_nonce(cases: &[Case<'_>], question: &Question, answer: Answer) -> Answer {
+    // A WebSocket needs a rule, and rules are read for nonces.
+    let open = cases.iter().find(|case| case.service.anonymous && !question.websocket);
+    let Some(case) = open else {
+        let why = "no service of the host takes it without a nonce";
+        return answer.refused(&Denial::NonceMissing(Missing::Nowhere), why);
+    };
+    if case.is_cleartext_forbidden() {
+        return case.cleartext_forbidden(answer);
+    }
+    let why = format!("service {} is anonymous: it goes on without a credential", case.service.name);
+    Answer { allowed: true, why, ..answer }
+}
+
+/// Among the services of which the nonce holds something, as the sidecar tries them.
+fn among(cases: &[Case<'_>], answer: Answer) -> Answer {
     let mut refusal: Option<Answer> = None;
-    for service in &services {
-        let case = Case { policy, question, service, target: judged(service, &question.target) };
+    for case in cases.iter().filter(|case| !case.held.is_empty()) {
         let given = case.decide(answer.clone());
         if given.allowed {
             return given;
         }
         // As the sidecar does: being out of scope is the refusal that helps most.
-        if refusal.as_ref().is_none_or(|known| known.code != Some(OUT_OF_SCOPE) && given.code == Some(OUT_OF_SCOPE)) {
+        if refusal.as_ref().is_none_or(|known| known.code != Some(OUT_OF_SCOPE)) {
             refusal = Some(given);
         }
     }
-    let mut refusal = refusal.unwrap_or(answer);
-    refusal.would = services
-        .iter()
-        .flat_map(|service| Case { policy, question, service, target: judged(service, &question.target) }.would())
-        .collect();
-    refusal
+    refusal.unwrap_or_else(|| {
+        // A nonce without any grant of a service has no business at its host.
+        let why = cases.first().map_or_else(String::new, Case::why_nothing);
+        answer.refused(&Denial::NonceMisplaced(Misplaced::Host), why)
+    })
 }
 
 fn unlisted(policy: &Policy, question: &Question, answer: Answer) -> Answer {
@@ -119,15 +167,18 @@ fn unlisted(policy: &Policy, question: &Question, answer: Answer) -> Answer {
         (Scheme::Http, _) if is_known => {
             answer.refused(&Denial::CleartextForbidden, "the host is listed for TLS alone: use https://")
         }
-        (Scheme::Https, Unlisted::Tunnel) if !is_known && question.destination.port == Scheme::Https.default_port() => {
-            let why = "no service lists the host: it is relayed unread, without a credential (egress.unlisted)";
-            Answer { allowed: true, why: why.to_owned(), ..answer }
-        }
+        (Scheme::Https, _) if is_unread(policy, question.scheme, &question.destination) => answer.unread(),
         (Scheme::Https, _) if is_known => {
             answer.refused(&Denial::HostNotListed, "no service lists the host with this port")
         }
         (Scheme::Http | Scheme::Https, _) => answer.refused(&Denial::HostNotListed, "no service lists the host"),
     }
+}
+
+/// True for what is relayed without a look into it.
+pub(super) fn is_unread(policy: &Policy, scheme: Scheme, destination: &Destination) -> bool {
+    let is_tunnelled = scheme == Scheme::Https && policy.unlisted() == Unlisted::Tunnel;
+    is_tunnelled && destination.port == scheme.default_port() && !policy.lists_host(&destination.host)
 }
 
 /// Where a nonce is a query parameter, it is taken out before the rest is judged.
@@ -146,9 +197,33 @@ struct Case<'a> {
     question: &'a Question,
     service: &'a Service,
     target: Target,
+    /// What the nonce holds of this service.
+    held: Vec<ScopeName>,
+    /// What it could hold at most.
+    grantable: Vec<ScopeName>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn new(policy: &'a Policy, question: &'a Question, service: &'a Service) -> Self {
+        let all = || service.scopes.iter().map(|scope| scope.name.clone());
+        let grantable = match &question.agent {
+            Some(agent) => policy.grantable(agent, &service.name).to_vec(),
+            None => all().collect(),
+        };
+        let held = match &question.holding {
+            Holding::Nothing => Vec::new(),
+            Holding::Everything => grantable.clone(),
+            Holding::Scopes(scopes) => all().filter(|scope| scopes.contains(scope)).collect(),
+            Holding::Grants(grants) => {
+                let own = |scope: &ScopeName| {
+                    grants.iter().any(|grant| grant.service == service.name && grant.scopes.contains(scope))
+                };
+                all().filter(own).collect()
+            }
+        };
+        Self { policy, question, service, target: judged(service, &question.target), held, grantable }
+    }
+
     fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             method: &self.question.method,
@@ -158,22 +233,25 @@ impl Case<'_> {
         }
     }
 
+    fn is_cleartext_forbidden(&self) -> bool {
+        self.question.scheme == Scheme::Http && !self.service.cleartext
+    }
+
+    fn cleartext_forbidden(&self, answer: Answer) -> Answer {
+        let why = format!("service {} is not to be used in clear text: use https://", self.service.name);
+        answer.refused(&Denial::CleartextForbidden, why)
+    }
+
     fn decide(&self, answer: Answer) -> Answer {
-        if self.question.scheme == Scheme::Http && !self.service.cleartext {
-            let why = format!("service {} is not to be used in clear text: use https://", self.service.name);
-            return answer.refused(&Denial::CleartextForbidden, why);
+        if self.is_cleartext_forbidden() {
+            return self.cleartext_forbidden(answer);
         }
-        let (held, grantable) = (self.held(), self.grantable());
-        if held.is_empty() {
-            // A nonce without any grant of the service has no business at its host.
-            return answer.refused(&Denial::NonceMisplaced(Misplaced::Host), self.why_nothing());
-        }
-        if let Some(scope) = held.iter().find(|scope| !grantable.contains(scope)) {
+        if let Some(scope) = self.held.iter().find(|scope| !self.grantable.contains(scope)) {
             let agent = self.question.agent.as_ref().map_or("", |agent| agent.as_str());
             let why = format!("agent {agent} may not have {}:{scope}: such a nonce is never minted", self.service.name);
-            return Answer { code: Some("scope_not_grantable"), why, ..answer };
+            return Answer { code: Some(NOT_GRANTABLE), why, ..answer };
         }
-        match self.policy.decide(&self.service.name, &held, &grantable, &self.facts()) {
+        match self.policy.decide(&self.service.name, &self.held, &self.grantable, &self.facts()) {
             Verdict::Allow { scope, rule, next } => Answer {
                 allowed: true,
                 why: format!("scope {} of service {} allows it", scope.name, self.service.name),
@@ -183,17 +261,18 @@ impl Case<'_> {
             },
             Verdict::Ambiguous(ambiguity) => answer.ambiguous(ambiguity),
             Verdict::Deny { allowed, required_scope } => {
-                let denied_by = self.policy.denying(&self.service.name, &held, &self.facts()).map(str::to_owned);
+                let denied_by = self.policy.denying(&self.service.name, &self.held, &self.facts()).map(str::to_owned);
+                let required = required_scope.as_ref().map(ToString::to_string);
                 let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
                 let why = self.why(denied_by.is_some());
-                Answer { denied_by, instead: allowed, ..answer.refused(&denial, why) }
+                Answer { denied_by, required, instead: allowed, ..answer.refused(&denial, why) }
             }
         }
     }
 
     fn why(&self, is_denied: bool) -> String {
         let service = &self.service.name;
-        match (is_denied, self.question.scopes.is_empty(), &self.question.agent) {
+        match (is_denied, self.is_all(), &self.question.agent) {
             (true, ..) => format!("a deny of service {service} forbids it, whatever allows it"),
             (false, true, Some(agent)) => {
                 format!("no scope of service {service} that agent {agent} may have allows it")
@@ -205,36 +284,21 @@ impl Case<'_> {
 
     fn why_nothing(&self) -> String {
         let service = &self.service.name;
-        match (self.question.scopes.is_empty(), &self.question.agent) {
+        match (self.is_all(), &self.question.agent) {
             (true, Some(agent)) => format!("agent {agent} may have no scope of service {service}"),
             (true, None) => format!("service {service} has no scopes"),
             (false, _) => format!("service {service} has none of these scopes"),
         }
     }
 
-    /// What the nonce holds of this service.
-    fn held(&self) -> Vec<ScopeName> {
-        if self.question.scopes.is_empty() {
-            return self.grantable();
-        }
-        self.all().filter(|scope| self.question.scopes.contains(scope)).collect()
-    }
-
-    /// What it could hold at most.
-    fn grantable(&self) -> Vec<ScopeName> {
-        match &self.question.agent {
-            Some(agent) => self.policy.grantable(agent, &self.service.name).to_vec(),
-            None => self.all().collect(),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = ScopeName> {
-        self.service.scopes.iter().map(|scope| scope.name.clone())
+    /// Nothing was said of what the nonce holds.
+    fn is_all(&self) -> bool {
+        matches!(self.question.holding, Holding::Everything)
     }
 
     /// Scopes that would allow it by themselves.
     fn would(&self) -> Vec<Way> {
-        if self.question.scheme == Scheme::Http && !self.service.cleartext {
+        if self.is_cleartext_forbidden() {
             return Vec::new();
         }
         let alone = |name: &ScopeName| match self.policy.decide(
@@ -246,7 +310,7 @@ impl Case<'_> {
             Verdict::Allow { scope, rule, .. } => Some(self.way(scope, rule)),
             Verdict::Deny { .. } | Verdict::Ambiguous(_) => None,
         };
-        let mut ways: Vec<Way> = self.all().filter_map(|scope| alone(&scope)).collect();
+        let mut ways: Vec<Way> = self.service.scopes.iter().filter_map(|scope| alone(&scope.name)).collect();
         ways.sort_by_key(|way| way.risk);
         ways
     }

@@ -1,8 +1,8 @@
 //! What was typed → one request, and what the nonce holds that it comes with.
 
-use super::explain::Answer;
+use super::explain::{Answer, is_unread};
 use crate::cli::print;
-use crate::model::{AgentName, Destination, Scheme, ScopeName, ServiceName};
+use crate::model::{AgentName, Destination, Grant, Scheme, ScopeName, ServiceName};
 use crate::policy::{Policy, Target};
 
 /// What was typed.
@@ -12,7 +12,20 @@ pub(super) struct Asked<'a> {
     pub(super) url: &'a str,
     pub(super) agent: Option<&'a str>,
     pub(super) service: Option<&'a str>,
-    pub(super) scopes: &'a [String],
+    pub(super) holds: Holds<'a>,
+}
+
+/// What the nonce was said to hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Holds<'a> {
+    /// There is no nonce.
+    Nothing,
+    /// Nothing was said.
+    Unsaid,
+    /// Scopes, of whatever service has them.
+    Scopes(&'a [String]),
+    /// Services, each with scopes.
+    Grants(&'a [(String, Vec<String>)]),
 }
 
 /// What it means.
@@ -25,8 +38,20 @@ pub(super) struct Question {
     pub(super) target: Target,
     pub(super) agent: Option<AgentName>,
     pub(super) service: Option<ServiceName>,
-    /// None where it was not said.
-    pub(super) scopes: Vec<ScopeName>,
+    pub(super) holding: Holding,
+}
+
+/// What the nonce holds.
+#[derive(Debug)]
+pub(super) enum Holding {
+    /// There is no nonce.
+    Nothing,
+    /// All that the agent may have; without an agent every scope.
+    Everything,
+    /// These scopes, of whatever service has them.
+    Scopes(Vec<ScopeName>),
+    /// These and no others.
+    Grants(Vec<Grant>),
 }
 
 /// A URL in its parts; the target is not judged yet.
@@ -43,13 +68,24 @@ struct Url<'a> {
 pub(super) fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answer>, String> {
     let url = url(asked.url)?;
     let (agent, service) = (agent(policy, asked.agent)?, service(policy, asked.service)?);
-    let scopes = scopes(policy, &url.destination, service.as_ref(), asked.scopes)?;
+    let holding = match asked.holds {
+        Holds::Nothing => Holding::Nothing,
+        Holds::Unsaid => Holding::Everything,
+        Holds::Scopes(names) => Holding::Scopes(scopes(policy, &url.destination, service.as_ref(), names)?),
+        Holds::Grants(named) => {
+            Holding::Grants(named.iter().map(|named| grant(policy, named)).collect::<Result<_, _>>()?)
+        }
+    };
     let websocket = url.websocket || asked.method == "WEBSOCKET";
     let method = if websocket && asked.method == "WEBSOCKET" { "GET" } else { asked.method }.to_owned();
     let (scheme, destination) = (url.scheme, url.destination);
     Ok(match Target::parse(&url.target) {
-        Ok(target) => Ok(Question { method, websocket, scheme, destination, target, agent, service, scopes }),
-        Err(ambiguity) => Err(Answer::of(&method, scheme, &destination, url.path).ambiguous(ambiguity)),
+        Ok(target) => Ok(Question { method, websocket, scheme, destination, target, agent, service, holding }),
+        Err(ambiguity) => {
+            let answer = Answer::of(&method, scheme, &destination, url.path);
+            let is_unread = is_unread(policy, scheme, &destination);
+            Err(if is_unread { answer.unread() } else { answer.ambiguous(ambiguity) })
+        }
     })
 }
 
@@ -114,6 +150,19 @@ fn scopes(
         None => Err(unknown("scope", name, known().map(ScopeName::as_str))),
     };
     names.iter().filter_map(|name| read(name).transpose()).collect()
+}
+
+fn grant(policy: &Policy, (name, scopes): &(String, Vec<String>)) -> Result<Grant, String> {
+    let known = policy
+        .services()
+        .iter()
+        .find(|service| service.name.as_str() == name)
+        .ok_or_else(|| unknown("service", name, policy.services().iter().map(|service| service.name.as_str())))?;
+    let scope = |name: &String| {
+        let found = known.scopes.iter().find(|scope| scope.name.as_str() == name).map(|scope| scope.name.clone());
+        found.ok_or_else(|| unknown("scope", name, known.scopes.iter().map(|scope| scope.name.as_str())))
+    };
+    Ok(Grant { service: known.name.clone(), scopes: scopes.iter().map(scope).collect::<Result<_, _>>()? })
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

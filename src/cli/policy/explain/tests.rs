@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::cli::policy::question::{Asked, read};
+use crate::cli::policy::question::{Asked, Holds, read};
 use crate::cli::policy::render::render;
 use crate::config;
 
@@ -69,7 +69,7 @@ fn try_ask(text: &str, line: &str, agent: &str, service: &str, scopes: &[&str]) 
         url,
         agent: Some(agent).filter(|name| !name.is_empty()),
         service: Some(service).filter(|name| !name.is_empty()),
-        scopes: &scopes,
+        holds: if scopes.is_empty() { Holds::Unsaid } else { Holds::Scopes(&scopes) },
     };
     Ok(match read(&policy, &asked)? {
         Ok(question) => explain(&policy, &question),
