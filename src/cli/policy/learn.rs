@@ -80,7 +80,8 @@ struct Report<'a> {
     requests: u64,
     left_out: LeftOut,
     scopes: &'a [Learned],
-    toml: &'a str,
+    /// What is printed without `--json`.
+    fragment: &'a str,
 }
 
 /// Reads an audit and prints what it teaches.
@@ -92,13 +93,13 @@ pub(super) fn run(arguments: &Learn) -> Result<(), Failure> {
     };
     let (scanned, seen, mut left_out) = read(reader, arguments)?;
     let scopes = scope::learn(seen, &mut left_out);
-    let toml = fragment::spell(&arguments.audit, &scopes, &left_out);
+    let text = fragment::spell(&arguments.audit, &scopes, &left_out);
     let requests: u64 = scopes.iter().map(Learned::requests).sum();
     if arguments.json {
         let (audit, records) = (&*arguments.audit, scanned.records);
-        return print::json(&Report { audit, records, requests, left_out, scopes: &scopes, toml: &toml });
+        return print::json(&Report { audit, records, requests, left_out, scopes: &scopes, fragment: &text });
     }
-    print::text(&toml)?;
+    print::text(&text)?;
     if scopes.is_empty() {
         print::note(
             "no request in it was decided for an agent and a service as you asked; see --of, --agent, --service",
