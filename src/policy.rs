@@ -345,8 +345,7 @@ impl Policy {
         delegate::decide(self, service, scopes, above, facts)
     }
 
-    /// The deny, of the service or of one of these scopes, that stands against a request, as the policy spells it: what
-    /// [`Verdict::Deny`] keeps to itself, for whoever writes the policy.
+    /// The deny, of the service or of one of these scopes, that stands against a request, as the policy spells it.
     #[must_use]
     pub fn denying(&self, service: &ServiceName, scopes: &[ScopeName], facts: &RequestFacts<'_>) -> Option<&str> {
         let at = *self.by_name.get(service)?;
