@@ -15,7 +15,7 @@
 //! | `record`, `fields`, `chain` | what a record says; its text; its seal |
 //! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
-//! | `verify`, `tail`, `render` | reading an audit |
+//! | `verify`, `scan`, `tail`, `render` | reading an audit |
 //!
 //! The format is described in `docs/AUDIT.md`.
 
@@ -42,6 +42,7 @@ mod handle;
 mod queue;
 mod record;
 mod render;
+mod scan;
 mod sink;
 mod tail;
 mod tap;
@@ -55,6 +56,7 @@ pub use alarm::{Alarm, AlarmKind, AlarmOutcome};
 pub use exchange::{Ending, Exchange, Recorded};
 pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts, ITSELF};
 pub use render::{Colour, render};
+pub use scan::{Scanned, scan};
 pub use tail::{Filter, Follow, Tail, tail};
 pub use tap::{Followed, Follower, Written};
 pub use verify::{Broken, Flaw, Verified, verify};

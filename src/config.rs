@@ -3,8 +3,9 @@
 //! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `egress`, `service` (with `scopes`,
 //! `rules`, `hosts`) and `people` read one table each, in the order in which names refer to one another; `preset` holds
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
-//! what is in force.
+//! what is in force. `lint` knows endpoints that make a rule meaningless; `cases` reads what `valetkey policy test` runs.
 
+mod cases;
 mod conditions;
 mod credentials;
 mod delegate;
@@ -13,6 +14,7 @@ mod effective;
 mod egress;
 mod hosts;
 mod limits;
+mod lint;
 mod mask;
 mod mistake;
 mod observing;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+pub use self::cases::{CASES_MAX, Cases, Holds, TestCase, load_cases};
 pub use self::credentials::{EXEC_TIMEOUT_DEFAULT, EXEC_TIMEOUT_MAX, EXEC_TTL_DEFAULT};
 pub use self::duration::DURATION_MAX;
 pub use self::effective::Effective;
@@ -84,6 +87,12 @@ pub struct Loaded {
 #[must_use]
 pub fn effective(loaded: &Loaded) -> &Effective {
     &loaded.effective
+}
+
+/// A time as the policy spells it (`1h30m`), in seconds.
+#[must_use]
+pub fn seconds(text: &str) -> Option<u64> {
+    duration::parse(text).ok().map(|time| time.as_secs())
 }
 
 /// Names of the environment variables that credentials come from, or that their commands get, each once and in

@@ -1,12 +1,23 @@
 //! `valetkey policy`: what a policy file says, without a sidecar.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `render` | what would happen to a request, for people |
+//! | `test` | a file of requests with expected decisions |
+//! | `learn` | the least scopes that cover what an audit has seen |
+//! | `diff` | what two policies allow, compared |
 
+mod diff;
 #[cfg(test)]
 mod explained;
+mod learn;
 mod render;
+mod test;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Failure, print};
@@ -53,6 +64,15 @@ enum Command {
     /// Say whether a request would be allowed, and by what; else why not, and which scope would allow it.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Run a file of requests with expected decisions; ends with 1 if one fails.
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Test),
+    /// Print the least scopes that cover what an audit has seen, to review and paste.
+    #[command(after_help = learn::EXAMPLES)]
+    Learn(learn::Learn),
+    /// Say what becomes allowed and what becomes denied between two policies, and what else differs.
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(diff::Diff),
 }
 
 #[derive(Debug, Args)]
@@ -112,14 +132,17 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Check { file, exec, json } => check(&file.path, exec, *json),
         Command::Show { file, exec, json } => show(&load(&file.path, exec)?, *json),
         Command::Explain(arguments) => explain(arguments),
+        Command::Test(arguments) => test::run(arguments),
+        Command::Learn(arguments) => learn::run(arguments),
+        Command::Diff(arguments) => diff::run(arguments),
     }
 }
 
 fn load(path: &std::path::Path, exec: &Exec) -> Result<Loaded, Failure> {
-    config::load_policy(path, exec.allow_exec).map_err(|mistakes| unusable(path, &mistakes))
+    config::load_policy(path, exec.allow_exec).map_err(|mistakes| unusable_file(path, &mistakes))
 }
 
-fn unusable(path: &std::path::Path, mistakes: &Mistakes) -> Failure {
+fn unusable_file(path: &std::path::Path, mistakes: &Mistakes) -> Failure {
     Failure::policy(format!("{} cannot be used\n\n{}", path.display(), mistakes.report(Look::of_stderr()).trim_end()))
 }
 
@@ -134,7 +157,7 @@ fn check(path: &std::path::Path, exec: &Exec, json: bool) -> Result<(), Failure>
             let count = print::count(number, "mistake", "mistakes");
             return Err(Failure::policy(format!("{}: {count}", path.display())));
         }
-        Err(mistakes) => return Err(unusable(path, &mistakes)),
+        Err(mistakes) => return Err(unusable_file(path, &mistakes)),
     };
     let policy = &loaded.policy;
     if json {
@@ -167,7 +190,11 @@ fn explain(arguments: &Explain) -> Result<(), Failure> {
         url: &arguments.url,
         agent: arguments.agent.as_deref(),
         service: arguments.service.as_deref(),
-        scopes: &arguments.scopes,
+        holds: match &arguments.scopes[..] {
+            [] => explaining::Holds::Unsaid,
+            scopes => explaining::Holds::Scopes(scopes),
+        },
+        now: Timestamp::now(),
     };
     let answer = match explaining::read(&loaded.policy, &asked).map_err(Failure::usage)? {
         Ok(question) => explaining::explain(&loaded.policy, &question),

@@ -52,6 +52,13 @@ pub(super) struct Asked<'a> {
     record: Vec<Node<'a>>,
 }
 
+impl Asked<'_> {
+    /// True where the body is judged.
+    pub(super) fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+}
+
 /// As `valetkey policy show` prints it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct EffectiveCondition {

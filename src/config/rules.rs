@@ -2,6 +2,7 @@
 
 use super::conditions::{Asked, CONDITION_KEYS, EffectiveCondition};
 use super::effective::EffectiveRule;
+use super::lint;
 use super::mistake::Code;
 use super::section::{Keys, Node, Section};
 use crate::policy::{HostPattern, QueryRule, Rule};
@@ -205,7 +206,9 @@ fn parse<'a>(
         }
     };
     check_host(&node, &rule, hosts?)?;
-    warn_of_wide(&node, side, text);
+    if !asked.has_body() {
+        lint::warn(&node, side, text);
+    }
     Some(PlacedRule { rule, node, query, encoded_slash, asked, condition: EffectiveCondition::default() })
 }
 
@@ -218,18 +221,6 @@ fn check_host(node: &Node<'_>, rule: &Rule, hosts: &[HostPattern]) -> Option<()>
     let message = format!("the service does not list the host {host}");
     node.visible_fault(Code::Dangling, message, "add it to the service's hosts, or leave it out of the rule");
     None
-}
-
-/// Paths that open more than they seem to.
-fn warn_of_wide(node: &Node<'_>, side: Side, text: &str) {
-    let path = text.find('/').map_or("", |at| &text[at..]);
-    let sentence = match side {
-        Side::Deny => return,
-        Side::Allow if path.ends_with("/graphql") => "one path for every operation: a rule cannot tell them apart",
-        Side::Allow if path.starts_with("/{*") => "allows every path of the host",
-        Side::Allow => return,
-    };
-    node.warn(sentence);
 }
 
 /// Says of each allow whether a deny takes all of it away, or whether it is there already.

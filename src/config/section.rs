@@ -124,6 +124,11 @@ impl<'a> Section<'a> {
         node
     }
 
+    /// Where it begins in the file, in bytes.
+    pub(super) fn start(&self) -> usize {
+        self.place.span.start
+    }
+
     /// The keys in the order of the file.
     pub(super) fn entries(&self) -> Vec<Named<'a>> {
         let mut entries: Vec<_> = self.table.iter().map(|(key, value)| self.named(key, value)).collect();

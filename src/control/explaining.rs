@@ -12,15 +12,14 @@ use super::serve::Answer;
 use super::types::{Explanation, ExplanationAsked, Mistake, Problem, WayView};
 use crate::lease::Lease;
 use crate::model::{AgentName, Grant, RiskCap, ScopeName, ServiceName};
-use crate::policy::explain::{self, Question, Way};
+use crate::policy::explain::{self, Holding, Question, Way};
 use crate::policy::{Permission, Policy};
 
 /// The part of a question that says which nonce it is about.
 struct Holder {
     agent: AgentName,
     service: Option<ServiceName>,
-    scopes: Vec<ScopeName>,
-    grants: Option<Vec<Grant>>,
+    holding: Holding,
     spent: Vec<(ServiceName, ScopeName)>,
     cap: Option<RiskCap>,
 }
@@ -50,7 +49,7 @@ struct Holder {
 pub(super) fn explain(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {
     caller.require(Permission::Read)?;
     let asked = ask::explanation(body)?;
-    let Holder { agent, service, scopes, grants, spent, cap } = match asked.whom {
+    let Holder { agent, service, holding, spent, cap } = match asked.whom {
         OfWhom::Agent { agent, service, scopes } => of_agent(control, caller, agent, service, scopes)?,
         OfWhom::Nonce(id) => {
             let lease = control.live(id).filter(|lease| caller.has(Permission::Read, lease.terms().agent));
@@ -58,11 +57,11 @@ pub(super) fn explain(control: &Control, caller: &Caller, body: &Json) -> Result
         }
     };
     let unreadable = |problem: String| Refusal::InvalidRequest(vec![Mistake::at("/url", problem)]);
-    let policy = &control.policy();
-    let answer = match Question::of(&asked.method, &asked.url).map_err(unreadable)? {
+    let (policy, now) = (&control.policy(), control.parts.clock.now().wall);
+    let answer = match Question::of(policy, &asked.method, &asked.url, now).map_err(unreadable)? {
         Ok(question) => {
             let agent = Some(agent);
-            explain::explain(policy, &Question { agent, service, scopes, grants, spent, cap, ..question })
+            explain::explain(policy, &Question { agent, service, holding, spent, cap, ..question })
         }
         Err(ambiguous) => ambiguous,
     };
@@ -89,7 +88,8 @@ fn of_agent(
         return Err(Refusal::ScopeNotGrantable { service: service.clone(), scope, grantable });
     }
     let cap = control.parts.leases.restriction_of(&agent).map(|restriction| restriction.cap);
-    Ok(Holder { agent, service, scopes, grants: None, spent: Vec::new(), cap })
+    let holding = if scopes.is_empty() { Holding::Everything } else { Holding::Scopes(scopes) };
+    Ok(Holder { agent, service, holding, spent: Vec::new(), cap })
 }
 
 /// A scope that the service does not have.
@@ -113,12 +113,12 @@ fn of_lease(lease: &Lease) -> Holder {
     };
     let spent = all.filter(is_spent).map(|(service, scope)| (service.clone(), scope.clone())).collect();
     let cap = lease.restriction().map(|restriction| restriction.cap);
-    Holder { agent: terms.agent.clone(), service: None, scopes: Vec::new(), grants: Some(grants), spent, cap }
+    Holder { agent: terms.agent.clone(), service: None, holding: Holding::Minted(grants), spent, cap }
 }
 
 /// Of the scopes that would do, those that some agent of the caller's may have.
 fn view(caller: &Caller, answer: explain::Answer) -> Explanation {
-    let explain::Answer { allowed, code, why, by, also, denied_by, would, instead, .. } = answer;
+    let explain::Answer { allowed, code, why, by, also, denied_by, observed, would, instead, .. } = answer;
     let way = |way: Way| WayView {
         service: way.service,
         scope: way.scope,
@@ -129,7 +129,8 @@ fn view(caller: &Caller, answer: explain::Answer) -> Explanation {
         agents: way.agents.into_iter().filter(|name| is_own(caller, name)).collect(),
     };
     let would = would.into_iter().map(way).filter(|way| !way.agents.is_empty()).collect();
-    Explanation { allowed, code: code.map(str::to_owned), why, by: by.map(way), also, denied_by, would, instead }
+    let (code, observed) = (code.map(str::to_owned), observed.map(str::to_owned));
+    Explanation { allowed, code, why, by: by.map(way), also, denied_by, observed, would, instead }
 }
 
 fn is_own(caller: &Caller, name: &str) -> bool {

@@ -5,11 +5,11 @@
 
 mod delegation;
 mod many;
+mod operations;
 mod problem;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ pub use many::{
     CompletionAsked, Explanation, ExplanationAsked, LEAK_NONCES_MAX, LeakReport, RISK_TTL_SECONDS_MAX, RevocationAsked,
     Revoked, RiskAsked, RiskView, SOURCE_BYTES_MAX, URL_BYTES_MAX, WayView,
 };
+pub use operations::{MinterView, Ready, WhoAmI};
 pub use problem::{Mistake, Problem};
 
 /// Names of agents, tasks, services and scopes, in bytes at most.
@@ -407,45 +408,4 @@ pub struct ScopeView {
     pub agents: Vec<String>,
     /// What is wrong with its credential; null when it can be had.
     pub problem: Option<String>,
-}
-
-/// Who the caller is, here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WhoAmI {
-    /// How it was proven: `uid:1000`, `supervisor`.
-    pub identity: String,
-    /// As whom it may act.
-    pub minters: Vec<MinterView>,
-    /// The version of the sidecar.
-    pub version: String,
-    /// SHA-256 of the policy file, in hex.
-    pub policy_digest: String,
-    /// What an agent sets as `HTTPS_PROXY`.
-    pub proxy: String,
-    /// What the caller should know about this set-up; absent when there is nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub warning: Option<String>,
-}
-
-/// Where a sidecar serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Ready {
-    /// Agents connect here.
-    #[schema(value_type = String, example = "127.0.0.1:8080")]
-    pub proxy: SocketAddr,
-    /// Probes connect here.
-    #[schema(value_type = String, example = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
-}
-
-/// One minter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MinterView {
-    /// Its name in the policy, or `self`, or `run` for a supervisor.
-    pub name: String,
-    /// For which agents; `*` is all.
-    pub agents: Vec<String>,
-    /// `mint`, `read`, `revoke`, `events`, `risk`.
-    pub may: Vec<String>,
 }

@@ -1,5 +1,6 @@
-//! One line of `allow` or `deny`, parsed: method, host, path pattern, query.
+//! One line of `allow` or `deny`, parsed: method, host, path pattern, query. `compare` has what is asked of two rules.
 
+mod compare;
 mod parse;
 
 pub(super) use parse::FORBIDDEN_METHODS;

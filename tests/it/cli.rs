@@ -3,6 +3,7 @@
 mod clients;
 mod files;
 mod nonces;
+mod policy_tools;
 mod run;
 mod running;
 mod scanning;

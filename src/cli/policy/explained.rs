@@ -6,7 +6,7 @@ use super::render::render;
 use crate::config;
 use crate::model::Risk;
 use crate::policy::Policy;
-use crate::policy::explain::{Answer, Asked, explain, read};
+use crate::policy::explain::{Answer, Asked, Holds, explain, read};
 
 const POLICY: &str = r#"
 version = 1
@@ -70,7 +70,8 @@ fn try_ask(text: &str, line: &str, agent: &str, service: &str, scopes: &[&str]) 
         url,
         agent: Some(agent).filter(|name| !name.is_empty()),
         service: Some(service).filter(|name| !name.is_empty()),
-        scopes: &scopes,
+        holds: if scopes.is_empty() { Holds::Unsaid } else { Holds::Scopes(&scopes) },
+        now: jiff::Timestamp::UNIX_EPOCH,
     };
     Ok(match read(&policy, &asked)? {
         Ok(question) => explain(&policy, &question),
@@ -219,4 +220,29 @@ fn the_account_for_people_is_whole() {
     assert_eq!(text.trim_end(), lines.join("\n"));
     let text = anstream::adapter::strip_str(&render(&ask("POST https://api.test/v1/x", "writer", &[]))).to_string();
     assert!(text.contains("\nallowed\n") && text.contains("1 use per nonce"), "{text}");
+}
+
+#[test]
+fn an_observed_service_lets_by_what_no_rule_allows_and_never_what_a_deny_forbids() {
+    let observed = |until: &str| {
+        POLICY.replacen("[services.api]", &format!("[services.api]\nenforce = \"observe\"\nuntil = {until}"), 1)
+    };
+    // The questions are asked at the start of 1970.
+    let (during, over) = (observed("1970-01-02"), observed("1969-12-30"));
+    let delete = |text: &str| try_ask(text, "DELETE https://api.test/v1/x", "writer", "", &[]).unwrap();
+    let answer = delete(&during);
+    assert_eq!((answer.allowed, answer.code, answer.observed), (true, None, Some("out_of_scope")));
+    assert!(answer.why.contains("no scope of service api") && answer.why.contains("is observed"), "{}", answer.why);
+    let by = answer.by.as_ref().unwrap();
+    assert_eq!((by.scope.as_str(), by.rule.as_str()), ("read", ""), "the least risky that it holds");
+    assert!(
+        render(&answer).contains("observed") && serde_json::to_value(&answer).unwrap()["observed"] == "out_of_scope"
+    );
+    let answer = try_ask(&during, "POST https://api.test/v1/x", "reader", "", &[]).unwrap();
+    assert_eq!((answer.allowed, &*answer.would[0].scope), (true, "write"), "what to grant before it is enforced");
+    let answer = try_ask(&during, "GET https://api.test/v1/x", "writer", "", &[]).unwrap();
+    assert_eq!((answer.allowed, answer.observed), (true, None));
+    let answer = try_ask(&during, "GET https://api.test/v1/keys", "writer", "", &[]).unwrap();
+    assert_eq!((answer.code, answer.observed), (Some("out_of_scope"), None));
+    assert_eq!(delete(&over).code, Some("out_of_scope"));
 }

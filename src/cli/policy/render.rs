@@ -16,7 +16,7 @@ pub(super) fn render(answer: &Answer) -> String {
     if let Some(way) = &answer.by {
         block
             .fact("  scope", format_args!("{}:{}", way.service, way.scope))
-            .fact("  rule", &way.rule)
+            .maybe("  rule", (!way.rule.is_empty()).then_some(&way.rule))
             .fact("  risk", way.risk)
             .fact("  credential", &way.credential)
             .maybe("  uses", way.max_uses.map(|max| format!("{} per nonce", count(max as usize, "use", "uses"))))
@@ -24,6 +24,7 @@ pub(super) fn render(answer: &Answer) -> String {
             .fact("  agents", agents(way));
     }
     block
+        .maybe("  observed", answer.observed)
         .maybe("  deny", answer.denied_by.as_ref())
         .list("  would", answer.would.iter().map(would))
         .list("  instead", &answer.instead);

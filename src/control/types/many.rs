@@ -119,6 +119,8 @@ pub struct Explanation {
     pub also: Vec<String>,
     /// The deny that stands against it, as the policy spells it.
     pub denied_by: Option<String>,
+    /// The code with which it would be refused, were the service's path rules enforced and not only observed.
+    pub observed: Option<String>,
     /// Scopes that would allow it, and that some agent of the caller's may have; the least risky first.
     pub would: Vec<WayView>,
     /// What the nonce allows instead, as the policy spells it; at most 16.
@@ -134,7 +136,7 @@ pub struct WayView {
     pub scope: String,
     /// `low`, `medium`, `high`.
     pub risk: String,
-    /// The rule, as the policy spells it.
+    /// The rule, as the policy spells it; empty where none allows the request and the service is observed.
     pub rule: String,
     /// The name of the credential that it would go with.
     pub credential: String,

@@ -1,6 +1,8 @@
 //! What was typed → one request, and what the nonce holds that it comes with.
 
-use super::Answer;
+use jiff::Timestamp;
+
+use super::{Answer, is_unread};
 use crate::model::{AgentName, Destination, Grant, RiskCap, Scheme, ScopeName, ServiceName};
 use crate::policy::{Policy, Target};
 
@@ -15,8 +17,23 @@ pub struct Asked<'a> {
     pub agent: Option<&'a str>,
     /// For a nonce of this service.
     pub service: Option<&'a str>,
-    /// For a nonce with these scopes.
-    pub scopes: &'a [String],
+    /// For a nonce that holds this.
+    pub holds: Holds<'a>,
+    /// When it is made: a service is observed until a moment.
+    pub now: Timestamp,
+}
+
+/// What the nonce was said to hold.
+#[derive(Debug, Clone, Copy)]
+pub enum Holds<'a> {
+    /// There is no nonce.
+    Nothing,
+    /// Nothing was said.
+    Unsaid,
+    /// Scopes, of whatever service has them.
+    Scopes(&'a [String]),
+    /// Services, each with scopes.
+    Grants(&'a [(String, Vec<String>)]),
 }
 
 /// What it means.
@@ -36,10 +53,10 @@ pub struct Question {
     pub agent: Option<AgentName>,
     /// The service that the nonce is for; all where it was not said.
     pub service: Option<ServiceName>,
-    /// The scopes that the nonce holds; none where it was not said.
-    pub scopes: Vec<ScopeName>,
-    /// What a nonce that there is holds, in place of these.
-    pub grants: Option<Vec<Grant>>,
+    /// What the nonce holds.
+    pub holding: Holding,
+    /// When it is made.
+    pub now: Timestamp,
     /// Scopes of it whose uses are gone.
     pub spent: Vec<(ServiceName, ScopeName)>,
     /// The most that a level of risk allows.
@@ -52,9 +69,24 @@ impl Question {
     ///
     /// # Errors
     /// What is wrong with the URL, without a word of it.
-    pub fn of(method: &str, url: &str) -> Result<Result<Self, Answer>, String> {
-        Ok(parse(url)?.question(method))
+    pub fn of(policy: &Policy, method: &str, url: &str, now: Timestamp) -> Result<Result<Self, Answer>, String> {
+        Ok(parse(url)?.question(policy, method, now))
     }
+}
+
+/// What the nonce holds.
+#[derive(Debug, Clone)]
+pub enum Holding {
+    /// There is no nonce.
+    Nothing,
+    /// All that the agent may have; without an agent every scope.
+    Everything,
+    /// These scopes, of whatever service has them.
+    Scopes(Vec<ScopeName>),
+    /// These and no others.
+    Grants(Vec<Grant>),
+    /// What a nonce that there is holds, whatever could be minted now.
+    Minted(Vec<Grant>),
 }
 
 /// A URL in its parts; the target is not judged yet.
@@ -74,13 +106,21 @@ struct Url<'a> {
 pub fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answer>, String> {
     let url = parse(asked.url)?;
     let (agent, service) = (agent(policy, asked.agent)?, service(policy, asked.service)?);
-    let scopes = scopes(policy, &url.destination, service.as_ref(), asked.scopes)?;
-    Ok(url.question(asked.method).map(|question| Question { agent, service, scopes, ..question }))
+    let holding = match asked.holds {
+        Holds::Nothing => Holding::Nothing,
+        Holds::Unsaid => Holding::Everything,
+        Holds::Scopes(names) => Holding::Scopes(scopes(policy, &url.destination, service.as_ref(), names)?),
+        Holds::Grants(named) => {
+            Holding::Grants(named.iter().map(|named| grant(policy, named)).collect::<Result<_, _>>()?)
+        }
+    };
+    let question = url.question(policy, asked.method, asked.now);
+    Ok(question.map(|question| Question { agent, service, holding, ..question }))
 }
 
 impl Url<'_> {
     #[expect(clippy::result_large_err, reason = "the error is the answer, and there is one to a question")]
-    fn question(self, method: &str) -> Result<Question, Answer> {
+    fn question(self, policy: &Policy, method: &str, now: Timestamp) -> Result<Question, Answer> {
         let websocket = self.websocket || method == "WEBSOCKET";
         let method = if websocket && method == "WEBSOCKET" { "GET" } else { method }.to_owned();
         let (scheme, destination) = (self.scheme, self.destination);
@@ -93,12 +133,16 @@ impl Url<'_> {
                 target,
                 agent: None,
                 service: None,
-                scopes: Vec::new(),
-                grants: None,
+                holding: Holding::Everything,
+                now,
                 spent: Vec::new(),
                 cap: None,
             }),
-            Err(ambiguity) => Err(Answer::of(&method, scheme, &destination, self.path).ambiguous(ambiguity)),
+            Err(ambiguity) => {
+                let answer = Answer::of(&method, scheme, &destination, self.path);
+                let is_unread = is_unread(policy, scheme, &destination);
+                Err(if is_unread { answer.unread() } else { answer.ambiguous(ambiguity) })
+            }
         }
     }
 }
@@ -164,6 +208,19 @@ fn scopes(
         None => Err(unknown("scope", name, known().map(ScopeName::as_str))),
     };
     names.iter().filter_map(|name| read(name).transpose()).collect()
+}
+
+fn grant(policy: &Policy, (name, scopes): &(String, Vec<String>)) -> Result<Grant, String> {
+    let known = policy
+        .services()
+        .iter()
+        .find(|service| service.name.as_str() == name)
+        .ok_or_else(|| unknown("service", name, policy.services().iter().map(|service| service.name.as_str())))?;
+    let scope = |name: &String| {
+        let found = known.scopes.iter().find(|scope| scope.name.as_str() == name).map(|scope| scope.name.clone());
+        found.ok_or_else(|| unknown("scope", name, known.scopes.iter().map(|scope| scope.name.as_str())))
+    };
+    Ok(Grant { service: known.name.clone(), scopes: scopes.iter().map(scope).collect::<Result<_, _>>()? })
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {

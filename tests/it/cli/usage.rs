@@ -18,6 +18,9 @@ fn every_command_has_help() {
         "policy check --help",
         "policy show --help",
         "policy explain --help",
+        "policy test --help",
+        "policy learn --help",
+        "policy diff --help",
         "audit verify --help",
         "audit tail --help",
         "health --help",
@@ -28,7 +31,7 @@ fn every_command_has_help() {
         assert!(!done.out.is_empty() && done.err.is_empty(), "{line}");
     }
     desk.run(&["--help"]).ends(0).shows("Exit codes:");
-    for line in ["nonce create --help", "env --help", "policy explain --help"] {
+    for line in ["nonce create --help", "env --help", "policy explain --help", "policy test --help"] {
         desk.run(&line.split(' ').collect::<Vec<_>>()).ends(0).shows("Examples:");
     }
 }

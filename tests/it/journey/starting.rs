@@ -44,7 +44,6 @@ fn what_this_build_does_not_enforce_is_no_policy() {
     for (key, line) in [
         ("rate", "rate = \"10/min\""),
         ("upstream_proxy", "[egress]\nupstream_proxy = \"https://corp-proxy:3128\""),
-        ("webhooks", "[webhooks]"),
         ("kubernetes", "identity = [\"kubernetes:ns/sa\"]"),
         ("vault", "[credentials.v]\nsource = \"vault\""),
         ("aws-sigv4", "[services.v]\nslots = [\"aws-sigv4\"]"),

@@ -1,0 +1,195 @@
+//! Two policies beside each other.
+
+use std::sync::Arc;
+
+use super::*;
+
+const BASE: &str = r#"
+version = 1
+[credentials.api]
+source = "env"
+name = "API_KEY"
+hosts = ["api.test", "b.api.test"]
+[services.api]
+hosts = ["api.test"]
+credential = "api"
+slots = ["bearer"]
+deny = ["* /v1/keys"]
+[[services.api.scopes]]
+name = "read"
+risk = "low"
+allow = ["GET /v1/{item}", "GET /v1/{item}/parts/{part}"]
+[[services.api.scopes]]
+name = "write"
+risk = "high"
+max_uses = 1
+allow = ["POST /v1/{item}"]
+[agents.reader]
+identity = ["uid:1000"]
+grants = { api = ["read"] }
+[agents.writer]
+identity = ["uid:1001"]
+grants = { api = ["read", "write"] }
+[minters.boss]
+identity = ["uid:0"]
+agents = ["reader"]
+may = ["mint"]
+"#;
+
+fn loaded(text: &str) -> Loaded {
+    let file: Arc<str> = "policy.toml".into();
+    config::check_policy(&file, text.as_bytes().to_vec(), false).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// `+ agent scope rule` and `- …`, then `mark key was is`.
+fn lines(old: &str, new: &str) -> Vec<String> {
+    let difference = compare(&loaded(old), &loaded(new)).unwrap_or_else(|_| panic!("they are compared"));
+    let reached = |mark: &'static str, reached: &[Reached]| -> Vec<String> {
+        let scope = |one: &Reached| one.scope.clone().unwrap_or_else(|| format!("{:?}", one.since));
+        reached.iter().map(|one| format!("{mark} {} {} {}", one.agent, scope(one), one.rule)).collect()
+    };
+    let value =
+        |value: &Option<serde_json::Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), settings::shown);
+    let change = |one: &Change| format!("{:?} {} {} {}", one.direction, one.key, value(&one.was), value(&one.is));
+    let mut lines = reached("+", &difference.allowed);
+    lines.extend(reached("-", &difference.denied));
+    lines.extend(difference.changed.iter().map(change));
+    assert_eq!(difference.same, lines.is_empty());
+    lines
+}
+
+/// Of the base and the base with this replaced.
+#[track_caller]
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(BASE.contains(from), "{from}");
+    let new = BASE.replacen(from, to, 1);
+    // Whatever becomes allowed one way becomes denied the other way.
+    let forth = lines(BASE, &new);
+    let back = lines(&new, BASE);
+    let flipped = |line: &String| match line.split_at(2) {
+        ("+ ", rest) => Some(format!("- {rest}")),
+        ("- ", rest) => Some(format!("+ {rest}")),
+        _ => None,
+    };
+    let mut expected: Vec<String> = forth.iter().filter_map(flipped).collect();
+    let mut found: Vec<String> = back.into_iter().filter(|line| line.starts_with(['+', '-'])).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    forth
+}
+
+#[test]
+fn the_same_policy_in_other_words_is_no_difference() {
+    assert!(lines(BASE, BASE).is_empty());
+    let words = "# a comment\n".to_owned()
+        + &BASE.replace(
+            "\"GET /v1/{item}\", \"GET /v1/{item}/parts/{part}\"",
+            "\"GET /v1/{item}/parts/{part}\", \"GET /v1/{item}\"",
+        );
+    assert!(lines(BASE, &words).is_empty());
+}
+
+#[test]
+fn a_rule_that_another_includes_is_no_difference_to_an_agent() {
+    let found = changed("\"GET /v1/{item}/parts/{part}\"", "\"GET /v1/{item}/parts/{other}\"");
+    assert!(found.iter().all(|line| !line.starts_with(['+', '-'])), "{found:?}");
+    assert_eq!(found.len(), 2, "the file says it in other words: {found:?}");
+}
+
+#[test]
+fn rules_are_told_by_agent_and_scope() {
+    assert_eq!(
+        changed("\"POST /v1/{item}\"", "\"POST /v1/{item}\", \"DELETE /v1/{item}\""),
+        ["+ writer write DELETE /v1/{item}", "More services.api.scopes.write.allow nothing DELETE /v1/{item}"]
+    );
+    assert_eq!(
+        changed("\"GET /v1/{item}\"", "\"GET /v1/customers\""),
+        [
+            "- reader read GET /v1/{item}",
+            "- writer read GET /v1/{item}",
+            "Less services.api.scopes.read.allow GET /v1/{item} nothing",
+            "More services.api.scopes.read.allow nothing GET /v1/customers",
+        ]
+    );
+}
+
+#[test]
+fn grants_are_told_by_agent() {
+    assert_eq!(
+        changed("grants = { api = [\"read\"] }", "grants = { api = [\"read\", \"write\"] }"),
+        ["+ reader write POST /v1/{item}", "More agents.reader.grants.api nothing write"]
+    );
+}
+
+#[test]
+fn denies_count_where_they_forbid_something() {
+    assert_eq!(
+        changed("deny = [\"* /v1/keys\"]", "deny = []"),
+        ["+ reader Deny * /v1/keys", "+ writer Deny * /v1/keys", "More services.api.deny * /v1/keys nothing"]
+    );
+    assert_eq!(
+        changed("deny = [\"* /v1/keys\"]", "deny = [\"* /v1/keys\", \"* /v2/{*rest}\"]"),
+        ["Less services.api.deny nothing * /v2/{*rest}"]
+    );
+    assert_eq!(
+        changed("deny = [\"* /v1/keys\"]", "deny = [\"* /v1/keys\", \"POST /v1/cus_{id}\"]"),
+        ["- writer Deny POST /v1/cus_{id}", "Less services.api.deny nothing POST /v1/cus_{id}"]
+    );
+}
+
+#[test]
+fn hosts_are_told_to_everybody_who_may_go_there() {
+    assert_eq!(
+        changed("hosts = [\"api.test\"]", "hosts = [\"api.test\", \"b.api.test\"]"),
+        ["+ reader Host b.api.test", "+ writer Host b.api.test", "More services.api.hosts nothing b.api.test"]
+    );
+}
+
+#[test]
+fn settings_have_a_direction() {
+    for (from, to, line) in [
+        ("version = 1", "version = 1\n[nonces]\nttl = \"4m\"", "Less nonces.ttl 5m 4m"),
+        (
+            "version = 1",
+            "version = 1\n[nonces.ceilings]\nhigh = { ttl = \"10m\" }",
+            "More nonces.ceilings.high.ttl 5m 10m",
+        ),
+        ("version = 1", "version = 1\n[egress]\nunlisted = \"tunnel\"", "More egress.unlisted deny tunnel"),
+        ("risk = \"high\"", "risk = \"low\"", "More services.api.scopes.write.risk high low"),
+        ("max_uses = 1\n", "", "More services.api.scopes.write.max_uses 1 nothing"),
+        ("max_uses = 1\n", "max_uses = 3\n", "More services.api.scopes.write.max_uses 1 3"),
+        ("slots = [", "scrub = false\nslots = [", "More services.api.scrub true false"),
+        ("slots = [", "anonymous = true\nslots = [", "More services.api.anonymous false true"),
+        ("name = \"API_KEY\"", "name = \"OTHER_KEY\"", "Other credentials.api.name API_KEY OTHER_KEY"),
+        ("\"b.api.test\"]", "\"c.api.test\"]", "More credentials.api.hosts nothing c.api.test"),
+        ("identity = [\"uid:1000\"]", "identity = [\"uid:1002\"]", "More agents.reader.identity nothing uid:1002"),
+        ("may = [\"mint\"]", "may = [\"mint\", \"revoke\"]", "More minters.boss.may nothing revoke"),
+        ("agents = [\"reader\"]", "agents = [\"*\"]", "Less minters.boss.agents reader nothing"),
+        ("slots = [", "dialect = \"git\"\nslots = [", "Other services.api.dialect json git"),
+    ] {
+        let found = changed(from, to);
+        assert!(found.iter().any(|found| found == line), "{line}: {found:?}");
+    }
+}
+
+#[test]
+fn whole_agents_and_minters_are_told() {
+    let less = &BASE[..BASE.find("[minters.boss]").unwrap()];
+    assert_eq!(lines(BASE, less).len(), 1);
+    let more = format!("{BASE}[agents.third]\nidentity = [\"uid:7\"]\ngrants = {{ api = [\"write\"] }}\n");
+    let found = lines(BASE, &more);
+    assert_eq!(found[0], "+ third write POST /v1/{item}");
+    assert!(found[1].starts_with("More agents.third nothing"), "{found:?}");
+}
+
+#[test]
+fn scopes_of_one_risk_have_an_order() {
+    let same = BASE.replace("risk = \"high\"", "risk = \"low\"");
+    let (head, rest) = same.split_once("[[services.api.scopes]]\nname = \"read\"").unwrap();
+    let (read, write) = rest.split_once("[[services.api.scopes]]\nname = \"write\"").unwrap();
+    let (write, tail) = write.split_at(write.find("[agents").unwrap());
+    let scope = "[[services.api.scopes]]\nname = ";
+    let turned = format!("{head}{scope}\"write\"{write}{scope}\"read\"{read}{tail}");
+    assert_eq!(lines(&same, &turned), ["Other services.api.scopes [\"read\",\"write\"] [\"write\",\"read\"]"]);
+}
