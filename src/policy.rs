@@ -35,7 +35,7 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk,
+    AgentName, Budget, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk,
     ScopeName, ServiceName, Table,
 };
 
@@ -84,6 +84,19 @@ pub struct AgentRule {
     pub identities: Arc<[IdentityRule]>,
     /// The most that may be minted for it.
     pub grants: Vec<Grant>,
+    /// What it has of its own beside the limits of the scopes.
+    pub limits: AgentLimits,
+}
+
+/// How long, how often and how fast an agent may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AgentLimits {
+    /// The longest period of a nonce of its, where that is shorter than the ceilings say.
+    pub ttl: Option<Duration>,
+    /// What all its nonces of one task and minter may do together.
+    pub budget: Option<Budget>,
+    /// It may renew its nonces itself; never where it may have a scope of high risk.
+    pub self_renew: bool,
 }
 
 /// One `[minters.NAME]`.
@@ -304,6 +317,12 @@ impl Policy {
         self.agents_by_name.get(name).map(|at| &self.agents[*at])
     }
 
+    /// True when an agent may renew its nonces itself. One that this policy does not have may not.
+    #[must_use]
+    pub fn may_self_renew(&self, agent: &AgentName) -> bool {
+        self.agent(agent).is_some_and(|agent| agent.limits.self_renew)
+    }
+
     /// True when some agent is this identity (an agent's uid never mints). An agent that may be anybody makes nobody
     /// in particular an agent.
     #[must_use]
@@ -321,7 +340,8 @@ impl Policy {
         self.minters.iter().filter(|minter| minter.identities.iter().any(|rule| rule.admits(Some(identity)))).collect()
     }
 
-    /// Decides what a mint gets: the shortest of what was asked (or the default) and the ceiling of the riskiest scope.
+    /// Decides what a mint gets: the shortest of what was asked (or the default), the ceiling of the riskiest scope and
+    /// the agent's own.
     ///
     /// # Errors
     /// [`MintRefusal`].
@@ -329,11 +349,11 @@ impl Policy {
         mint::plan(self, request)
     }
 
-    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of
-    /// the riskiest scope. The lease itself knows what is left of its life.
+    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default), the ceiling of the
+    /// riskiest scope and the agent's own. The lease itself knows what is left of its life.
     #[must_use]
-    pub fn plan_renewal(&self, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
-        mint::plan_renewal(self, grants, asked)
+    pub fn plan_renewal(&self, agent: &AgentName, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+        mint::plan_renewal(self, agent, grants, asked)
     }
 
     fn ceiling(&self, risk: Risk) -> &Ceiling {

@@ -13,6 +13,7 @@ use super::people::permission_word;
 use super::rules::Side;
 use super::service;
 use crate::credential::SourceSpec;
+use crate::model::Budget;
 use crate::policy::{AgentRule, Ceiling, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted};
 
 /// The whole policy; `Display` is TOML, `Serialize` is for JSON.
@@ -208,6 +209,8 @@ pub(super) struct EffectiveScope {
     credential: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -226,6 +229,7 @@ impl EffectiveScope {
             data: scope.data.clone(),
             credential: scope.credential.to_string(),
             max_uses: scope.max_uses,
+            rate: scope.rate.map(|rate| rate.to_string()),
             allow: allow.into_iter().filter_map(|rule| rule.allow).collect(),
             deny: deny.into_iter().filter_map(|rule| rule.deny).collect(),
             rules,
@@ -275,7 +279,27 @@ impl EffectiveRule {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct EffectiveAgent {
     identity: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    self_renew: bool,
     grants: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<EffectiveBudget>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveBudget {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+}
+
+impl EffectiveBudget {
+    fn new(budget: Budget) -> Self {
+        Self { uses: budget.uses.map(Into::into), rate: budget.rate.map(|rate| rate.to_string()) }
+    }
 }
 
 impl EffectiveAgent {
@@ -283,7 +307,10 @@ impl EffectiveAgent {
         let scopes = |grant: &crate::model::Grant| grant.scopes.iter().map(ToString::to_string).collect();
         Self {
             identity: agent.identities.iter().map(ToString::to_string).collect(),
+            ttl: agent.limits.ttl.map(spell_duration),
+            self_renew: agent.limits.self_renew,
             grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
+            budget: agent.limits.budget.map(EffectiveBudget::new),
         }
     }
 }

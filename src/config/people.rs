@@ -1,11 +1,12 @@
 //! `[agents.NAME]` and `[minters.NAME]`: who may present nonces, and who may ask for them.
 
+use super::allowance;
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
 use super::service::ReadService;
 use crate::model::{AgentName, Grant, IdentityRule, MinterName, ScopeName, ServiceName};
-use crate::policy::{AgentRule, MinterRule, Permission};
+use crate::policy::{AgentRule, Ceiling, MinterRule, Permission};
 
 /// Agents, or minters, of a policy at most.
 const PEOPLE_MAX: usize = 4096;
@@ -14,8 +15,10 @@ const LIST_MAX: usize = 1024;
 /// Scopes that one grant names at most.
 const GRANT_SCOPES_MAX: usize = 256;
 
-const AGENT: Keys =
-    Keys { known: &["identity", "grants"], later: &["delegate", "self_renew", "reattest", "max_risk", "ttl"] };
+const AGENT: Keys = Keys {
+    known: &["identity", "grants", "ttl", "budget"],
+    later: &["delegate", "self_renew", "reattest", "max_risk"],
+};
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
 /// Beginnings of identities that this build cannot prove.
@@ -42,8 +45,12 @@ pub(super) struct ReadAgent {
 }
 
 /// Reads `[agents]`.
-pub(super) fn read_agents(root: &Section<'_>, services: &[ReadService]) -> Vec<ReadAgent> {
-    let agents: Vec<_> = entries(root, "agents").iter().map(|entry| read_agent(entry, services)).collect();
+pub(super) fn read_agents(
+    root: &Section<'_>,
+    services: &[ReadService],
+    ceilings: Option<&[Ceiling; 3]>,
+) -> Vec<ReadAgent> {
+    let agents: Vec<_> = entries(root, "agents").iter().map(|entry| read_agent(entry, services, ceilings)).collect();
     warn_of_shared(root, &agents);
     agents
 }
@@ -58,7 +65,7 @@ fn entries<'a>(root: &Section<'a>, name: &str) -> Vec<Named<'a>> {
     entries
 }
 
-fn read_agent(entry: &Named<'_>, services: &[ReadService]) -> ReadAgent {
+fn read_agent(entry: &Named<'_>, services: &[ReadService], ceilings: Option<&[Ceiling; 3]>) -> ReadAgent {
     let mut read = ReadAgent { name: entry.name.to_owned(), identities: Vec::new(), built: None };
     let name = read_agent_name(entry);
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
@@ -67,11 +74,12 @@ fn read_agent(entry: &Named<'_>, services: &[ReadService]) -> ReadAgent {
     let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
+    let limits = allowance::read_agent(&section, grants.as_deref(), services, ceilings);
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
     }
-    read.built = name.zip(identities).zip(grants).map(|((name, identities), grants)| {
-        let agent = AgentRule { name, identities: identities.into(), grants };
+    read.built = name.zip(identities).zip(grants).zip(limits).map(|(((name, identities), grants), limits)| {
+        let agent = AgentRule { name, identities: identities.into(), grants, limits };
         let effective = EffectiveAgent::new(&agent);
         (agent, effective)
     });

@@ -19,8 +19,8 @@ use crate::metrics::Metrics;
 use crate::model::Identity;
 use crate::model::{AgentName, CredentialName, Grant, IdentityRule, MinterName, Risk, ScopeName, ServiceName};
 use crate::policy::{
-    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule, Rule,
-    Scope, Service, Slot, Unlisted,
+    AgentLimits, AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy,
+    QueryRule, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -43,6 +43,7 @@ fn scope(name: &str, risk: Risk, allow: &[&str]) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: None,
+        rate: None,
         allow: allow.iter().map(|rule| Rule::parse(rule, QueryRule::Any, false).unwrap()).collect(),
         deny: Vec::new(),
     }
@@ -76,6 +77,7 @@ fn agent_rule(name: &str, uid: u32, grants: &[(&str, &[&str])]) -> AgentRule {
         name: agent(name),
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants.iter().map(grant).collect(),
+        limits: AgentLimits::default(),
     }
 }
 

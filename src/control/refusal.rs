@@ -42,6 +42,8 @@ pub(super) enum Refusal {
     Conflict(Conflict),
     /// The nonce is over, for this reason.
     NotRenewable(EndCause),
+    /// The allowance of the task is used up.
+    BudgetSpent,
     /// As many leases as there may be.
     Overloaded,
     /// As many follow the audit as may.
@@ -112,6 +114,7 @@ impl Refusal {
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict(_) => ("idempotency_conflict", StatusCode::CONFLICT),
             Self::NotRenewable(_) => ("not_renewable", StatusCode::CONFLICT),
+            Self::BudgetSpent => ("budget_spent", StatusCode::FORBIDDEN),
             Self::Overloaded | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -150,6 +153,9 @@ impl Refusal {
             Self::Conflict(Conflict::Over) => "The nonce that this Idempotency-Key made is over; use a new one.",
             Self::NotRenewable(cause) => {
                 return format!("The nonce is over ({}) and does not come back; mint a new one.", cause.as_str());
+            }
+            Self::BudgetSpent => {
+                "The allowance of this task is used up, and no nonce of it could be used; name another task, or raise `budget` of the agent in the policy."
             }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."

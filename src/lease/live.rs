@@ -13,8 +13,8 @@ use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Group;
 use super::uses::Uses;
-use super::{EndCause, Renewal, Reservation, Spent, Terms};
-use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
+use super::{EndCause, NoUse, Renewal, Reservation, Store, Terms};
+use crate::model::{Budget, Deadline, NonceHash, NonceId, Now, Rate, ScopeName, ServiceName, TaskName};
 
 /// A live (or just ended) lease.
 ///
@@ -161,16 +161,17 @@ impl Lease {
         }
     }
 
-    /// Reserves one use of the nonce and of the scope, atomically, exactly under concurrency.
+    /// Reserves one use of the nonce, of the scope and of the task's allowance, atomically, exactly under concurrency.
     ///
     /// # Errors
-    /// [`Spent`] when either has none left, when the scope is not in the lease, or when the lease is over (ask
-    /// [`Lease::ended`] why); nothing is taken then.
-    pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, Spent> {
+    /// [`NoUse::Spent`] when the nonce or the scope has none left, when the scope is not in the lease, or when the lease
+    /// is over (ask [`Lease::ended`] why), and the others where a rate or the task's allowance says so; nothing is taken
+    /// then.
+    pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, NoUse> {
         if self.cause().is_some() {
-            return Err(Spent);
+            return Err(NoUse::Spent);
         }
-        let place = self.place(service, scope).ok_or(Spent)?;
+        let place = self.place(service, scope).ok_or(NoUse::Spent)?;
         Reservation::take(self, place)
     }
 
@@ -250,6 +251,21 @@ impl Lease {
 
     pub(super) fn uses(&self) -> Option<&Uses> {
         self.rare.get().and_then(|rare| rare.uses.as_ref())
+    }
+
+    /// How fast the scope at this place may be used.
+    pub(super) fn rate(&self, place: usize) -> Option<Rate> {
+        let mut limits = self.group.common.grants.iter().flat_map(|grant| &grant.scopes);
+        limits.nth(place).and_then(|(_, limits)| limits.rate)
+    }
+
+    /// What it shares with its task, as its own terms have it.
+    pub(super) fn budget(&self) -> Option<Budget> {
+        self.group.common.budget
+    }
+
+    pub(super) fn store(&self) -> Option<Arc<Store>> {
+        self.group.store.upgrade()
     }
 
     /// Where this scope stands among all the scopes of all grants.

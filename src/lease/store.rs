@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::allowance::Allowances;
 use super::by_hash::ByHash;
 use super::lingering::Lingering;
 use super::said::Said;
@@ -44,6 +45,7 @@ pub struct Store {
     schedule: Mutex<Schedule>,
     tombs: Mutex<Tombs>,
     lingering: Mutex<Lingering>,
+    pub(super) allowances: Allowances,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -62,6 +64,7 @@ impl Store {
             schedule: Mutex::default(),
             tombs: Mutex::new(Tombs::new(&config)),
             lingering: Mutex::default(),
+            allowances: Allowances::new(&config),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -153,6 +156,7 @@ impl Store {
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
+        self.allowances.enter(lease)?;
         ids.insert(lease.clone());
         self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
@@ -247,7 +251,7 @@ impl Store {
     }
 
     /// Lays the tombstone, then takes the lease out of the indexes; in between it is in both, never in neither.
-    fn bury(&self, lease: &Lease, cause: EndCause) {
+    pub(super) fn bury(&self, lease: &Lease, cause: EndCause) {
         let now = self.now();
         let tombstone = tombstone(lease, cause, &now);
         self.tombs.lock().lay(lease.hash, tombstone, now.boot);
@@ -263,6 +267,7 @@ impl Store {
         if let Some(lease) = entry {
             self.schedule.lock().remove(&lease);
         }
+        self.allowances.leave(lease, now.boot);
     }
 
     /// What was laid for it, or, in the instant before that, what will be.
@@ -272,7 +277,7 @@ impl Store {
         laid.unwrap_or_else(|| tombstone(lease, cause, &now))
     }
 
-    fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
+    pub(super) fn announce<'a>(&self, ended: impl IntoIterator<Item = &'a Lease>, cause: EndCause, by: Option<&str>) {
         let listeners = self.listeners.read().clone();
         for lease in ended {
             for listener in &*listeners {
@@ -304,6 +309,11 @@ impl Store {
     /// Drops at most `batch` tombstones whose time is over, a multiple of [`HELD_MAX`]; true when there are more.
     pub(super) fn prune_tombs(&self, now: &Now, batch: usize) -> bool {
         (0..batch / HELD_MAX).all(|_| self.tombs.lock().prune(now.boot, HELD_MAX))
+    }
+
+    /// The same with the allowances of tasks that are over.
+    pub(super) fn prune_allowances(&self, now: &Now, batch: usize) -> bool {
+        (0..batch / HELD_MAX).all(|_| self.allowances.prune(now.boot, HELD_MAX))
     }
 
     /// Computes the order of expiry anew, `batch` from `after` on.

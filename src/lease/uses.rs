@@ -1,11 +1,15 @@
-//! Counted uses. A use is reserved, and then either spent or given back.
+//! Counted uses, and how fast they come. A use is reserved, and then either spent or given back.
 
+use std::mem;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
+use super::allowance::{Allowance, Taken};
 use super::terms::Common;
-use super::{Lease, Spent};
+use super::{Lease, NoUse, pace};
+use crate::model::Budget;
 
 /// The counters of a lease that has any limit.
 ///
@@ -18,8 +22,7 @@ pub(super) struct Uses(Mutex<Counts>);
 struct Counts {
     /// Of the whole nonce; `None` where at least one scope is free and the nonce has no limit of its own.
     total: Option<Total>,
-    /// Left of each scope, in the order of the grants; empty when no scope has a limit.
-    scopes: Box<[Option<u32>]>,
+    scopes: Scopes,
 }
 
 #[derive(Debug)]
@@ -30,15 +33,47 @@ struct Total {
     unspent: u32,
 }
 
+/// What is left of each scope, in the order of the grants, and behind that the pace of each. Without the latter where no
+/// scope has a rate, and empty where no scope has a limit: there may be a million.
+#[derive(Debug)]
+struct Scopes(Box<[u64]>);
+
+/// Stands for a scope without a limit of its own.
+const UNLIMITED: u64 = u64::MAX;
+
+impl Scopes {
+    fn of(terms: &Common) -> Self {
+        let limits = || terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, limits)| limits);
+        let left = limits().map(|limits| limits.uses.map_or(UNLIMITED, u64::from));
+        let is_paced = limits().any(|limits| limits.rate.is_some());
+        if !is_paced && limits().all(|limits| limits.uses.is_none()) {
+            return Self(Box::default());
+        }
+        let never_used = limits().filter(|_| is_paced).map(|_| 0);
+        Self(left.chain(never_used).collect())
+    }
+
+    /// What is left of the scope at this place, where that is limited.
+    fn left(&mut self, scope: usize) -> Option<&mut u64> {
+        self.0.get_mut(scope).filter(|left| **left != UNLIMITED)
+    }
+
+    /// The pace of the scope at this place, in a lease where one has a rate.
+    fn paid(&mut self, scope: usize) -> Option<&mut u64> {
+        let count = self.0.len() / 2;
+        self.0.get_mut(count + scope)
+    }
+}
+
 impl Uses {
     /// The counters for these terms; `None` when nothing in them has a limit.
     pub(super) fn of(terms: &Common) -> Option<Self> {
-        let scopes: Box<[_]> = terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, uses)| *uses).collect();
         // Where every scope is limited, so is the nonce: it is spent when all of them are.
-        let sum = scopes.iter().try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
+        let mut uses = terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, limits)| limits.uses);
+        let sum = uses.try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
         let total = [terms.max_uses, sum].into_iter().flatten().min();
-        let scopes = if scopes.iter().any(Option::is_some) { scopes } else { Box::default() };
-        if total.is_none() && scopes.is_empty() {
+        let scopes = Scopes::of(terms);
+        if total.is_none() && scopes.0.is_empty() {
             return None;
         }
         let total = total.map(|uses| Total { left: uses, unspent: uses });
@@ -49,41 +84,131 @@ impl Uses {
     pub(super) fn left(&self) -> Option<u32> {
         self.0.lock().total.as_ref().map(|total| total.left)
     }
+}
 
-    /// Takes one use of the nonce and of the scope at this place, or none.
-    fn take(&self, scope: usize) -> Result<(), Spent> {
-        let mut counts = self.0.lock();
-        let Counts { total, scopes } = &mut *counts;
-        let mut of_scope = scopes.get_mut(scope).and_then(Option::as_mut);
-        if total.as_ref().is_some_and(|total| total.left == 0) || of_scope.as_deref().is_some_and(|left| *left == 0) {
-            return Err(Spent);
+impl Counts {
+    /// Why nothing more may be taken of the nonce and of the scope of this claim.
+    fn refusal(&mut self, claim: &Claim, now: u64) -> Option<NoUse> {
+        let is_gone = self.scopes.left(claim.scope).is_some_and(|left| *left == 0);
+        if is_gone || self.total.as_ref().is_some_and(|total| total.left == 0) {
+            return Some(NoUse::Spent);
         }
-        if let Some(total) = total {
-            total.left -= 1;
-        }
-        if let Some(left) = of_scope.as_mut() {
-            **left -= 1;
-        }
-        Ok(())
+        let rate = claim.lease.rate(claim.scope)?;
+        let paid = self.scopes.paid(claim.scope)?;
+        pace::wait(*paid, rate, now).map(|wait| NoUse::TooFast { wait })
     }
 
-    fn give_back(&self, scope: usize) {
-        let mut counts = self.0.lock();
-        if let Some(total) = &mut counts.total {
+    /// Takes a use of the nonce and of the scope; there is one of each.
+    fn take(&mut self, claim: &Claim, now: u64) {
+        if let Some(total) = &mut self.total {
+            total.left -= 1;
+        }
+        if let Some(left) = self.scopes.left(claim.scope) {
+            *left -= 1;
+        }
+        if let Some(rate) = claim.lease.rate(claim.scope)
+            && let Some(kept) = self.scopes.paid(claim.scope)
+        {
+            *kept = pace::paid(*kept, rate, now);
+        }
+    }
+
+    /// What the pace has let through stays counted there: it is about requests that were let through.
+    fn give_back(&mut self, scope: usize) {
+        if let Some(total) = &mut self.total {
             total.left += 1;
         }
-        if let Some(Some(left)) = counts.scopes.get_mut(scope) {
+        if let Some(left) = self.scopes.left(scope) {
             *left += 1;
         }
     }
 
     /// Spends a taken use; true when it was the last of the nonce.
-    fn spend(&self) -> bool {
-        let mut counts = self.0.lock();
-        counts.total.as_mut().is_some_and(|total| {
+    fn spend(&mut self) -> bool {
+        self.total.as_mut().is_some_and(|total| {
             total.unspent -= 1;
             total.unspent == 0
         })
+    }
+}
+
+/// A use of one scope of one lease in which something is counted.
+#[derive(Debug)]
+struct Claim {
+    lease: Arc<Lease>,
+    /// The place of the scope.
+    scope: usize,
+}
+
+/// A use of a task's allowance.
+#[derive(Debug)]
+struct Share {
+    allowance: Arc<Allowance>,
+    budget: Budget,
+}
+
+/// Uses that are taken and given together: all or none.
+#[derive(Debug, Default)]
+struct Held {
+    claims: SmallVec<[Claim; 1]>,
+    shares: SmallVec<[Share; 1]>,
+}
+
+/// All that is held, locked: whoever takes several locks takes them in this order, so that nobody waits in a circle.
+struct Locked<'a> {
+    counts: SmallVec<[(MutexGuard<'a, Counts>, &'a Claim); 1]>,
+    taken: SmallVec<[(MutexGuard<'a, Taken>, Budget); 1]>,
+}
+
+impl Held {
+    /// Wants a use of the scope at this place in the lease's grants.
+    fn want(&mut self, lease: &Arc<Lease>, scope: usize) -> Result<(), NoUse> {
+        if lease.uses().is_some() {
+            self.claims.push(Claim { lease: lease.clone(), scope });
+        }
+        if let Some(budget) = lease.budget() {
+            let store = lease.store().ok_or(NoUse::Spent)?;
+            // Forgotten only long after the last lease of the task is over.
+            let allowance = store.allowances.find(lease).ok_or(NoUse::Spent)?;
+            self.shares.push(Share { allowance, budget });
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.shares.is_empty()
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        let counts = self.claims.iter().filter_map(|claim| Some((claim.lease.uses()?.0.lock(), claim))).collect();
+        let taken = self.shares.iter().map(|share| (share.allowance.lock(), share.budget)).collect();
+        Locked { counts, taken }
+    }
+
+    /// Takes everything that is wanted, or nothing: then why, and of several reasons the one that lasts.
+    fn take(&self, now: u64) -> Result<(), NoUse> {
+        let Locked { mut counts, mut taken } = self.lock();
+        let of_leases = counts.iter_mut().filter_map(|(counts, claim)| counts.refusal(claim, now));
+        let of_tasks = taken.iter().filter_map(|(taken, budget)| taken.refusal(*budget, now));
+        if let Some(refusal) = of_leases.chain(of_tasks).max() {
+            return Err(refusal);
+        }
+        counts.iter_mut().for_each(|(counts, claim)| counts.take(claim, now));
+        taken.iter_mut().for_each(|(taken, budget)| taken.take(*budget, now));
+        Ok(())
+    }
+
+    fn give_back(&self) {
+        let Locked { mut counts, mut taken } = self.lock();
+        counts.iter_mut().for_each(|(counts, claim)| counts.give_back(claim.scope));
+        taken.iter_mut().for_each(|(taken, _)| taken.give_back());
+    }
+
+    /// The leases of which this was the last use.
+    fn spend(&self) -> SmallVec<[&Arc<Lease>; 1]> {
+        let Locked { mut counts, mut taken } = self.lock();
+        taken.iter_mut().for_each(|(taken, _)| taken.spend());
+        counts.iter_mut().filter_map(|(counts, claim)| counts.spend().then_some(&claim.lease)).collect()
     }
 }
 
@@ -91,23 +216,26 @@ impl Uses {
 #[must_use = "a reservation that is dropped is given back"]
 #[derive(Debug)]
 pub struct Reservation {
-    /// Whose, and at which scope's place; `None` once settled, and where nothing is counted.
-    held: Option<(Arc<Lease>, usize)>,
+    /// Nothing once settled, and where nothing is counted.
+    held: Held,
 }
 
 impl Reservation {
     /// Takes a use of the scope at this place in the lease's grants.
-    pub(super) fn take(lease: &Arc<Lease>, scope: usize) -> Result<Self, Spent> {
-        let Some(uses) = lease.uses() else { return Ok(Self { held: None }) };
-        uses.take(scope)?;
-        Ok(Self { held: Some((lease.clone(), scope)) })
+    pub(super) fn take(lease: &Arc<Lease>, scope: usize) -> Result<Self, NoUse> {
+        let mut held = Held::default();
+        held.want(lease, scope)?;
+        if !held.is_empty() {
+            let store = lease.store().ok_or(NoUse::Spent)?;
+            let now = pace::nanoseconds(store.now().boot);
+            held.take(now)?;
+        }
+        Ok(Self { held })
     }
 
     /// The request's bytes are going out: the use is spent for good. If it was the last one, the lease ends here.
     pub fn spend(&mut self) {
-        if let Some((lease, _)) = self.held.take()
-            && lease.uses().is_some_and(Uses::spend)
-        {
+        for lease in mem::take(&mut self.held).spend() {
             lease.end_as_spent();
         }
     }
@@ -115,10 +243,6 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some((lease, scope)) = self.held.take()
-            && let Some(uses) = lease.uses()
-        {
-            uses.give_back(scope);
-        }
+        self.held.give_back();
     }
 }

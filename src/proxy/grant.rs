@@ -12,7 +12,7 @@ use super::extract::{Presented, Stray};
 use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
+use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
@@ -300,21 +300,25 @@ impl Scene<'_> {
             Verdict::Deny { allowed, required_scope } => return Err(Denial::OutOfScope { allowed, required_scope }),
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
+        let mut no_use = NoUse::Spent;
         for Allowing { scope, rule } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
             facts.rule = Some(rule.to_owned());
             facts.credential = Some(scope.credential.clone());
-            // A scope whose own uses are gone leaves the request to the next one that allows it.
-            if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
-                let membership = lease.join().ok_or_else(|| dead(lease))?;
-                let name = scope.credential.clone();
-                let tie = Arc::new(Tie { lease: lease.clone(), membership });
-                return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+            match lease.reserve(&service.name, &scope.name) {
+                Ok(reservation) => {
+                    let membership = lease.join().ok_or_else(|| dead(lease))?;
+                    let name = scope.credential.clone();
+                    let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                    return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+                }
+                // A scope whose own uses are gone, or come too fast, leaves the request to the next one that allows it.
+                Err(reason) => no_use = no_use.min(reason),
             }
         }
-        Err(Denial::NonceSpent { at: lease.deadline().wall })
+        Err(useless(lease, no_use))
     }
 }
 
@@ -336,6 +340,15 @@ fn worse(known: Option<Denial>, fresh: Denial) -> Denial {
     match known {
         Some(known @ Denial::OutOfScope { .. }) => known,
         _ => fresh,
+    }
+}
+
+/// Of the reasons of several scopes the one that can be mended soonest.
+fn useless(lease: &Lease, reason: NoUse) -> Denial {
+    match reason {
+        NoUse::TooFast { wait } => Denial::RateLimited { retry_after: wait },
+        NoUse::TaskSpent => Denial::BudgetSpent,
+        NoUse::Spent => Denial::NonceSpent { at: lease.deadline().wall },
     }
 }
 
