@@ -21,19 +21,19 @@ fn agent_with(line: &str) -> String {
     policies::ONE_API.replace("identity = [\"any\"]\n", &format!("identity = [\"any\"]\n{line}\n"))
 }
 
-fn asking(extra: Value) -> Value {
+fn asking(extra: &Value) -> Value {
     let mut body = json!({"agent": "worker", "task": "t", "service": "api", "scope": "read"});
     body.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
     body
 }
 
 async fn mint(stage: &Stage, extra: Value) -> Minted {
-    stage.sidecar.orchestrator().mint_with(asking(extra)).await
+    stage.sidecar.orchestrator().mint_with(asking(&extra)).await
 }
 
 /// Asks for a nonce that is not given; status and code.
 async fn not_minted(stage: &Stage, extra: Value) -> (StatusCode, String) {
-    let (status, problem) = stage.sidecar.orchestrator().call("POST", "/v1/nonces", Some(asking(extra))).await;
+    let (status, problem) = stage.sidecar.orchestrator().call("POST", "/v1/nonces", Some(asking(&extra))).await;
     (status, problem["code"].as_str().expect("a code").to_owned())
 }
 
