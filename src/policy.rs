@@ -12,6 +12,7 @@
 //! | `delegate` | what a delegation gets: never more than the nonce above it |
 //! | `explain` | the same questions for people: would it be allowed, and why |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
+//! | `people` | what the policy says of agents and minters |
 
 mod current;
 mod decide;
@@ -21,6 +22,7 @@ pub mod explain;
 mod host;
 mod index;
 mod mint;
+mod people;
 mod rule;
 mod service;
 mod slot;
@@ -38,6 +40,7 @@ pub use delegate::{
 };
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
+pub use people::{AgentLimits, AgentRule, MinterRule, Permission};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, Scope, Service};
 pub use slot::{Placeholder, Slot};
@@ -47,8 +50,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, CredentialName, Destination, Grant, Host, Identity, IdentityRule, LeaseGrant, LevelName, MinterName,
-    Risk, RiskCap, ScopeName, ServiceName, Table,
+    AgentName, CredentialName, Destination, Host, Identity, IdentityRule, LeaseGrant, LevelName, Risk, RiskCap,
+    ScopeName, ServiceName, Table,
 };
 
 /// What a host that no service lists gets.
@@ -85,47 +88,6 @@ pub struct Ceiling {
     pub ttl: Duration,
     /// From mint to the last renewal's end.
     pub lifetime: Duration,
-}
-
-/// One `[agents.NAME]`.
-#[derive(Debug, Clone)]
-pub struct AgentRule {
-    /// Its name.
-    pub name: AgentName,
-    /// Who may present its nonces.
-    pub identities: Arc<[IdentityRule]>,
-    /// The most that may be minted for it.
-    pub grants: Vec<Grant>,
-    /// How its nonces may be delegated; `None` is never.
-    pub delegate: Option<DelegateRule>,
-}
-
-/// One `[minters.NAME]`.
-#[derive(Debug, Clone)]
-pub struct MinterRule {
-    /// Its name.
-    pub name: MinterName,
-    /// Who may act as it.
-    pub identities: Vec<IdentityRule>,
-    /// For which agents; `None` is all (`"*"`).
-    pub agents: Option<Vec<AgentName>>,
-    /// What it may do.
-    pub may: Vec<Permission>,
-}
-
-/// What a minter may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Permission {
-    /// Make nonces.
-    Mint,
-    /// List and read leases.
-    Read,
-    /// End them.
-    Revoke,
-    /// Follow the audit's records.
-    Events,
-    /// Say how risky an agent or a task is just now, which lowers what is allowed.
-    Risk,
 }
 
 /// What no level of risk is called: with it a monitor takes a level back.
@@ -395,6 +357,12 @@ impl Policy {
         self.agents_by_name.get(name).map(|at| &self.agents[*at])
     }
 
+    /// True when an agent may renew its nonces itself. One that this policy does not have may not.
+    #[must_use]
+    pub fn may_self_renew(&self, agent: &AgentName) -> bool {
+        self.agent(agent).is_some_and(|agent| agent.limits.self_renew)
+    }
+
     /// True when some agent is this identity (an agent's uid never mints). An agent that may be anybody makes nobody
     /// in particular an agent.
     #[must_use]
@@ -412,7 +380,8 @@ impl Policy {
         self.minters.iter().filter(|minter| minter.identities.iter().any(|rule| rule.admits(Some(identity)))).collect()
     }
 
-    /// Decides what a mint gets: the shortest of what was asked (or the default) and the ceiling of the riskiest scope.
+    /// Decides what a mint gets: the shortest of what was asked (or the default), the ceiling of the riskiest scope and
+    /// the agent's own.
     ///
     /// # Errors
     /// [`MintRefusal`].
@@ -433,11 +402,11 @@ impl Policy {
         delegate::plan(self, parent, request)
     }
 
-    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of
-    /// the riskiest scope. The lease itself knows what is left of its life.
+    /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default), the ceiling of the
+    /// riskiest scope and the agent's own. The lease itself knows what is left of its life.
     #[must_use]
-    pub fn plan_renewal(&self, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
-        mint::plan_renewal(self, grants, asked)
+    pub fn plan_renewal(&self, agent: &AgentName, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+        mint::plan_renewal(self, agent, grants, asked)
     }
 
     fn ceiling(&self, risk: Risk) -> &Ceiling {

@@ -1,20 +1,21 @@
 //! `[[services.NAME.scopes]]`: named sets of rules with a risk.
 
+use super::allowance;
 use super::credentials::ReadCredential;
 use super::effective::EffectiveScope;
 use super::mistake::Code;
 use super::rules::{self, PlacedRule};
 use super::section::{Keys, Node, Section};
 use super::service::read_credential;
-use crate::model::{CredentialName, Risk, ScopeName};
+use crate::model::{CredentialName, Rate, Risk, ScopeName};
 use crate::policy::{HostPattern, Scope};
 
 /// Scopes of a service at most.
 const SCOPES_MAX: usize = 256;
 
 const KEYS: Keys = Keys {
-    known: &["name", "risk", "data", "credential", "allow", "rules", "deny", "max_uses"],
-    later: &["rate", "when", "because", "record", "body"],
+    known: &["name", "risk", "data", "credential", "allow", "rules", "deny", "max_uses", "rate"],
+    later: &["when", "because", "record", "body"],
 };
 
 /// The words of `risk`.
@@ -33,6 +34,7 @@ pub(super) struct ReadScope<'a> {
     risk: Option<Risk>,
     data: Option<Option<String>>,
     max_uses: Option<Option<u32>>,
+    rate: Option<Option<Rate>>,
     rules_whole: bool,
 }
 
@@ -76,6 +78,7 @@ fn read_one<'a>(
     let risk = section.require("risk", "risk = \"low\", \"medium\" or \"high\"").and_then(|node| node.word(&RISKS));
     let data = read_data(section);
     let max_uses = section.get("max_uses").map_or(Some(None), |node| node.number(1, u32::MAX).map(Some));
+    let rate = allowance::read_rate(section);
     let credential_node = section.get("credential");
     let own_credential = credential_node.as_ref().and_then(|node| read_credential(node, credentials));
     let credential = if credential_node.is_some() { own_credential.clone() } else { service_credential.cloned() };
@@ -94,6 +97,7 @@ fn read_one<'a>(
         risk,
         data,
         max_uses,
+        rate,
         rules_whole: rules.whole,
     })
 }
@@ -124,6 +128,7 @@ impl<'a> ReadScope<'a> {
             data: self.data?,
             credential: self.credential?,
             max_uses: self.max_uses?,
+            rate: self.rate?,
             allow: self.rules_whole.then(|| self.allow.into_iter().map(|rule| rule.rule).collect())?,
             deny: self.deny.into_iter().map(|rule| rule.rule).collect(),
         };

@@ -21,8 +21,8 @@ use crate::model::{
     AgentName, CredentialName, Grant, IdentityRule, LevelName, MinterName, Risk, RiskCap, ScopeName, ServiceName,
 };
 use crate::policy::{
-    AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy, QueryRule,
-    RiskLevel, Rule, Scope, Service, Slot, Unlisted,
+    AgentLimits, AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy,
+    QueryRule, RiskLevel, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -45,6 +45,7 @@ fn scope(name: &str, risk: Risk, allow: &[&str]) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: None,
+        rate: None,
         allow: allow.iter().map(|rule| Rule::parse(rule, QueryRule::Any, false).unwrap()).collect(),
         deny: Vec::new(),
     }
@@ -80,6 +81,7 @@ fn agent_rule(name: &str, uid: u32, grants: &[(&str, &[&str])]) -> AgentRule {
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants.iter().map(grant).collect(),
         delegate: None,
+        limits: AgentLimits::default(),
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
     let terms = lease.terms();
     let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name.clone();
     let parts = &control.parts;
-    let plan = control.policy().plan_renewal(terms.grants, asked);
+    let plan = control.policy().plan_renewal(terms.agent, terms.grants, asked);
     let renewal = lease.renewal(plan.ttl, &parts.clock.now());
     let event = event(caller, &lease, minter, renewal.until.wall);
     parts.audit.record(event).await.map_err(|_| Refusal::AuditUnavailable)?;

@@ -12,7 +12,7 @@ use super::extract::{Presented, Stray};
 use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
+use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Service, Verdict};
@@ -324,7 +324,7 @@ impl Scene<'_> {
         };
         // What a monitor says holds from the next request on, on every connection.
         let restriction = self.leases.restriction(lease);
-        let mut restricted = None;
+        let (mut restricted, mut no_use) = (None, NoUse::Spent);
         for Allowing { scope, rule } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
@@ -335,15 +335,18 @@ impl Scene<'_> {
                 restricted = Some(Denial::RiskRestricted { until: restriction.until.wall });
                 continue;
             }
-            // A scope whose own uses are gone leaves the request to the next one that allows it.
-            if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
-                let membership = lease.join().ok_or_else(|| dead(lease))?;
-                let name = scope.credential.clone();
-                let tie = Arc::new(Tie { lease: lease.clone(), membership });
-                return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+            match lease.reserve(&service.name, &scope.name) {
+                Ok(reservation) => {
+                    let membership = lease.join().ok_or_else(|| dead(lease))?;
+                    let name = scope.credential.clone();
+                    let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                    return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+                }
+                // A scope whose own uses are gone, or come too fast, leaves the request to the next one that allows it.
+                Err(reason) => no_use = no_use.min(reason),
             }
         }
-        Err(restricted.unwrap_or(Denial::NonceSpent { at: lease.deadline().wall }))
+        Err(useless(lease, no_use, restricted))
     }
 }
 
@@ -366,6 +369,16 @@ fn worse(known: Option<Denial>, fresh: Denial) -> Denial {
     match known {
         Some(known @ Denial::OutOfScope { .. }) => known,
         _ => fresh,
+    }
+}
+
+/// Of the reasons of several scopes the one that can be mended soonest.
+fn useless(lease: &Lease, reason: NoUse, restricted: Option<Denial>) -> Denial {
+    match (reason, restricted) {
+        (NoUse::TooFast { wait }, _) => Denial::RateLimited { retry_after: wait },
+        (NoUse::TaskSpent | NoUse::Spent, Some(restricted)) => restricted,
+        (NoUse::TaskSpent, None) => Denial::BudgetSpent,
+        (NoUse::Spent, None) => Denial::NonceSpent { at: lease.deadline().wall },
     }
 }
 
