@@ -1,10 +1,11 @@
 //! What was typed → what it means: the policy file and the flags. The only code that knows TOML.
 //!
 //! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `egress`, `service` (with `scopes`,
-//! `rules`, `hosts`) and `people` read one table each, in the order in which names refer to one another; `preset` holds
+//! `rules`, `hosts`), `people` and `allowance` read one table each, in the order in which names refer to one another; `preset` holds
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
 //! what is in force. `lint` knows endpoints that make a rule meaningless; `cases` reads what `valetkey policy test` runs.
 
+mod allowance;
 mod cases;
 mod conditions;
 mod credentials;
@@ -25,7 +26,6 @@ mod rules;
 mod scopes;
 mod secrets;
 mod section;
-mod self_renew;
 mod service;
 mod webhooks;
 
@@ -202,7 +202,7 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let credentials = credentials::read(root, exec);
     let egress = egress::read(root, &credentials);
     let services = service::read(root, presets, &credentials);
-    let agents = people::read_agents(root, &services);
+    let agents = people::read_agents(root, &services, nonces.as_ref().map(|nonces| &nonces.ceilings));
     let minters = people::read_minters(root, &agents);
     warn_of_unused(root, &credentials, &services, egress.as_ref());
     let webhooks = webhooks::read(root);

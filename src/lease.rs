@@ -7,7 +7,9 @@
 //! | `terms` | what a lease was made of, with the parts that many leases have in common kept once |
 //! | `kin` | where a delegated lease comes from, and what was delegated from a lease |
 //! | `said` | what a minter may say of a lease and mostly does not, packed |
-//! | `uses` | counted uses: reserved, given back, spent |
+//! | `uses` | counted uses: reserved, given back, spent; and how fast they come |
+//! | `pace` | a rate: when the next use may come |
+//! | `allowance` | what all nonces of a task share |
 //! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
 //! | `by_hash` | the index of the look-ups: many small tables |
 //! | `sorted` | leases in an order, for the index by ids and the schedule |
@@ -48,9 +50,11 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a table of hashes | tombs | schedule | completed tasks), the latter never inside one another; the counters of a
-//! lease are locked alone or together with those of all above it, its own first; the children of a lease are locked alone.
+//! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances), the latter never inside one
+//! another; the counters of a lease are locked alone or together with those of all above it, its own first, and then come
+//! the allowances of their tasks, by their addresses: all after all other locks. The children of a lease are locked alone.
 
+mod allowance;
 mod by_hash;
 mod completed;
 mod family;
@@ -59,6 +63,7 @@ mod kin;
 mod lingering;
 mod live;
 mod many;
+mod pace;
 mod risk;
 mod said;
 mod schedule;
@@ -78,7 +83,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
+use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
@@ -117,7 +122,7 @@ pub struct NewLease {
     pub task: TaskName,
     /// Who asked.
     pub minter: MinterName,
-    /// What it opens; per scope the uses that the policy allows.
+    /// What it opens; per scope the limits that the policy sets.
     pub grants: Vec<LeaseGrant>,
     /// How long its first period lasts, from now.
     pub ttl: Duration,
@@ -125,6 +130,8 @@ pub struct NewLease {
     pub lifetime: Duration,
     /// Uses of the whole nonce (`None`: no limit but those of the scopes).
     pub max_uses: Option<u32>,
+    /// What it shares with the other nonces that its minter has made for its agent and its task.
+    pub budget: Option<Budget>,
     /// Which run of the agent, as the minter said.
     pub instance: Option<String>,
     /// On whose behalf, as the minter said.
@@ -219,10 +226,22 @@ pub enum Found {
     Unknown,
 }
 
-/// No use is left, or nothing may be used any more ([`Lease::ended`] says why).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no use is left")]
-pub struct Spent;
+/// Why no use was given; what can be mended sooner comes before what cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NoUse {
+    /// Uses come faster than they may.
+    #[error("uses come faster than they may")]
+    TooFast {
+        /// When the next one may come, from now.
+        wait: Duration,
+    },
+    /// The task's allowance is used up.
+    #[error("the task's allowance is used up")]
+    TaskSpent,
+    /// None is left, or nothing may be used any more ([`Lease::ended`] says why).
+    #[error("no use is left")]
+    Spent,
+}
 
 /// How a revocation went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,4 +281,7 @@ pub enum MintError {
     /// Its minter has completed the task.
     #[error("the task was completed")]
     Completed,
+    /// The allowance of its task is used up.
+    #[error("the task's allowance is used up")]
+    TaskSpent,
 }

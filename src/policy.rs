@@ -14,6 +14,7 @@
 //! | `explain` | the same questions for people: would it be allowed, and why |
 //! | `parts` | what the file's tables come to, one type each |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
+//! | `people` | what the policy says of agents and minters |
 
 mod condition;
 mod current;
@@ -25,6 +26,7 @@ mod host;
 mod index;
 mod mint;
 mod parts;
+mod people;
 mod rule;
 mod service;
 mod slot;
@@ -46,10 +48,8 @@ pub use delegate::{
 };
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
-pub use parts::{
-    AgentLimits, AgentRule, Ceiling, MinterRule, OnMisplaced, ParentProxy, Parts, Permission, ProxyAuth, RISK_NORMAL,
-    RiskLevel, Unlisted,
-};
+pub use parts::{Ceiling, OnMisplaced, ParentProxy, Parts, ProxyAuth, RISK_NORMAL, RiskLevel, Unlisted};
+pub use people::{AgentLimits, AgentRule, MinterRule, Permission};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, LeakScan, Scope, Service};
 pub use slot::{Placeholder, Slot};
@@ -339,7 +339,8 @@ impl Policy {
         self.minters.iter().filter(|minter| minter.identities.iter().any(|rule| rule.admits(Some(identity)))).collect()
     }
 
-    /// Decides what a mint gets: the shortest of what was asked (or the default) and the ceiling of the riskiest scope.
+    /// Decides what a mint gets: the shortest of what was asked (or the default), the ceiling of the riskiest scope and
+    /// the agent's own.
     ///
     /// # Errors
     /// [`MintRefusal`].
@@ -371,8 +372,8 @@ impl Policy {
     /// Decides what a renewal of these grants gets: the shortest of what was asked (or the default) and the ceiling of
     /// the riskiest scope. The lease itself knows what is left of its life.
     #[must_use]
-    pub fn plan_renewal(&self, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
-        mint::plan_renewal(self, grants, asked)
+    pub fn plan_renewal(&self, agent: &AgentName, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+        mint::plan_renewal(self, agent, grants, asked)
     }
 
     fn ceiling(&self, risk: Risk) -> &Ceiling {

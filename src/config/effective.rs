@@ -17,6 +17,7 @@ use super::service;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
 use crate::credential::SourceSpec;
+use crate::model::Budget;
 use crate::policy::{
     AgentRule, Ceiling, DelegateRule, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted,
 };
@@ -226,6 +227,8 @@ pub(super) struct EffectiveScope {
     credential: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -244,6 +247,7 @@ impl EffectiveScope {
             data: scope.data.clone(),
             credential: scope.credential.to_string(),
             max_uses: scope.max_uses,
+            rate: scope.rate.map(|rate| rate.to_string()),
             allow: allow.into_iter().filter_map(|rule| rule.allow).collect(),
             deny: deny.into_iter().filter_map(|rule| rule.deny).collect(),
             rules,
@@ -310,11 +314,15 @@ impl EffectiveRule {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct EffectiveAgent {
     identity: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     self_renew: bool,
     grants: BTreeMap<String, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delegate: Option<EffectiveDelegate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<EffectiveBudget>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -331,14 +339,30 @@ impl EffectiveDelegate {
     }
 }
 
+#[derive(Debug, Clone, Serialize)]
+struct EffectiveBudget {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+}
+
+impl EffectiveBudget {
+    fn new(budget: Budget) -> Self {
+        Self { uses: budget.uses.map(Into::into), rate: budget.rate.map(|rate| rate.to_string()) }
+    }
+}
+
 impl EffectiveAgent {
     pub(super) fn new(agent: &AgentRule) -> Self {
         let scopes = |grant: &crate::model::Grant| grant.scopes.iter().map(ToString::to_string).collect();
         Self {
             identity: agent.identities.iter().map(ToString::to_string).collect(),
+            ttl: agent.limits.ttl.map(spell_duration),
             self_renew: agent.limits.self_renew,
             grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
             delegate: agent.delegate.as_ref().map(EffectiveDelegate::new),
+            budget: agent.limits.budget.map(EffectiveBudget::new),
         }
     }
 }

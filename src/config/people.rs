@@ -1,13 +1,13 @@
 //! `[agents.NAME]` and `[minters.NAME]`: who may present nonces, and who may ask for them.
 
+use super::allowance;
 use super::delegate;
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
-use super::self_renew;
 use super::service::ReadService;
 use crate::model::{AgentName, Grant, IdentityRule, MinterName, ScopeName, ServiceName};
-use crate::policy::{AgentRule, MinterRule, Permission};
+use crate::policy::{AgentRule, Ceiling, MinterRule, Permission};
 
 /// Agents, or minters, of a policy at most.
 const PEOPLE_MAX: usize = 4096;
@@ -16,8 +16,10 @@ const LIST_MAX: usize = 1024;
 /// Scopes that one grant names at most.
 const GRANT_SCOPES_MAX: usize = 256;
 
-const AGENT: Keys =
-    Keys { known: &["identity", "grants", "delegate", "self_renew"], later: &["reattest", "max_risk", "ttl"] };
+const AGENT: Keys = Keys {
+    known: &["identity", "grants", "delegate", "ttl", "budget", "self_renew"],
+    later: &["reattest", "max_risk"],
+};
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
 /// Beginnings of identities that this build cannot prove.
@@ -45,10 +47,14 @@ pub(super) struct ReadAgent {
 }
 
 /// Reads `[agents]`.
-pub(super) fn read_agents(root: &Section<'_>, services: &[ReadService]) -> Vec<ReadAgent> {
+pub(super) fn read_agents(
+    root: &Section<'_>,
+    services: &[ReadService],
+    ceilings: Option<&[Ceiling; 3]>,
+) -> Vec<ReadAgent> {
     let entries = entries(root, "agents");
     let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
-    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, &names)).collect();
+    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, &names, ceilings)).collect();
     warn_of_shared(root, &agents);
     agents
 }
@@ -63,7 +69,12 @@ fn entries<'a>(root: &Section<'a>, name: &str) -> Vec<Named<'a>> {
     entries
 }
 
-fn read_agent(entry: &Named<'_>, services: &[ReadService], names: &[&str]) -> ReadAgent {
+fn read_agent(
+    entry: &Named<'_>,
+    services: &[ReadService],
+    names: &[&str],
+    ceilings: Option<&[Ceiling; 3]>,
+) -> ReadAgent {
     let mut read = ReadAgent { name: entry.name.to_owned(), identities: Vec::new(), built: None };
     let name = read_agent_name(entry);
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
@@ -74,13 +85,12 @@ fn read_agent(entry: &Named<'_>, services: &[ReadService], names: &[&str]) -> Re
     let grants = grants.and_then(|node| read_grants(&node, services));
     // Absent is never; what could not be read makes no agent.
     let delegate = section.get("delegate").map_or(Some(None), |node| delegate::read(&node, names).map(Some));
-    let limits = self_renew::read(&section, grants.as_deref(), services);
+    let limits = allowance::read_agent(&section, grants.as_deref(), services, ceilings);
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
     }
-    let bounds = delegate.zip(limits);
-    read.built = name.zip(identities).zip(grants).zip(bounds).map(|(((name, identities), grants), bounds)| {
-        let (delegate, limits) = bounds;
+    let own = delegate.zip(limits);
+    read.built = name.zip(identities).zip(grants).zip(own).map(|(((name, identities), grants), (delegate, limits))| {
         let agent = AgentRule { name, identities: identities.into(), grants, delegate, limits };
         let effective = EffectiveAgent::new(&agent);
         (agent, effective)

@@ -1,5 +1,6 @@
 //! `[[services.NAME.scopes]]`: named sets of rules with a risk.
 
+use super::allowance;
 use super::conditions::CONDITION_KEYS;
 use super::credentials::ReadCredential;
 use super::effective::EffectiveScope;
@@ -7,7 +8,7 @@ use super::mistake::Code;
 use super::rules::{self, PlacedRule};
 use super::section::{Keys, Node, Section};
 use super::service::read_credential;
-use crate::model::{CredentialName, Risk, ScopeName};
+use crate::model::{CredentialName, Rate, Risk, ScopeName};
 use crate::policy::{HostPattern, Scope};
 
 /// Scopes of a service at most.
@@ -23,12 +24,13 @@ const KEYS: Keys = Keys {
         "rules",
         "deny",
         "max_uses",
+        "rate",
         CONDITION_KEYS[0],
         CONDITION_KEYS[1],
         CONDITION_KEYS[2],
         CONDITION_KEYS[3],
     ],
-    later: &["rate"],
+    later: &[],
 };
 
 /// The words of `risk`.
@@ -47,6 +49,7 @@ pub(super) struct ReadScope<'a> {
     risk: Option<Risk>,
     data: Option<Option<String>>,
     max_uses: Option<Option<u32>>,
+    rate: Option<Option<Rate>>,
     rules_whole: bool,
 }
 
@@ -90,6 +93,7 @@ fn read_one<'a>(
     let risk = section.require("risk", "risk = \"low\", \"medium\" or \"high\"").and_then(|node| node.word(&RISKS));
     let data = read_data(section);
     let max_uses = section.get("max_uses").map_or(Some(None), |node| node.number(1, u32::MAX).map(Some));
+    let rate = allowance::read_rate(section);
     let credential_node = section.get("credential");
     let own_credential = credential_node.as_ref().and_then(|node| read_credential(node, credentials));
     let credential = if credential_node.is_some() { own_credential.clone() } else { service_credential.cloned() };
@@ -108,6 +112,7 @@ fn read_one<'a>(
         risk,
         data,
         max_uses,
+        rate,
         rules_whole: rules.whole,
     })
 }
@@ -138,6 +143,7 @@ impl<'a> ReadScope<'a> {
             data: self.data?,
             credential: self.credential?,
             max_uses: self.max_uses?,
+            rate: self.rate?,
             allow: self.rules_whole.then(|| self.allow.into_iter().map(|rule| rule.rule).collect())?,
             deny: self.deny.into_iter().map(|rule| rule.rule).collect(),
         };

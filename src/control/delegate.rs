@@ -35,7 +35,7 @@ use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delega
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "forbidden, delegation_exceeds_parent, scope_not_grantable"),
+         description = "forbidden, delegation_exceeds_parent, scope_not_grantable, budget_spent"),
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "not_found, unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json",

@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{Explanation, ExplanationAsked, Mistake, Problem, WayView};
 use crate::lease::Lease;
-use crate::model::{AgentName, Grant, RiskCap, ScopeName, ServiceName};
+use crate::model::{AgentName, Grant, RiskCap, ScopeLimits, ScopeName, ServiceName};
 use crate::policy::explain::{self, Holding, Question, Way};
 use crate::policy::{Permission, Policy};
 
@@ -26,8 +26,8 @@ struct Holder {
 
 /// Says whether a request would be allowed, and by what; else why not, and which scope would allow it.
 ///
-/// Decided are host, method, path, query, uses and the level of risk in force; who presents the nonce, headers, the
-/// address and whether the credential can be had are not. Nobody is contacted, and no use is spent.
+/// Decided are host, method, path, query, uses of the nonce and the level of risk in force; rates, budgets, who presents
+/// the nonce, headers, the address and whether the credential can be had are not. Nobody is contacted, and no use is spent.
 #[utoipa::path(
     post, path = "/v1/explain", tag = "operations", operation_id = "explain",
     request_body(content = ExplanationAsked, content_type = "application/json"),
@@ -101,7 +101,7 @@ fn first_unknown(policy: &Policy, service: Option<&ServiceName>, scopes: &[Scope
 /// One that there is.
 fn of_lease(lease: &Lease) -> Holder {
     let terms = lease.terms();
-    let names = |scopes: &[(ScopeName, Option<u32>)]| scopes.iter().map(|(scope, _)| scope.clone()).collect();
+    let names = |scopes: &[(ScopeName, ScopeLimits)]| scopes.iter().map(|(scope, _)| scope.clone()).collect();
     let grants: Vec<Grant> = terms
         .grants
         .iter()

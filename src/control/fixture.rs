@@ -45,6 +45,7 @@ fn scope(name: &str, risk: Risk, allow: &[&str]) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: None,
+        rate: None,
         allow: allow.iter().map(|rule| Rule::parse(rule, QueryRule::Any, false).unwrap()).collect(),
         deny: Vec::new(),
     }

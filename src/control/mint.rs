@@ -72,7 +72,7 @@ impl Approved {
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
         (status = 403, body = Problem, content_type = "application/problem+json",
-         description = "forbidden, scope_not_grantable"),
+         description = "forbidden, scope_not_grantable, budget_spent"),
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict, task_completed"),
@@ -202,6 +202,7 @@ fn not_made(error: MintError) -> Refusal {
         MintError::Completed => Refusal::TaskCompleted,
         // Only without randomness is an id drawn twice.
         MintError::Taken => Refusal::NoRandomness,
+        MintError::TaskSpent => Refusal::BudgetSpent,
     }
 }
 
@@ -233,6 +234,7 @@ fn terms(approved: &Approved) -> NewLease {
         ttl: plan.ttl,
         lifetime: plan.lifetime,
         max_uses: asked.max_uses,
+        budget: plan.budget,
         instance: asked.instance.clone(),
         on_behalf_of: asked.on_behalf_of.clone(),
         reason: asked.reason.clone(),

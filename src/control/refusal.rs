@@ -48,6 +48,8 @@ pub(super) enum Refusal {
     ExceedsParent(Vec<Mistake>),
     /// The task was completed.
     TaskCompleted,
+    /// The allowance of the task is used up.
+    BudgetSpent,
     /// As many leases as there may be.
     Overloaded,
     /// As many levels of risk in force as there may be.
@@ -125,6 +127,7 @@ impl Refusal {
             Self::NotDelegable(_) => ("not_delegable", StatusCode::CONFLICT),
             Self::ExceedsParent(_) => ("delegation_exceeds_parent", StatusCode::FORBIDDEN),
             Self::TaskCompleted => ("task_completed", StatusCode::CONFLICT),
+            Self::BudgetSpent => ("budget_spent", StatusCode::FORBIDDEN),
             Self::Overloaded | Self::TooManyLevels | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -169,6 +172,9 @@ impl Refusal {
             }
             Self::ExceedsParent(_) => {
                 "A nonce is delegated within what the one above it has left and the policy lets it give; `errors` says what exceeds that."
+            }
+            Self::BudgetSpent => {
+                "The allowance of this task is used up, and no nonce of it could be used; name another task, or raise `budget` of the agent in the policy."
             }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."

@@ -81,7 +81,7 @@ impl Renewing<'_> {
         asked: Option<Duration>,
         event: impl FnOnce(Timestamp) -> Event,
     ) -> Result<Answer, Refusal> {
-        let plan = self.policy.plan_renewal(lease.terms().grants, asked);
+        let plan = self.policy.plan_renewal(lease.terms().agent, lease.terms().grants, asked);
         let renewal = lease.renewal(plan.ttl, &self.clock.now());
         self.audit.record(event(renewal.until.wall)).await.map_err(|_| Refusal::AuditUnavailable)?;
         if !self.leases.renew(lease, renewal.until) {

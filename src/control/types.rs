@@ -206,7 +206,8 @@ pub struct Minted {
     /// When its life ends for good.
     #[schema(value_type = String, format = DateTime)]
     pub ends_at: Timestamp,
-    /// What made the time shorter than asked: `ceilings.high`, or `parent`; null when it was given as asked.
+    /// What made the time shorter than asked: `ceilings.high`, `agents.NAME.ttl` or `parent`; null when it was given as
+    /// asked.
     pub ttl_capped_by: Option<String>,
     /// Uses of the whole nonce; null is no limit.
     pub max_uses: Option<u32>,
@@ -402,6 +403,9 @@ pub struct ScopeView {
     pub risk: String,
     /// Uses in a nonce's life; null is no limit.
     pub max_uses: Option<u32>,
+    /// How fast one nonce may use it; null is no limit.
+    #[schema(example = "10/min")]
+    pub rate: Option<String>,
     /// What it allows, as the policy spells it.
     pub allow: Vec<String>,
     /// Which of the caller's agents may have it.

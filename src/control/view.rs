@@ -151,6 +151,7 @@ fn scope_view(
         name: scope.name.to_string(),
         risk: scope.risk.to_string(),
         max_uses: scope.max_uses,
+        rate: scope.rate.map(|rate| rate.to_string()),
         allow: scope.allow.iter().map(|rule| rule.text().to_owned()).collect(),
         agents,
         problem: credential.and_then(|health| health.problem.clone()),

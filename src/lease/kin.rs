@@ -87,12 +87,12 @@ impl Lease {
     pub fn grants_left(&self) -> Vec<LeaseGrant> {
         let mut grants = self.terms().grants.to_vec();
         for grant in &mut grants {
-            for (scope, uses) in &mut grant.scopes {
+            for (scope, limits) in &mut grant.scopes {
                 let left = self.and_ancestors().filter_map(|lease| match lease.place(&grant.service, scope) {
                     Some(place) => lease.uses()?.left_of(place),
                     None => Some(0),
                 });
-                *uses = left.min();
+                limits.uses = left.min();
             }
         }
         grants

@@ -14,8 +14,8 @@ use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Group;
 use super::uses::Uses;
-use super::{EndCause, Renewal, Reservation, Restriction, Spent, Terms};
-use crate::model::{Deadline, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
+use super::{EndCause, NoUse, Renewal, Reservation, Restriction, Store, Terms};
+use crate::model::{Budget, Deadline, NonceHash, NonceId, Now, Rate, ScopeName, ServiceName, TaskName};
 
 /// A live (or just ended) lease.
 ///
@@ -205,15 +205,16 @@ impl Lease {
         }
     }
 
-    /// Reserves one use of the nonce and of the scope, and the same of all above it, atomically, exactly under
-    /// concurrency.
+    /// Reserves one use of the nonce, of the scope and of the task's allowance, and the same of all above it, atomically,
+    /// exactly under concurrency.
     ///
     /// # Errors
-    /// [`Spent`] when either has none left, when the scope is not in the lease, or when the lease is over (ask
-    /// [`Lease::ended`] why); nothing is taken then.
-    pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, Spent> {
+    /// [`NoUse::Spent`] when one of those nonces or its scope has none left, when the scope is not in the lease, or when
+    /// the lease is over (ask [`Lease::ended`] why), and the others where a rate or an allowance says so; nothing is
+    /// taken then.
+    pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, NoUse> {
         if self.cause_above().is_some() {
-            return Err(Spent);
+            return Err(NoUse::Spent);
         }
         Reservation::take(self, service, scope)
     }
@@ -303,6 +304,21 @@ impl Lease {
     /// The same, made where there is none.
     pub(super) fn kin_or_new(&self) -> &Kin {
         self.rare.get_or_init(Box::default).kin.get_or_init(Box::default)
+    }
+
+    /// How fast the scope at this place may be used.
+    pub(super) fn rate(&self, place: usize) -> Option<Rate> {
+        let mut limits = self.group.common.grants.iter().flat_map(|grant| &grant.scopes);
+        limits.nth(place).and_then(|(_, limits)| limits.rate)
+    }
+
+    /// What it shares with its task, as its own terms have it.
+    pub(super) fn budget(&self) -> Option<Budget> {
+        self.group.common.budget
+    }
+
+    pub(super) fn store(&self) -> Option<Arc<Store>> {
+        self.group.store.upgrade()
     }
 
     /// Where this scope stands among all the scopes of all grants.

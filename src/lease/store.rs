@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::allowance::Allowances;
 use super::by_hash::ByHash;
 use super::completed::Completed;
 use super::kin::Origin;
@@ -49,6 +50,7 @@ pub struct Store {
     lingering: Mutex<Lingering>,
     pub(super) completed: Completed,
     pub(super) risks: Risks,
+    pub(super) allowances: Allowances,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -69,6 +71,7 @@ impl Store {
             lingering: Mutex::default(),
             completed: Completed::default(),
             risks: Risks::default(),
+            allowances: Allowances::new(&config),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -188,6 +191,7 @@ impl Store {
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
+        self.allowances.enter(lease)?;
         ids.insert(lease.clone());
         self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
@@ -296,7 +300,7 @@ impl Store {
     }
 
     /// Lays the tombstone, then takes the lease out of the indexes; in between it is in both, never in neither.
-    fn bury(&self, lease: &Lease, cause: EndCause) {
+    pub(super) fn bury(&self, lease: &Lease, cause: EndCause) {
         let now = self.now();
         let tombstone = tombstone(lease, cause, &now);
         self.tombs.lock().lay(lease.hash, tombstone, now.boot);
@@ -312,6 +316,8 @@ impl Store {
         self.by_hash.remove(&lease.hash);
         if let Some(lease) = entry {
             self.schedule.lock().remove(&lease);
+            // A child that ended with its parent before it was in the indexes never entered.
+            self.allowances.leave(&lease, now.boot);
         }
     }
 
@@ -357,6 +363,11 @@ impl Store {
     /// Drops at most `batch` tombstones whose time is over, a multiple of [`HELD_MAX`]; true when there are more.
     pub(super) fn prune_tombs(&self, now: &Now, batch: usize) -> bool {
         (0..batch / HELD_MAX).all(|_| self.tombs.lock().prune(now.boot, HELD_MAX))
+    }
+
+    /// The same with the allowances of tasks that are over.
+    pub(super) fn prune_allowances(&self, now: &Now, batch: usize) -> bool {
+        (0..batch / HELD_MAX).all(|_| self.allowances.prune(now.boot, HELD_MAX))
     }
 
     /// Computes the order of expiry anew, `batch` from `after` on.

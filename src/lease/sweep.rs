@@ -44,10 +44,10 @@ impl Store {
         }
     }
 
-    /// Ends a batch of expired leases and prunes a batch of tombstones; how long to sleep, or `None` to go on.
+    /// Ends a batch of expired leases and prunes a batch of tombstones and of allowances; how long to sleep, or `None` to go on.
     pub(super) fn sweep_batch(&self, now: &Now) -> Option<Duration> {
         self.risks.prune(now);
-        let stale = self.prune_tombs(now, BATCH);
+        let stale = self.prune_tombs(now, BATCH) | self.prune_allowances(now, BATCH);
         let over = self.expire_batch(now, BATCH);
         if stale || over == BATCH {
             return None;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::model::{Nonce, Now, ScopeName, ServiceName};
+use crate::model::{Nonce, Now, ScopeLimits, ScopeName, ServiceName};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,7 +29,8 @@ fn scope(name: &str) -> ScopeName {
 }
 
 fn grant(scopes: &[(&str, Option<u32>)]) -> Vec<LeaseGrant> {
-    let scopes = scopes.iter().map(|(name, uses)| (scope(name), *uses)).collect();
+    let limits = |uses: &Option<u32>| ScopeLimits { uses: *uses, rate: None };
+    let scopes = scopes.iter().map(|(name, uses)| (scope(name), limits(uses))).collect();
     vec![LeaseGrant { service: service(), scopes }]
 }
 
@@ -44,6 +45,7 @@ pub(super) fn terms() -> NewLease {
         ttl: 5 * MINUTE,
         lifetime: HOUR,
         max_uses: None,
+        budget: None,
         instance: None,
         on_behalf_of: None,
         reason: None,
@@ -121,7 +123,7 @@ impl Bench {
     }
 }
 
-fn reserve(lease: &Arc<Lease>) -> Result<Reservation, Spent> {
+fn reserve(lease: &Arc<Lease>) -> Result<Reservation, NoUse> {
     lease.reserve(&service(), &scope("read"))
 }
 
@@ -273,7 +275,7 @@ fn uses_given_back_under_contention_are_all_there_again() {
     });
     assert!((1..=3).contains(&most.into_inner()));
     let all: Vec<_> = (0..3).map(|_| reserve(&lease).unwrap()).collect();
-    assert_eq!(reserve(&lease).map(drop), Err(Spent));
+    assert_eq!(reserve(&lease).map(drop), Err(NoUse::Spent));
     drop(all);
     assert_eq!(lease.ended(), None);
 }
@@ -285,7 +287,7 @@ fn a_scope_that_is_spent_takes_nothing_from_the_nonce() {
     let lease = bench.mint(1, NewLease { max_uses: Some(3), grants, ..terms() });
     reserve(&lease).unwrap().spend();
     for _ in 0..10 {
-        assert_eq!(reserve(&lease).map(drop), Err(Spent));
+        assert_eq!(reserve(&lease).map(drop), Err(NoUse::Spent));
     }
     assert_eq!(lease.uses_left(), Some(2));
     for _ in 0..2 {
@@ -299,7 +301,7 @@ fn a_nonce_that_is_spent_takes_nothing_from_the_scope() {
     let bench = bench();
     let lease = bench.mint(1, NewLease { max_uses: Some(1), grants: grant(&[("read", Some(2))]), ..terms() });
     let first = reserve(&lease).unwrap();
-    assert_eq!(reserve(&lease).map(drop), Err(Spent));
+    assert_eq!(reserve(&lease).map(drop), Err(NoUse::Spent));
     drop(first);
     assert!(reserve(&lease).is_ok());
 }
@@ -323,15 +325,15 @@ fn a_free_scope_keeps_the_nonce_alive() {
     let lease = bench.mint(1, NewLease { grants: grant(&[("read", Some(1)), ("write", None)]), ..terms() });
     reserve(&lease).unwrap().spend();
     assert_eq!((lease.uses_left(), lease.ended()), (None, None));
-    assert_eq!(reserve(&lease).map(drop), Err(Spent));
+    assert_eq!(reserve(&lease).map(drop), Err(NoUse::Spent));
     assert!(lease.reserve(&service(), &scope("write")).is_ok());
 }
 
 #[test]
 fn a_scope_that_the_lease_does_not_have_is_refused() {
     let lease = bench().mint(1, terms());
-    assert_eq!(lease.reserve(&service(), &scope("write")).map(drop), Err(Spent));
-    assert_eq!(lease.reserve(&ServiceName::parse("github").unwrap(), &scope("read")).map(drop), Err(Spent));
+    assert_eq!(lease.reserve(&service(), &scope("write")).map(drop), Err(NoUse::Spent));
+    assert_eq!(lease.reserve(&ServiceName::parse("github").unwrap(), &scope("read")).map(drop), Err(NoUse::Spent));
 }
 
 #[test]
@@ -339,7 +341,7 @@ fn the_last_use_ends_the_lease_when_it_is_spent_and_not_before() {
     let bench = bench();
     let lease = bench.mint(1, NewLease { max_uses: Some(1), ..terms() });
     let reserved = reserve(&lease).unwrap();
-    assert_eq!(reserve(&lease).map(drop), Err(Spent));
+    assert_eq!(reserve(&lease).map(drop), Err(NoUse::Spent));
     assert!(bench.is_live(1), "the use may come back");
     drop(reserved);
     let mut reserved = reserve(&lease).unwrap();
@@ -867,3 +869,7 @@ fn nothing_of_a_nonce_is_printed() {
     let text = format!("{lease:?} {:?}", bench.find(1));
     assert!(text.contains(&lease.id().to_string()) && !text.contains("an_"), "{text}");
 }
+
+mod interleavings;
+mod limits;
+mod shared;

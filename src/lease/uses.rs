@@ -1,14 +1,15 @@
-//! Counted uses. A use is reserved, and then either spent or given back.
+//! Counted uses, and how fast they come. A use is reserved, and then either spent or given back.
 
 use std::sync::Arc;
 use std::{iter, mem};
 
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use super::allowance::{Allowance, Taken};
 use super::terms::Common;
-use super::{Lease, Spent};
-use crate::model::{ScopeName, ServiceName};
+use super::{Lease, NoUse, pace};
+use crate::model::{Budget, ScopeName, ServiceName};
 
 /// The counters of a lease that has any limit.
 ///
@@ -23,8 +24,7 @@ pub(super) struct Uses(Mutex<Counts>);
 struct Counts {
     /// Of the whole nonce; `None` where at least one scope is free and the nonce has no limit of its own.
     total: Option<Total>,
-    /// Left of each scope, in the order of the grants; empty when no scope has a limit.
-    scopes: Box<[Option<u32>]>,
+    scopes: Scopes,
 }
 
 #[derive(Debug)]
@@ -35,15 +35,47 @@ struct Total {
     unspent: u32,
 }
 
+/// What is left of each scope, in the order of the grants, and behind that the pace of each. Without the latter where no
+/// scope has a rate, and empty where no scope has a limit: there may be a million.
+#[derive(Debug)]
+struct Scopes(Box<[u64]>);
+
+/// Stands for a scope without a limit of its own.
+const UNLIMITED: u64 = u64::MAX;
+
+impl Scopes {
+    fn of(terms: &Common) -> Self {
+        let limits = || terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, limits)| limits);
+        let left = limits().map(|limits| limits.uses.map_or(UNLIMITED, u64::from));
+        let is_paced = limits().any(|limits| limits.rate.is_some());
+        if !is_paced && limits().all(|limits| limits.uses.is_none()) {
+            return Self(Box::default());
+        }
+        let never_used = limits().filter(|_| is_paced).map(|_| 0);
+        Self(left.chain(never_used).collect())
+    }
+
+    /// What is left of the scope at this place, where that is limited.
+    fn left(&mut self, scope: usize) -> Option<&mut u64> {
+        self.0.get_mut(scope).filter(|left| **left != UNLIMITED)
+    }
+
+    /// The pace of the scope at this place, in a lease where one has a rate.
+    fn paid(&mut self, scope: usize) -> Option<&mut u64> {
+        let count = self.0.len() / 2;
+        self.0.get_mut(count + scope)
+    }
+}
+
 impl Uses {
     /// The counters for these terms; `None` when nothing in them has a limit.
     pub(super) fn of(terms: &Common) -> Option<Self> {
-        let scopes: Box<[_]> = terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, uses)| *uses).collect();
         // Where every scope is limited, so is the nonce: it is spent when all of them are.
-        let sum = scopes.iter().try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
+        let mut uses = terms.grants.iter().flat_map(|grant| &grant.scopes).map(|(_, limits)| limits.uses);
+        let sum = uses.try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
         let total = [terms.max_uses, sum].into_iter().flatten().min();
-        let scopes = if scopes.iter().any(Option::is_some) { scopes } else { Box::default() };
-        if total.is_none() && scopes.is_empty() {
+        let scopes = Scopes::of(terms);
+        if total.is_none() && scopes.0.is_empty() {
             return None;
         }
         let total = total.map(|uses| Total { left: uses, unspent: uses });
@@ -57,32 +89,44 @@ impl Uses {
 
     /// Uses of the scope at this place that nobody has spent or reserved.
     pub(super) fn left_of(&self, scope: usize) -> Option<u32> {
-        self.0.lock().scopes.get(scope).copied().flatten()
+        let left = self.0.lock().scopes.left(scope).copied()?;
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 }
 
 impl Counts {
-    fn has(&self, scope: usize) -> bool {
-        let is_some_left = |left: u32| left > 0;
-        let of_scope = self.scopes.get(scope).copied().flatten();
-        self.total.as_ref().is_none_or(|total| is_some_left(total.left)) && of_scope.is_none_or(is_some_left)
+    /// Why nothing more may be taken of the nonce and of the scope of this claim.
+    fn refusal(&mut self, claim: &Claim, now: u64) -> Option<NoUse> {
+        let is_gone = self.scopes.left(claim.scope).is_some_and(|left| *left == 0);
+        if is_gone || self.total.as_ref().is_some_and(|total| total.left == 0) {
+            return Some(NoUse::Spent);
+        }
+        let rate = claim.lease.rate(claim.scope)?;
+        let paid = self.scopes.paid(claim.scope)?;
+        pace::wait(*paid, rate, now).map(|wait| NoUse::TooFast { wait })
     }
 
-    /// Takes a use of the nonce and of the scope at this place; there is one of each.
-    fn take(&mut self, scope: usize) {
+    /// Takes a use of the nonce and of the scope; there is one of each.
+    fn take(&mut self, claim: &Claim, now: u64) {
         if let Some(total) = &mut self.total {
             total.left -= 1;
         }
-        if let Some(Some(left)) = self.scopes.get_mut(scope) {
+        if let Some(left) = self.scopes.left(claim.scope) {
             *left -= 1;
+        }
+        if let Some(rate) = claim.lease.rate(claim.scope)
+            && let Some(kept) = self.scopes.paid(claim.scope)
+        {
+            *kept = pace::paid(*kept, rate, now);
         }
     }
 
+    /// What the pace has let through stays counted there: it is about requests that were let through.
     fn give_back(&mut self, scope: usize) {
         if let Some(total) = &mut self.total {
             total.left += 1;
         }
-        if let Some(Some(left)) = self.scopes.get_mut(scope) {
+        if let Some(left) = self.scopes.left(scope) {
             *left += 1;
         }
     }
@@ -96,49 +140,125 @@ impl Counts {
     }
 }
 
-/// Leases in which something is counted, the lowest first, each with its place of the scope.
-type Held = SmallVec<[(Arc<Lease>, usize); 1]>;
+/// A use of one scope of one lease in which something is counted.
+#[derive(Debug)]
+struct Claim {
+    lease: Arc<Lease>,
+    /// The place of the scope.
+    scope: usize,
+}
 
-/// The counters of all of them. Whoever takes several locks them from below, so that nobody waits in a circle.
-fn lock_all(held: &[(Arc<Lease>, usize)]) -> SmallVec<[(MutexGuard<'_, Counts>, usize); 4]> {
-    held.iter().filter_map(|(lease, place)| lease.uses().map(|uses| (uses.0.lock(), *place))).collect()
+/// A use of a task's allowance: one, however many leases of a line share it.
+#[derive(Debug)]
+struct Share {
+    allowance: Arc<Allowance>,
+    /// What each of them says of it: alike, unless the policy was changed between them.
+    budgets: SmallVec<[Budget; 1]>,
+}
+
+/// Uses that are taken and given together: all or none.
+#[derive(Debug, Default)]
+struct Held {
+    claims: SmallVec<[Claim; 1]>,
+    shares: SmallVec<[Share; 1]>,
+}
+
+/// All that is held, locked: leases from below, and then allowances by their addresses. Whoever takes several locks takes
+/// them in this order, so that nobody waits in a circle.
+struct Locked<'a> {
+    counts: SmallVec<[(MutexGuard<'a, Counts>, &'a Claim); 1]>,
+    taken: SmallVec<[(MutexGuard<'a, Taken>, &'a [Budget]); 1]>,
+}
+
+impl Held {
+    /// Wants a use of the scope at this place in the lease's grants; asked of a lease before the one above it.
+    fn want(&mut self, lease: &Arc<Lease>, scope: usize) -> Result<(), NoUse> {
+        if lease.uses().is_some() {
+            self.claims.push(Claim { lease: lease.clone(), scope });
+        }
+        if let Some(budget) = lease.budget() {
+            let store = lease.store().ok_or(NoUse::Spent)?;
+            // Forgotten only long after the last lease of the task is over.
+            let allowance = store.allowances.find(lease).ok_or(NoUse::Spent)?;
+            self.share(allowance, budget);
+        }
+        Ok(())
+    }
+
+    /// Wants a use of an allowance, once: a lease and one above it may have the same.
+    fn share(&mut self, allowance: Arc<Allowance>, budget: Budget) {
+        let address = |allowance: &Arc<Allowance>| Arc::as_ptr(allowance).addr();
+        match self.shares.binary_search_by_key(&address(&allowance), |share| address(&share.allowance)) {
+            Ok(at) => self.shares[at].budgets.push(budget),
+            Err(at) => self.shares.insert(at, Share { allowance, budgets: smallvec![budget] }),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.shares.is_empty()
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        let counts = self.claims.iter().filter_map(|claim| Some((claim.lease.uses()?.0.lock(), claim))).collect();
+        let taken = self.shares.iter().map(|share| (share.allowance.lock(), &share.budgets[..])).collect();
+        Locked { counts, taken }
+    }
+
+    /// Takes everything that is wanted, or nothing: then why, and of several reasons the one that lasts.
+    fn take(&self, now: u64) -> Result<(), NoUse> {
+        let Locked { mut counts, mut taken } = self.lock();
+        let of_leases = counts.iter_mut().filter_map(|(counts, claim)| counts.refusal(claim, now));
+        let of_tasks = taken.iter().filter_map(|(taken, budgets)| taken.refusal(budgets, now));
+        if let Some(refusal) = of_leases.chain(of_tasks).max() {
+            return Err(refusal);
+        }
+        counts.iter_mut().for_each(|(counts, claim)| counts.take(claim, now));
+        taken.iter_mut().for_each(|(taken, budgets)| taken.take(budgets, now));
+        Ok(())
+    }
+
+    fn give_back(&self) {
+        let Locked { mut counts, mut taken } = self.lock();
+        counts.iter_mut().for_each(|(counts, claim)| counts.give_back(claim.scope));
+        taken.iter_mut().for_each(|(taken, _)| taken.give_back());
+    }
+
+    /// The leases of which this was the last use.
+    fn spend(&self) -> SmallVec<[&Arc<Lease>; 1]> {
+        let Locked { mut counts, mut taken } = self.lock();
+        taken.iter_mut().for_each(|(taken, _)| taken.spend());
+        counts.iter_mut().filter_map(|(counts, claim)| counts.spend().then_some(&claim.lease)).collect()
+    }
 }
 
 /// Uses reserved for one request; given back on drop unless [`Reservation::spend`] was called.
 #[must_use = "a reservation that is dropped is given back"]
 #[derive(Debug)]
 pub struct Reservation {
-    /// Of whom; nobody once settled, and where nothing is counted.
+    /// Nothing once settled, and where nothing is counted.
     held: Held,
 }
 
 impl Reservation {
     /// Takes a use of the scope in this lease and in all above it, or in none.
-    pub(super) fn take(lease: &Arc<Lease>, service: &ServiceName, scope: &ScopeName) -> Result<Self, Spent> {
-        let mut held = Held::new();
+    pub(super) fn take(lease: &Arc<Lease>, service: &ServiceName, scope: &ScopeName) -> Result<Self, NoUse> {
+        let mut held = Held::default();
         for lease in iter::once(lease).chain(lease.ancestors()) {
             // What one above it does not have, it cannot have.
-            let place = lease.place(service, scope).ok_or(Spent)?;
-            if lease.uses().is_some() {
-                held.push((lease.clone(), place));
-            }
+            let place = lease.place(service, scope).ok_or(NoUse::Spent)?;
+            held.want(lease, place)?;
         }
-        let mut counts = lock_all(&held);
-        if !counts.iter().all(|(counts, place)| counts.has(*place)) {
-            return Err(Spent);
+        if !held.is_empty() {
+            let store = lease.store().ok_or(NoUse::Spent)?;
+            let now = pace::nanoseconds(store.now().boot);
+            held.take(now)?;
         }
-        for (counts, place) in &mut counts {
-            counts.take(*place);
-        }
-        drop(counts);
         Ok(Self { held })
     }
 
     /// The request's bytes are going out: the use is spent for good. Every lease of which it was the last one ends here.
     pub fn spend(&mut self) {
-        let held = mem::take(&mut self.held);
-        let spent: SmallVec<[bool; 4]> = lock_all(&held).iter_mut().map(|(counts, _)| counts.spend()).collect();
-        for ((lease, _), _) in held.iter().zip(spent).filter(|(_, is_spent)| *is_spent) {
+        for lease in mem::take(&mut self.held).spend() {
             lease.end_as_spent();
         }
     }
@@ -146,8 +266,6 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        for (counts, place) in &mut lock_all(&self.held) {
-            counts.give_back(*place);
-        }
+        self.held.give_back();
     }
 }

@@ -1,6 +1,6 @@
 //! What a nonce is minted for.
 
-use super::{ScopeName, ServiceName};
+use super::{Rate, ScopeName, ServiceName};
 
 /// A service with some of its scopes; never empty of scopes once it is in a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -12,11 +12,20 @@ pub struct Grant {
     pub scopes: Vec<ScopeName>,
 }
 
-/// One service of a lease: what the policy gave of a [`Grant`], with the uses that it allows.
+/// One service of a lease: what the policy gave of a [`Grant`], with the limits that it sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LeaseGrant {
     /// The service.
     pub service: ServiceName,
-    /// Its scopes and the uses each has (`None`: no limit of its own).
-    pub scopes: Vec<(ScopeName, Option<u32>)>,
+    /// Its scopes, each with limits of its own.
+    pub scopes: Vec<(ScopeName, ScopeLimits)>,
+}
+
+/// How often one nonce may use one scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ScopeLimits {
+    /// Uses altogether (`None`: no limit of its own).
+    pub uses: Option<u32>,
+    /// How fast (`None`: no limit of its own).
+    pub rate: Option<Rate>,
 }

@@ -7,7 +7,7 @@ use super::decide as single;
 use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
 use super::service::Scope;
 use super::{AgentRule, Policy, Verdict};
-use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeName, ServiceName};
+use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
 
 /// Delegations that may lie one below the other, whatever a policy says.
 pub const DEPTH_MAX: u32 = 8;
@@ -179,7 +179,7 @@ fn exceeded_grants(parent: &Delegator<'_>, grants: &[Grant]) -> Vec<Excess> {
         for (place, scope) in grant.scopes.iter().enumerate() {
             match held.scopes.iter().find(|(name, _)| name == scope) {
                 None => excesses.push(Excess::Scope(at, place)),
-                Some((_, Some(0))) => excesses.push(Excess::ScopeSpent(at, place)),
+                Some((_, ScopeLimits { uses: Some(0), .. })) => excesses.push(Excess::ScopeSpent(at, place)),
                 Some((_, _)) => {}
             }
         }
@@ -196,6 +196,9 @@ fn exceeded_words(parent: &Delegator<'_>, request: &DelegationRequest) -> Vec<Ex
     labels.chain(is_another.then_some(Excess::OnBehalfOf)).collect()
 }
 
+/// No use at all.
+const NOTHING: ScopeLimits = ScopeLimits { uses: Some(0), rate: None };
+
 /// Grants under construction.
 #[derive(Default)]
 struct Given {
@@ -205,14 +208,18 @@ struct Given {
 
 impl Given {
     /// Adds a scope once, with the fewer of the uses that the policy allows and that are left above.
-    fn add(&mut self, service: &ServiceName, scope: &Scope, left: Option<u32>) {
+    ///
+    /// Its rate is the policy's of this moment: that of each nonce above is kept there, by every use of this one, too.
+    /// Where the policy has none any more, it is the one above.
+    fn add(&mut self, service: &ServiceName, scope: &Scope, left: ScopeLimits) {
         let at = self.grants.iter().position(|known| known.service == *service).unwrap_or_else(|| {
             self.grants.push(LeaseGrant { service: service.clone(), scopes: Vec::new() });
             self.grants.len() - 1
         });
         let scopes = &mut self.grants[at].scopes;
         if !scopes.iter().any(|(known, _)| *known == scope.name) {
-            scopes.push((scope.name.clone(), [scope.max_uses, left].into_iter().flatten().min()));
+            let uses = [scope.max_uses, left.uses].into_iter().flatten().min();
+            scopes.push((scope.name.clone(), ScopeLimits { uses, rate: scope.rate.or(left.rate) }));
             self.risk = self.risk.max(Some(scope.risk));
         }
     }
@@ -229,7 +236,7 @@ fn asked(policy: &Policy, agent: &AgentRule, parent: &Delegator<'_>, grants: &[G
             let scope = grantable_scope(policy, agent, service, name)?;
             let held = parent.grants.iter().filter(|held| held.service == *service).flat_map(|held| &held.scopes);
             // Not the parent's: no use at all.
-            let left = held.filter(|(known, _)| known == name).map(|(_, left)| *left).next().unwrap_or(Some(0));
+            let left = held.filter(|(known, _)| known == name).map(|(_, left)| *left).next().unwrap_or(NOTHING);
             given.add(service, scope, left);
         }
     }
@@ -240,7 +247,7 @@ fn asked(policy: &Policy, agent: &AgentRule, parent: &Delegator<'_>, grants: &[G
 fn common(policy: &Policy, agent: &AgentRule, parent: &Delegator<'_>) -> Given {
     let mut given = Given::default();
     for LeaseGrant { service, scopes } in parent.grants {
-        for (name, left) in scopes.iter().filter(|(_, left)| *left != Some(0)) {
+        for (name, left) in scopes.iter().filter(|(_, left)| left.uses != Some(0)) {
             if let Ok(scope) = grantable_scope(policy, agent, service, name) {
                 given.add(service, scope, *left);
             }
@@ -256,10 +263,11 @@ fn capped(
     (grants, risk): (Vec<LeaseGrant>, Risk),
     ttl: Option<Duration>,
 ) -> MintPlan {
-    let RenewalPlan { ttl, ttl_capped_by } = period(policy, risk, ttl);
+    let RenewalPlan { ttl, ttl_capped_by } = period(policy, Some(agent), risk, ttl);
     let ttl_capped_by = if ttl > parent.ttl { Some(CAPPED_BY_PARENT.to_owned()) } else { ttl_capped_by };
     let lifetime = policy.ceiling(risk).lifetime.min(parent.lifetime);
-    MintPlan { identities: agent.identities.clone(), grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk }
+    let (identities, budget) = (agent.identities.clone(), agent.limits.budget);
+    MintPlan { identities, grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk, budget }
 }
 
 /// The verdict over a nonce's scopes, where those over the scopes of all above it agree.

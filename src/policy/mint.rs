@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::service::Scope;
 use super::{AgentRule, Ceiling, Policy};
-use crate::model::{AgentName, Grant, IdentityRule, LeaseGrant, Risk, ScopeName, ServiceName};
+use crate::model::{AgentName, Budget, Grant, IdentityRule, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
 
 /// What a minter asks for.
 #[derive(Debug, Clone)]
@@ -23,16 +23,18 @@ pub struct MintRequest {
 pub struct MintPlan {
     /// Who may present the nonce.
     pub identities: Arc<[IdentityRule]>,
-    /// With the uses of each scope.
+    /// With the limits of each scope.
     pub grants: Vec<LeaseGrant>,
     /// How long this period lasts.
     pub ttl: Duration,
     /// How long it may live with renewals.
     pub lifetime: Duration,
-    /// What capped it: `ceilings.high`; `None` when it was given as asked.
+    /// What capped it: `ceilings.high` or `agents.NAME.ttl`; `None` when it was given as asked.
     pub ttl_capped_by: Option<String>,
     /// The riskiest scope.
     pub risk: Risk,
+    /// What it shares with the other nonces of its task.
+    pub budget: Option<Budget>,
 }
 
 /// What a renewal gets.
@@ -40,7 +42,7 @@ pub struct MintPlan {
 pub struct RenewalPlan {
     /// How long the next period lasts, from now.
     pub ttl: Duration,
-    /// What capped it: `ceilings.high`; `None` when it was given as asked.
+    /// What capped it: `ceilings.high` or `agents.NAME.ttl`; `None` when it was given as asked.
     pub ttl_capped_by: Option<String>,
 }
 
@@ -102,9 +104,10 @@ pub(super) fn plan(policy: &Policy, request: &MintRequest) -> Result<MintPlan, M
         }
     }
     let risk = risk.ok_or(MintRefusal::Empty)?;
-    let RenewalPlan { ttl, ttl_capped_by } = period(policy, risk, request.ttl);
+    let RenewalPlan { ttl, ttl_capped_by } = period(policy, Some(agent), risk, request.ttl);
     let lifetime = policy.ceiling(risk).lifetime;
-    Ok(MintPlan { identities: Arc::clone(&agent.identities), grants, ttl, lifetime, ttl_capped_by, risk })
+    let (identities, budget) = (Arc::clone(&agent.identities), agent.limits.budget);
+    Ok(MintPlan { identities, grants, ttl, lifetime, ttl_capped_by, risk, budget })
 }
 
 /// How long a canary lives where nobody says. It opens nothing, so that no ceiling is about it; it has to lie about.
@@ -119,24 +122,34 @@ pub(super) fn plan_canary(policy: &Policy, agent: &AgentName, ttl: Option<Durati
     let ttl = wanted.min(CANARY_TTL_MAX);
     let ttl_capped_by = (wanted > ttl).then(|| "canary".to_owned());
     let identities = Arc::clone(&agent.identities);
-    Ok(MintPlan { identities, grants: Vec::new(), ttl, lifetime: ttl, ttl_capped_by, risk: Risk::Low })
+    Ok(MintPlan { identities, grants: Vec::new(), ttl, lifetime: ttl, ttl_capped_by, risk: Risk::Low, budget: None })
 }
 
 /// Decides what a renewal gets. A scope that the policy does not have counts as the riskiest.
-pub(super) fn plan_renewal(policy: &Policy, grants: &[LeaseGrant], asked: Option<Duration>) -> RenewalPlan {
+pub(super) fn plan_renewal(
+    policy: &Policy,
+    agent: &AgentName,
+    grants: &[LeaseGrant],
+    asked: Option<Duration>,
+) -> RenewalPlan {
     let risk_of = |service: &ServiceName, scope: &ScopeName| {
         policy.service(service).and_then(|service| service.scope(scope)).map_or(Risk::High, |scope| scope.risk)
     };
     let risks = grants.iter().flat_map(|grant| grant.scopes.iter().map(|(scope, _)| risk_of(&grant.service, scope)));
-    period(policy, risks.max().unwrap_or(Risk::High), asked)
+    period(policy, policy.agent(agent), risks.max().unwrap_or(Risk::High), asked)
 }
 
-pub(super) fn period(policy: &Policy, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
+/// The shortest of all wins; of two that are alike, the ceiling is named.
+pub(super) fn period(policy: &Policy, agent: Option<&AgentRule>, risk: Risk, asked: Option<Duration>) -> RenewalPlan {
     let Ceiling { ttl: ceiling, lifetime } = *policy.ceiling(risk);
     let ceiling = ceiling.min(lifetime);
     let wanted = asked.unwrap_or(policy.default_ttl);
-    let ttl_capped_by = (wanted > ceiling).then(|| format!("ceilings.{risk}"));
-    RenewalPlan { ttl: wanted.min(ceiling), ttl_capped_by }
+    let own = agent.and_then(|agent| Some((agent.limits.ttl?, &agent.name))).filter(|(own, _)| *own < ceiling);
+    let (most, by) = match own {
+        Some((own, name)) => (own, format!("agents.{name}.ttl")),
+        None => (ceiling, format!("ceilings.{risk}")),
+    };
+    RenewalPlan { ttl: wanted.min(most), ttl_capped_by: (wanted > most).then_some(by) }
 }
 
 pub(super) fn grantable_scope<'a>(
@@ -164,7 +177,8 @@ fn add(grants: &mut Vec<LeaseGrant>, service: &ServiceName, scope: &Scope) {
         grants.len() - 1
     });
     if !grants[at].scopes.iter().any(|(known, _)| *known == scope.name) {
-        grants[at].scopes.push((scope.name.clone(), scope.max_uses));
+        let limits = ScopeLimits { uses: scope.max_uses, rate: scope.rate };
+        grants[at].scopes.push((scope.name.clone(), limits));
     }
 }
 

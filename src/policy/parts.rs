@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DelegateRule, Service};
-use crate::model::{AgentName, CredentialName, Destination, Grant, IdentityRule, LevelName, MinterName, RiskCap};
+use super::{AgentRule, MinterRule, Service};
+use crate::model::{CredentialName, Destination, LevelName, RiskCap};
 
 /// What a host that no service lists gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,56 +40,6 @@ pub struct Ceiling {
     pub ttl: Duration,
     /// From mint to the last renewal's end.
     pub lifetime: Duration,
-}
-
-/// One `[agents.NAME]`.
-#[derive(Debug, Clone)]
-pub struct AgentRule {
-    /// Its name.
-    pub name: AgentName,
-    /// Who may present its nonces.
-    pub identities: Arc<[IdentityRule]>,
-    /// The most that may be minted for it.
-    pub grants: Vec<Grant>,
-    /// How its nonces may be delegated; `None` is never.
-    pub delegate: Option<DelegateRule>,
-    /// What it may beside that.
-    pub limits: AgentLimits,
-}
-
-/// What an agent may by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AgentLimits {
-    /// It may renew its nonces itself; never where it may have a scope of high risk.
-    pub self_renew: bool,
-}
-
-/// One `[minters.NAME]`.
-#[derive(Debug, Clone)]
-pub struct MinterRule {
-    /// Its name.
-    pub name: MinterName,
-    /// Who may act as it.
-    pub identities: Vec<IdentityRule>,
-    /// For which agents; `None` is all (`"*"`).
-    pub agents: Option<Vec<AgentName>>,
-    /// What it may do.
-    pub may: Vec<Permission>,
-}
-
-/// What a minter may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Permission {
-    /// Make nonces.
-    Mint,
-    /// List and read leases.
-    Read,
-    /// End them.
-    Revoke,
-    /// Follow the audit's records.
-    Events,
-    /// Say how risky an agent or a task is just now, which lowers what is allowed.
-    Risk,
 }
 
 /// What no level of risk is called: with it a monitor takes a level back.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::host::HostPattern;
 use super::rule::Rule;
 use super::slot::{Placeholder, Slot};
-use crate::model::{CredentialName, Destination, Risk, ScopeName, ServiceName};
+use crate::model::{CredentialName, Destination, Rate, Risk, ScopeName, ServiceName};
 
 /// How refusals of this service are spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -93,6 +93,8 @@ pub struct Scope {
     pub credential: CredentialName,
     /// Uses per nonce.
     pub max_uses: Option<u32>,
+    /// How fast one nonce may use it.
+    pub rate: Option<Rate>,
     /// What it allows.
     pub allow: Vec<Rule>,
     /// What it forbids to a nonce that holds it, whatever else allows it.

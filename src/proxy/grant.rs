@@ -15,7 +15,7 @@ use super::extract::{Presented, Stray};
 use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, Reservation};
+use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Scope, Service, Verdict};
@@ -361,7 +361,7 @@ impl Scene<'_> {
         };
         // What a monitor says holds from the next request on, on every connection.
         let restriction = self.leases.restriction(lease);
-        let mut restricted = None;
+        let (mut restricted, mut no_use) = (None, NoUse::Spent);
         for Allowing { scope, rule, recording } in allowing {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
@@ -373,15 +373,18 @@ impl Scene<'_> {
                 continue;
             }
             facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
-            // A scope whose own uses are gone leaves the request to the next one that allows it.
-            if let Ok(reservation) = lease.reserve(&service.name, &scope.name) {
-                let membership = lease.join().ok_or_else(|| dead(lease))?;
-                let name = scope.credential.clone();
-                let tie = Arc::new(Tie { lease: lease.clone(), membership });
-                return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+            match lease.reserve(&service.name, &scope.name) {
+                Ok(reservation) => {
+                    let membership = lease.join().ok_or_else(|| dead(lease))?;
+                    let name = scope.credential.clone();
+                    let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                    return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
+                }
+                // A scope whose own uses are gone, or come too fast, leaves the request to the next one that allows it.
+                Err(reason) => no_use = no_use.min(reason),
             }
         }
-        Err(restricted.unwrap_or(Denial::NonceSpent { at: lease.deadline().wall }))
+        Err(useless(lease, no_use, restricted))
     }
 }
 
@@ -404,6 +407,16 @@ fn worse(known: Option<Denial>, fresh: Denial) -> Denial {
     match known {
         Some(known @ Denial::OutOfScope { .. }) => known,
         _ => fresh,
+    }
+}
+
+/// Of the reasons of several scopes the one that can be mended soonest.
+fn useless(lease: &Lease, reason: NoUse, restricted: Option<Denial>) -> Denial {
+    match (reason, restricted) {
+        (NoUse::TooFast { wait }, _) => Denial::RateLimited { retry_after: wait },
+        (NoUse::TaskSpent | NoUse::Spent, Some(restricted)) => restricted,
+        (NoUse::TaskSpent, None) => Denial::BudgetSpent,
+        (NoUse::Spent, None) => Denial::NonceSpent { at: lease.deadline().wall },
     }
 }
 

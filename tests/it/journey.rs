@@ -22,6 +22,7 @@ mod process;
 mod proxied;
 mod proxy_auth;
 mod quick;
+mod rates;
 mod relaying;
 mod services;
 mod starting;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use valetkey::lease::{Lease, MintError, Minter, NewLease};
 use valetkey::model::nonce::NONCE_ENTROPY_BYTES;
-use valetkey::model::{AgentName, IdentityRule, LeaseGrant, MinterName, Nonce, ScopeName, ServiceName, TaskName};
+use valetkey::model::{AgentName, IdentityRule, LeaseGrant, MinterName, Nonce, ScopeLimits, ScopeName, ServiceName, TaskName};
 
 const AGENTS: usize = 50;
 const SERVICES: usize = 20;
@@ -67,6 +67,7 @@ impl People {
             ttl: if number % 2 == 1 { SHORT } else { LONG },
             lifetime: 2 * LONG,
             max_uses: some(10, 3).then_some(100),
+            budget: None,
             instance: None,
             on_behalf_of: some(8, 5).then(|| "ada@example.test".to_owned()),
             reason: None,
@@ -86,7 +87,7 @@ fn at(number: u64, count: usize) -> usize {
 }
 
 fn grant(service: usize) -> LeaseGrant {
-    let scope = |name: &str| (ScopeName::parse(name).expect("a name"), None);
+    let scope = |name: &str| (ScopeName::parse(name).expect("a name"), ScopeLimits::default());
     LeaseGrant {
         service: ServiceName::parse(&format!("service-{service}")).expect("a name"),
         scopes: vec![scope("read"), scope("write")],

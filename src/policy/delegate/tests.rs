@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::model::{CredentialName, Host, IdentityRule};
+use crate::model::{CredentialName, Host, IdentityRule, Rate};
 use crate::policy::{
-    AgentRule, Ceiling, Dialect, HostPattern, MintRequest, OnMisplaced, Parts, ProxyAuth, QueryRule, Rule, Service,
-    Target, Unlisted,
+    AgentLimits, AgentRule, Ceiling, Dialect, HostPattern, MintRequest, OnMisplaced, Parts, ProxyAuth, QueryRule, Rule,
+    Service, Target, Unlisted,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ fn scope(name: &str, (risk, max_uses, allow, deny): &ScopeDraw) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: *max_uses,
+        rate: None,
         allow: rules(allow),
         deny: rules(deny),
     }
@@ -103,7 +104,7 @@ fn agent_rule(at: usize, (granted, delegate): &AgentDraw) -> AgentRule {
         identities: [IdentityRule::Uid(uid)].into(),
         grants: grants(granted),
         delegate,
-        limits: crate::policy::AgentLimits::default(),
+        limits: AgentLimits::default(),
     }
 }
 
@@ -141,8 +142,8 @@ impl Made {
     fn later(&self, minutes: u32, used: u32) -> Self {
         let left = |uses: Option<u32>| uses.map(|uses| uses.saturating_sub(used));
         let mut later = self.clone();
-        for (_, uses) in later.grants.iter_mut().flat_map(|grant| &mut grant.scopes) {
-            *uses = left(*uses);
+        for (_, limits) in later.grants.iter_mut().flat_map(|grant| &mut grant.scopes) {
+            limits.uses = left(limits.uses);
         }
         later.max_uses = left(later.max_uses);
         later.ttl = later.ttl.saturating_sub(MINUTE * minutes);
@@ -196,10 +197,10 @@ fn at_most(child: Option<u32>, parent: Option<u32>) -> bool {
 
 /// All that a child must not exceed.
 fn check(policy: &Policy, line: &[Made], parent: &Made, child: &Made) {
-    for (service, scope, uses) in child.grants.iter().flat_map(|g| g.scopes.iter().map(|(s, u)| (&g.service, s, *u))) {
+    for (service, scope, own) in child.grants.iter().flat_map(|g| g.scopes.iter().map(|(s, l)| (&g.service, s, *l))) {
         let held = parent.grants.iter().filter(|grant| grant.service == *service).flat_map(|grant| &grant.scopes);
         let (_, left) = held.clone().find(|(name, _)| name == scope).expect("a scope of the parent");
-        assert!(at_most(uses, *left) && uses != Some(0));
+        assert!(at_most(own.uses, left.uses) && own.uses != Some(0));
         assert!(policy.grantable(child.chain.last().unwrap(), service).contains(scope));
     }
     assert!(!child.grants.is_empty());
@@ -371,7 +372,7 @@ fn without_grants_it_is_what_both_may_have() {
     let policy = plain();
     let parent = minted(&policy, Some(7));
     let plan = policy.plan_delegation(&parent.delegator(), &request("a1")).unwrap();
-    let scopes: Vec<_> = plan.mint.grants[0].scopes.iter().map(|(name, uses)| (name.as_str(), *uses)).collect();
+    let scopes: Vec<_> = plan.mint.grants[0].scopes.iter().map(|(name, limits)| (name.as_str(), limits.uses)).collect();
     assert_eq!(scopes, [("p", None), ("q", None), ("r", Some(3))]);
     assert_eq!((plan.max_uses, plan.children_max, plan.mint.risk), (Some(7), 2, Risk::Medium));
     assert_eq!((plan.mint.ttl, plan.mint.ttl_capped_by.as_deref()), (5 * MINUTE, Some("parent")));
@@ -387,7 +388,7 @@ fn everything_that_exceeds_is_named() {
     let policy = plain();
     let mut parent = minted(&policy, Some(3)).later(0, 1);
     parent.grants[0].scopes.retain(|(name, _)| name.as_str() != "q");
-    parent.grants[0].scopes[1].1 = Some(0);
+    parent.grants[0].scopes[1].1.uses = Some(0);
     parent.on_behalf_of = Some("ana".into());
     parent.labels.insert("team".into(), "x".into());
     let asked = DelegationRequest {
@@ -442,4 +443,21 @@ fn what_its_own_agent_may_not_have_it_does_not_get() {
     let asked = DelegationRequest { grants: Some(grants(&[(0, 1)])), ..request("a2") };
     let refused = policy.plan_delegation(&parent.delegator(), &asked).unwrap_err();
     assert!(matches!(refused, DelegationRefusal::Mint(MintRefusal::ScopeNotGrantable { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_rate_is_the_policys_and_else_that_of_the_nonce_above() {
+    let policy = plain();
+    let rate = |text: &str| Rate::parse(text).unwrap();
+    let mut parent = minted(&policy, None);
+    parent.grants[0].scopes[0].1.rate = Some(rate("3/min"));
+    let rates = |policy: &Policy| {
+        let plan = policy.plan_delegation(&parent.delegator(), &request("a1")).unwrap();
+        plan.mint.grants[0].scopes.iter().map(|(_, limits)| limits.rate).collect::<Vec<_>>()
+    };
+    assert_eq!(rates(&policy), [Some(rate("3/min")), None, None]);
+    let mut given = Given::default();
+    let scope = Scope { rate: Some(rate("1/h")), ..scope("p", &(0, None, vec![0], Vec::new())) };
+    given.add(&service_name("s"), &scope, parent.grants[0].scopes[0].1);
+    assert_eq!(given.grants[0].scopes[0].1.rate, Some(rate("1/h")));
 }

@@ -11,6 +11,7 @@ fn scope(name: &str, risk: Risk, max_uses: Option<u32>) -> Scope {
         data: None,
         credential: crate::model::CredentialName::parse("key").unwrap(),
         max_uses,
+        rate: None,
         allow: Vec::new(),
         deny: Vec::new(),
     }
@@ -47,13 +48,8 @@ fn grant(service: &str, scopes: &[&str]) -> Grant {
 }
 
 fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRule {
-    AgentRule {
-        name: AgentName::parse(name).unwrap(),
-        identities: identities.into(),
-        grants,
-        delegate: None,
-        limits: AgentLimits::default(),
-    }
+    let limits = AgentLimits::default();
+    AgentRule { name: AgentName::parse(name).unwrap(), identities: identities.into(), grants, delegate: None, limits }
 }
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {
@@ -105,7 +101,8 @@ fn asked(grants: Vec<Grant>, ttl: Option<u32>) -> Result<MintPlan, MintRefusal> 
 type Given = Vec<(String, Vec<(String, Option<u32>)>)>;
 
 fn scopes(plan: &MintPlan) -> Given {
-    let spelled = |grant: &LeaseGrant| grant.scopes.iter().map(|(scope, uses)| (scope.to_string(), *uses)).collect();
+    let spelled =
+        |grant: &LeaseGrant| grant.scopes.iter().map(|(scope, limits)| (scope.to_string(), limits.uses)).collect();
     plan.grants.iter().map(|grant| (grant.service.to_string(), spelled(grant))).collect()
 }
 

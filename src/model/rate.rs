@@ -1,0 +1,136 @@
+//! How often something may happen, and how often altogether.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The greatest number in a rate: a microsecond for each in a second.
+pub const RATE_COUNT_MAX: u32 = 1_000_000;
+
+/// So many in so much time: `10/min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    count: NonZeroU32,
+    window: Window,
+}
+
+/// The times that a rate can be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Window {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Window {
+    const ALL: [Self; 4] = [Self::Second, Self::Minute, Self::Hour, Self::Day];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Second => "s",
+            Self::Minute => "min",
+            Self::Hour => "h",
+            Self::Day => "d",
+        }
+    }
+
+    fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 60 * 60,
+            Self::Day => 24 * 60 * 60,
+        })
+    }
+}
+
+impl Rate {
+    /// Parses `10/min`: a whole number from 1 to [`RATE_COUNT_MAX`] without leading zeros, and `s`, `min`, `h` or `d`.
+    ///
+    /// ```
+    /// use valetkey::model::Rate;
+    /// let rate = Rate::parse("10/min").unwrap();
+    /// assert_eq!((rate.count(), rate.window().as_secs()), (10, 60));
+    /// assert_eq!(Rate::parse("10 / minute"), None);
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (digits, word) = text.split_once('/')?;
+        let window = Window::ALL.into_iter().find(|window| window.word() == word)?;
+        let count: NonZeroU32 = digits.parse().ok()?;
+        let is_plain = count.to_string() == digits && count.get() <= RATE_COUNT_MAX;
+        is_plain.then_some(Self { count, window })
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.count.get()
+    }
+
+    /// In how much time.
+    #[must_use]
+    pub fn window(self) -> Duration {
+        self.window.time()
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.window.word())
+    }
+}
+
+/// What all nonces of one task may do together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Uses altogether (`None`: no limit).
+    pub uses: Option<NonZeroU32>,
+    /// How fast (`None`: no limit).
+    pub rate: Option<Rate>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_and_spelled() {
+        for (text, count, seconds) in
+            [("1/s", 1, 1), ("10/min", 10, 60), ("500/h", 500, 3600), ("1/d", 1, 86_400), ("1000000/s", 1_000_000, 1)]
+        {
+            let rate = Rate::parse(text).unwrap();
+            assert_eq!((rate.count(), rate.window()), (count, Duration::from_secs(seconds)));
+            assert_eq!(rate.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in [
+            "",
+            "/",
+            "10",
+            "10/",
+            "/min",
+            "0/min",
+            "-1/min",
+            "+1/min",
+            "01/min",
+            "1.5/s",
+            "10 /min",
+            "10/ min",
+            "10/m",
+            "10/minute",
+            "10/MIN",
+            "10/min/s",
+            "10/2min",
+            "1000001/s",
+            "4294967296/d",
+            "\u{661}/s",
+        ] {
+            assert_eq!(Rate::parse(bad), None, "{bad:?}");
+        }
+    }
+}

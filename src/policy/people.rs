@@ -1,0 +1,61 @@
+//! What the policy says of agents and minters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::DelegateRule;
+use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName};
+
+/// One `[agents.NAME]`.
+#[derive(Debug, Clone)]
+pub struct AgentRule {
+    /// Its name.
+    pub name: AgentName,
+    /// Who may present its nonces.
+    pub identities: Arc<[IdentityRule]>,
+    /// The most that may be minted for it.
+    pub grants: Vec<Grant>,
+    /// How its nonces may be delegated; `None` is never.
+    pub delegate: Option<DelegateRule>,
+    /// What it has of its own beside the limits of the scopes.
+    pub limits: AgentLimits,
+}
+
+/// How long, how often and how fast an agent may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AgentLimits {
+    /// The longest period of a nonce of its, where that is shorter than the ceilings say.
+    pub ttl: Option<Duration>,
+    /// What all its nonces of one task and minter may do together.
+    pub budget: Option<Budget>,
+    /// It may renew its nonces itself; never where it may have a scope of high risk.
+    pub self_renew: bool,
+}
+
+/// One `[minters.NAME]`.
+#[derive(Debug, Clone)]
+pub struct MinterRule {
+    /// Its name.
+    pub name: MinterName,
+    /// Who may act as it.
+    pub identities: Vec<IdentityRule>,
+    /// For which agents; `None` is all (`"*"`).
+    pub agents: Option<Vec<AgentName>>,
+    /// What it may do.
+    pub may: Vec<Permission>,
+}
+
+/// What a minter may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// Make nonces.
+    Mint,
+    /// List and read leases.
+    Read,
+    /// End them.
+    Revoke,
+    /// Follow the audit's records.
+    Events,
+    /// Say how risky an agent or a task is just now, which lowers what is allowed.
+    Risk,
+}
