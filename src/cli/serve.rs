@@ -3,6 +3,7 @@
 mod arguments;
 mod assembly;
 mod listeners;
+mod remote;
 
 use std::time::Duration;
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::listeners::{self, Bound, ControlSocket, Listeners};
+use super::remote::Gate;
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
 use crate::authority::{Authority, AuthorityError, Home};
@@ -45,6 +46,8 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     /// Where orchestrators connect; `None` where there is a supervisor's channel instead.
     pub control: Option<std::path::PathBuf>,
+    /// Where orchestrators elsewhere connect, over TLS.
+    pub control_tcp: Option<SocketAddr>,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
@@ -70,7 +73,7 @@ impl Sidecar {
         channel: Option<std::os::unix::net::UnixStream>,
     ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
-        let Loaded { policy, credentials, warnings, .. } = loaded;
+        let Loaded { policy, credentials, identities, warnings, .. } = loaded;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -78,8 +81,19 @@ impl Sidecar {
         let policy = Arc::new(policy);
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
-        let listeners = listeners::bind(arguments, channel).await?;
+        let control_tls = arguments.remote.tls(&policy)?;
+        let mut listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
+        let own = bound.own();
+        let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), own, arguments.limits.connect_timeout));
+        let gate = Gate {
+            arguments: &arguments.remote,
+            identities,
+            authority: &authority,
+            dialer: &dialer,
+            clock: clock.clone(),
+        };
+        let remote = gate.open(listeners.remote.take(), control_tls)?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
@@ -97,7 +111,7 @@ impl Sidecar {
             policy: policy.clone(),
             credentials: credentials.clone(),
             authority: authority.clone(),
-            dialer: Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout)),
+            dialer,
             tls,
             metrics: metrics.clone(),
             limits: arguments.limits(),
@@ -108,6 +122,7 @@ impl Sidecar {
         let shutdown = start_planes(Planes {
             proxy,
             listeners,
+            remote,
             leases: leases.clone(),
             audit: audit.clone(),
             policy,
@@ -119,9 +134,9 @@ impl Sidecar {
             addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
             left_alone: left_alone.clone(),
         });
-        let Bound { proxy, transparent, admin } = bound;
+        let Bound { proxy, transparent, admin, remote: control_tcp } = bound;
         let control = (!arguments.supervised).then(|| arguments.control.clone());
-        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown, left_alone })
+        Ok(Self { proxy, transparent, admin, control, control_tcp, audit, leases, is_stopping, shutdown, left_alone })
     }
 
     /// Says where everything is, on standard error and in the ready file.
@@ -131,12 +146,16 @@ impl Sidecar {
         for address in &self.transparent {
             tracing::info!(%address, "redirected connections are taken here");
         }
+        if let Some(address) = self.control_tcp {
+            tracing::info!(%address, "orchestrators elsewhere connect here");
+        }
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
             "transparent": listeners::texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
+            "control_tcp": self.control_tcp.map(|address| address.to_string()),
             "pid": std::process::id(),
         });
         replace(path, &format!("{ready}\n"))
@@ -217,6 +236,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "transparent": listeners::texts(&bound.transparent),
         "admin": bound.admin.to_string(),
         "control": (!arguments.supervised).then_some(&arguments.control),
+        "control_tcp": bound.remote.map(|address| address.to_string()),
         "connect_to": overrides,
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
@@ -264,6 +284,7 @@ fn report_ends(leases: &lease::Store, audit: &Audit, metrics: &Arc<Metrics>) {
 struct Planes {
     proxy: Arc<Proxy>,
     listeners: Listeners,
+    remote: Option<control::Remote>,
     leases: Arc<lease::Store>,
     audit: Audit,
     policy: Arc<Policy>,
@@ -300,7 +321,7 @@ fn start_planes(planes: Planes) -> Shutdown {
         addresses: planes.addresses,
         credentials: health,
     };
-    let control = start_control(planes.listeners.control, parts, stop_planes.clone(), planes.left_alone);
+    let control = start_control(planes.listeners.control, planes.remote, parts, stop_planes.clone(), planes.left_alone);
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
@@ -321,12 +342,13 @@ async fn serve_agents(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>
 
 fn start_control(
     socket: ControlSocket,
+    remote: Option<control::Remote>,
     parts: control::Parts,
     stop: CancellationToken,
     left_alone: CancellationToken,
 ) -> JoinHandle<()> {
     match socket {
-        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, parts, stop)),
+        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, remote, parts, stop)),
         ControlSocket::Channel(channel) => tokio::spawn(async move {
             if let Err(error) = control::serve_supervised(channel, parts, stop).await {
                 tracing::error!(%error, "the supervisor's channel cannot be served");
