@@ -5,6 +5,8 @@ mod events;
 mod idempotency;
 mod renewal;
 mod supervised;
+mod tcp;
+mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
