@@ -393,6 +393,11 @@ fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: O
         Some(Identity::Uid(_)) => "kernel",
         // It came over the one socket that was handed to us at the start.
         Some(Identity::Supervisor) => "channel",
+        // It was proven over TLS: by a secret that both know, or by somebody's signature.
+        Some(Identity::Bearer(_)) => "bearer",
+        Some(Identity::Kubernetes(_) | Identity::Oidc(_)) => "token",
+        Some(Identity::Spiffe(_)) => "svid",
+        Some(Identity::Mtls(_)) => "certificate",
         None => "none",
     };
     fields.text(how, proof);

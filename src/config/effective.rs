@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::duration::spell as spell_duration;
 use super::egress::Egress;
+use super::identities::EffectiveIssuer;
 use super::limits::Nonces;
 use super::people::permission_word;
 use super::risks::EffectiveRisk;
@@ -30,6 +31,8 @@ pub struct Effective {
     pub(super) risk: EffectiveRisk,
     pub(super) credentials: BTreeMap<String, EffectiveCredential>,
     pub(super) services: BTreeMap<String, EffectiveService>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) issuers: BTreeMap<String, EffectiveIssuer>,
     pub(super) agents: BTreeMap<String, EffectiveAgent>,
     pub(super) minters: BTreeMap<String, EffectiveMinter>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
