@@ -1,7 +1,8 @@
 //! What was typed → what it means: the policy file and the flags. The only code that knows TOML.
 //!
 //! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `egress`, `service` (with `scopes`,
-//! `rules`, `hosts`), `people` and `allowance` read one table each, in the order in which names refer to one another; `preset` holds
+//! `rules`, `hosts`), `identities`, `people` and `allowance` read one table each, in the order in which names refer to one
+//! another; `preset` holds
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
 //! what is in force. `lint` knows endpoints that make a rule meaningless; `cases` reads what `valetkey policy test` runs.
 
@@ -14,6 +15,7 @@ mod duration;
 mod effective;
 mod egress;
 mod hosts;
+mod identities;
 mod limits;
 mod lint;
 mod mask;
@@ -47,6 +49,7 @@ pub use self::mistake::{Code, Look, MISTAKES_SHOWN_MAX, Mistake, Mistakes};
 use self::credentials::{Exec, ReadCredential};
 use self::effective::{EffectiveEgress, EffectiveNonces};
 use self::egress::Egress;
+use self::identities::{EffectiveIssuer, ReadIssuer};
 use self::limits::Nonces;
 use self::mistake::{Finding, Source};
 use self::people::ReadAgent;
@@ -56,7 +59,8 @@ use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::control::webhooks::Webhook;
 use crate::credential::{self, SourceSpec};
-use crate::model::CredentialName;
+use crate::identity::Identities;
+use crate::model::{CredentialName, IdentityRule};
 use crate::policy::{Parts, Policy, Service};
 
 /// Longest policy file, in bytes.
@@ -66,7 +70,18 @@ pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
 const VERSION: u32 = 1;
 
 const KEYS: Keys = Keys {
-    known: &["version", "egress", "nonces", "credentials", "services", "agents", "minters", "risk", "webhooks"],
+    known: &[
+        "version",
+        "egress",
+        "nonces",
+        "credentials",
+        "services",
+        "issuers",
+        "agents",
+        "minters",
+        "risk",
+        "webhooks",
+    ],
     later: &[],
 };
 
@@ -76,6 +91,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// Its credentials.
     pub credentials: Vec<credential::Spec>,
+    /// Whose proofs from further away are believed.
+    pub identities: Identities,
     /// Its webhooks.
     pub webhooks: Vec<Webhook>,
     /// What deserves a word at start, each a sentence.
@@ -174,6 +191,7 @@ struct Draft {
     risks: Option<Risks>,
     credentials: Vec<ReadCredential>,
     services: Vec<ReadService>,
+    issuers: Vec<ReadIssuer>,
     agents: Vec<ReadAgent>,
     minters: Vec<Option<(crate::policy::MinterRule, effective::EffectiveMinter)>>,
     webhooks: Vec<webhooks::ReadWebhook>,
@@ -202,11 +220,13 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let credentials = credentials::read(root, exec);
     let egress = egress::read(root, &credentials);
     let services = service::read(root, presets, &credentials);
-    let agents = people::read_agents(root, &services, nonces.as_ref().map(|nonces| &nonces.ceilings));
-    let minters = people::read_minters(root, &agents);
+    let issuers = identities::read(root);
+    let ceilings = nonces.as_ref().map(|nonces| &nonces.ceilings);
+    let agents = people::read_agents(root, &services, &issuers, ceilings);
+    let minters = people::read_minters(root, &agents, &issuers);
     warn_of_unused(root, &credentials, &services, egress.as_ref());
     let webhooks = webhooks::read(root);
-    Draft { version, egress, nonces, risks, credentials, services, agents, minters, webhooks }
+    Draft { version, egress, nonces, risks, credentials, services, issuers, agents, minters, webhooks }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -287,6 +307,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         risk: risks.effective(),
         credentials: BTreeMap::new(),
         services: BTreeMap::new(),
+        issuers: BTreeMap::new(),
         agents: BTreeMap::new(),
         minters: BTreeMap::new(),
         webhooks: BTreeMap::new(),
@@ -303,12 +324,15 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         spec.scrubbed = is_scrubbed(&services, &spec.name);
     }
     shown.services = services.iter().map(|service| service.name.to_string()).zip(effective).collect();
+    let issuers = read.issuers.into_iter().map(|issuer| issuer.spec).collect::<Option<Vec<_>>>()?;
+    shown.issuers = issuers.iter().map(|issuer| (issuer.name.to_string(), EffectiveIssuer::new(issuer))).collect();
     let (agents, effective) = unzip(read.agents.into_iter().map(|agent| agent.built))?;
     shown.agents = agents.iter().map(|agent| agent.name.to_string()).zip(effective).collect();
     let (minters, effective) = unzip(read.minters.into_iter())?;
     shown.minters = minters.iter().map(|minter| minter.name.to_string()).zip(effective).collect();
     let (webhooks, effective) = unzip(read.webhooks.into_iter())?;
     shown.webhooks = webhooks.iter().map(|webhook: &Webhook| webhook.name.clone()).zip(effective).collect();
+    let identities = Identities { bearers: bearers(&minters), issuers };
     let policy = Policy::new(Parts {
         digest: digest.into(),
         unlisted: egress.unlisted,
@@ -322,7 +346,20 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         agents,
         minters,
     });
-    Some(Loaded { policy, credentials: specs, webhooks, warnings, effective: shown })
+    Some(Loaded { policy, credentials: specs, identities, webhooks, warnings, effective: shown })
+}
+
+/// The files whose tokens a minter may show, each once.
+fn bearers(minters: &[crate::policy::MinterRule]) -> Vec<Arc<str>> {
+    let mut paths: Vec<Arc<str>> = Vec::new();
+    for rule in minters.iter().flat_map(|minter| &minter.identities) {
+        if let IdentityRule::Bearer(path) = rule
+            && !paths.contains(path)
+        {
+            paths.push(path.clone());
+        }
+    }
+    paths
 }
 
 /// True where a service that uses a credential searches its answers for it.

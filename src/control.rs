@@ -1,4 +1,5 @@
-//! The control API (mint, list, read, revoke, …) on a Unix socket or a supervisor's channel, and the read-only admin listener.
+//! The control API (mint, list, read, revoke, …) on a Unix socket, over TLS (`remote`) or on a supervisor's channel, and
+//! the read-only admin listener.
 //!
 //! A request goes through `serve` (limits), `front` (is this for us, who calls, which call), and then one function of
 //! `mint` or `calls`; what goes wrong becomes an answer in `refusal`. It can mint and end leases and cannot read a
@@ -24,6 +25,7 @@ mod openapi;
 mod own;
 mod query;
 mod refusal;
+mod remote;
 mod renew;
 mod revoking;
 mod risk;
@@ -50,6 +52,7 @@ use crate::lease::Minter;
 use crate::metrics::{Metrics, Scrape};
 use crate::policy::Current;
 use front::Control;
+pub use remote::{Remote, RemoteTls, RemoteTlsError, Trust};
 
 /// How one credential is doing, as a value.
 #[derive(Debug, Clone)]
@@ -126,12 +129,20 @@ pub fn bind(path: &std::path::Path, group: Option<u32>) -> Result<tokio::net::Un
     socket::bind(path, group)
 }
 
-/// Serves the control API until `shutdown`; present calls are finished, and the socket's file is removed if it is
-/// still this listener's.
-pub async fn serve(listener: tokio::net::UnixListener, parts: Parts, shutdown: CancellationToken) {
+/// Serves the control API until `shutdown`, over its socket and to callers from elsewhere if there is a listener for
+/// them; present calls are finished, and the socket's file is removed if it is still this listener's.
+pub async fn serve(
+    listener: tokio::net::UnixListener,
+    remote: Option<Remote>,
+    parts: Parts,
+    shutdown: CancellationToken,
+) {
     let _cleanup = socket::Cleanup::of(&listener);
-    let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
-    serve::run(listener, Arc::new(control), front::LIMITS, shutdown).await;
+    let control = Arc::new(Control::new(parts, crate::identity::socket_peer, shutdown.clone()));
+    let local = serve::run(listener, Arc::clone(&control), front::LIMITS, shutdown.clone());
+    let Some(Remote { listener, tls, trust }) = remote else { return local.await };
+    let plane = remote::Plane { control, tls, trust };
+    tokio::join!(local, serve::run(listener, Arc::new(plane), front::LIMITS, shutdown));
 }
 
 /// Serves the control API over one end of a socket pair, to whoever holds the other end, until `shutdown` or until that

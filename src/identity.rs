@@ -2,13 +2,57 @@
 //!
 //! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
 //! ([`loopback_owner`] and [`redirected_owner`], which `sockets` reads). Nothing that the caller says is believed.
+//!
+//! From further away it takes a secret or a signature: a certificate ([`certificate_identity`]), the token of a file or
+//! a JWT ([`Verifier`]).
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `verifier` | from `Authorization` to an identity |
+//! | `bearer`, `files` | the token of a file, and whom its mode lets in |
+//! | `jwt`, `json` | a token, parsed once and strictly |
+//! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
+//! | `jwks`, `keys`, `fetch` | public keys, where they come from, and how long they are believed |
+//! | `review` | asking a cluster's API server instead |
+//! | `certificate` | whom a client's certificate names |
 
+mod bearer;
+mod certificate;
+mod fetch;
+mod files;
+mod issuer;
+mod json;
+mod jwks;
+mod jwt;
+mod keys;
+mod refused;
+mod review;
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
+mod verifier;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use certificate::{certificate_identity, is_certificate_name};
+pub use fetch::Address;
+pub use files::{FileProblem, read_public, read_secret};
+pub use issuer::{IssuerSpec, Kind, Proof, is_service_account, is_trust_domain, spiffe_id, trust_domain_of};
+pub use jwks::{ALGORITHMS, Algorithm, Family};
+pub use jwt::TOKEN_BYTES_MAX;
+pub use refused::Refused;
+pub use verifier::{Verifier, VerifierError};
 
 use crate::model::Identity;
+
+/// What a policy says of proofs that come from further away.
+#[derive(Debug, Clone, Default)]
+pub struct Identities {
+    /// Paths of files with tokens.
+    pub bearers: Vec<Arc<str>>,
+    /// Whose tokens are believed.
+    pub issuers: Vec<IssuerSpec>,
+}
 
 /// The owner of the other end of a loopback TCP connection; `None` when it cannot be proven (remote peer, other
 /// network namespace, the socket is gone, more than 65,536 sockets). `peer` is the client's end, `local` ours.

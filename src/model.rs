@@ -17,7 +17,7 @@ pub mod secret;
 pub mod table;
 pub mod time;
 
-pub use agent::{Identity, IdentityRule};
+pub use agent::{Identity, IdentityRule, Subject};
 pub use denial::{Ambiguity, Denial, Fault};
 pub use destination::{Destination, Host, Scheme};
 pub use grant::{Grant, LeaseGrant, ScopeLimits};

@@ -322,8 +322,7 @@ impl Policy {
         self.agent(agent).is_some_and(|agent| agent.limits.self_renew)
     }
 
-    /// True when some agent is this identity (an agent's uid never mints). An agent that may be anybody makes nobody
-    /// in particular an agent.
+    /// True when some agent is this identity, which never mints; `any` makes nobody in particular an agent.
     #[must_use]
     pub fn is_agent(&self, identity: &Identity) -> bool {
         let names = |rule: &IdentityRule| *rule != IdentityRule::Any && rule.admits(Some(identity));

@@ -339,6 +339,22 @@ impl Event {
                 fields.text(key!("policy.digest"), digest);
                 fields.text(key!("outcome"), outcome);
             }
+            Self::Revocation { .. } | Self::LeakReport { .. } | Self::Leaked { .. } | Self::Risk { .. } => {
+                self.write_many(fields);
+            }
+            Self::Alarm(alarm) => alarm.write(fields),
+            Self::Connection { connection_id, peer, destination, code } => {
+                fields.number(key!("connection.id"), *connection_id);
+                fields.address(key!("peer"), *peer);
+                fields.show_some(key!("destination"), destination.as_ref());
+                fields.text(key!("code"), code);
+            }
+        }
+    }
+
+    /// What is said of many nonces at once, or of their owners.
+    fn write_many(&self, fields: &mut Fields<'_>) {
+        match self {
             Self::Revocation { call, agent, task, service, reason, caller, revoked } => {
                 fields.text(key!("call"), call);
                 write_subject(fields, agent.as_ref(), task.as_ref());
@@ -368,13 +384,14 @@ impl Event {
                 fields.text_some(key!("reason"), reason.as_deref());
                 write_identity(fields, CALLER, Some(caller));
             }
-            Self::Alarm(alarm) => alarm.write(fields),
-            Self::Connection { connection_id, peer, destination, code } => {
-                fields.number(key!("connection.id"), *connection_id);
-                fields.address(key!("peer"), *peer);
-                fields.show_some(key!("destination"), destination.as_ref());
-                fields.text(key!("code"), code);
-            }
+            Self::Mint { .. }
+            | Self::Renewed { .. }
+            | Self::ControlRefused { .. }
+            | Self::LeaseEnded { .. }
+            | Self::WebhookLost { .. }
+            | Self::PolicyRead { .. }
+            | Self::Alarm(_)
+            | Self::Connection { .. } => {}
         }
     }
 }
@@ -401,6 +418,11 @@ fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: O
         Some(Identity::Uid(_)) => "kernel",
         // It came over the one socket that was handed to us at the start.
         Some(Identity::Supervisor) => "channel",
+        // It was proven over TLS: by a secret that both know, or by somebody's signature.
+        Some(Identity::Bearer(_)) => "bearer",
+        Some(Identity::Kubernetes(_) | Identity::Oidc(_)) => "token",
+        Some(Identity::Spiffe(_)) => "svid",
+        Some(Identity::Mtls(_)) => "certificate",
         None => "none",
     };
     fields.text(how, proof);

@@ -4,6 +4,7 @@ mod arguments;
 mod assembly;
 mod listeners;
 mod reload;
+mod remote;
 mod webhooks;
 
 use std::time::Duration;

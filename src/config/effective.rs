@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::conditions::{EffectiveBody, EffectiveCondition};
 use super::duration::spell as spell_duration;
 use super::egress::Egress;
+use super::identities::EffectiveIssuer;
 use super::limits::Nonces;
 use super::people::permission_word;
 use super::risks::EffectiveRisk;
@@ -32,6 +33,8 @@ pub struct Effective {
     pub(super) risk: EffectiveRisk,
     pub(super) credentials: BTreeMap<String, EffectiveCredential>,
     pub(super) services: BTreeMap<String, EffectiveService>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) issuers: BTreeMap<String, EffectiveIssuer>,
     pub(super) agents: BTreeMap<String, EffectiveAgent>,
     pub(super) minters: BTreeMap<String, EffectiveMinter>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

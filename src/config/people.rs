@@ -3,6 +3,7 @@
 use super::allowance;
 use super::delegate;
 use super::effective::{EffectiveAgent, EffectiveMinter};
+use super::identities::{ReadIssuer, parse_identity, read_identity};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
 use super::service::ReadService;
@@ -22,8 +23,6 @@ const AGENT: Keys = Keys {
 };
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
-/// Beginnings of identities that this build cannot prove.
-const IDENTITIES_LATER: [&str; 4] = ["kubernetes:", "spiffe:", "oidc:", "bearer:"];
 /// Things that a minter may do in the policy and not in this build.
 const MAY_LATER: [&str; 1] = ["admin"];
 const MAY: [(&str, Permission); 5] = [
@@ -33,9 +32,6 @@ const MAY: [(&str, Permission); 5] = [
     ("events", Permission::Events),
     ("risk", Permission::Risk),
 ];
-
-/// The uid that means "no change" to the kernel and is nobody's.
-const UID_NOBODY_CAN_HAVE: u32 = u32::MAX;
 
 /// An agent as it was read; what is `None` had mistakes.
 pub(super) struct ReadAgent {
@@ -50,20 +46,22 @@ pub(super) struct ReadAgent {
 pub(super) fn read_agents(
     root: &Section<'_>,
     services: &[ReadService],
+    issuers: &[ReadIssuer],
     ceilings: Option<&[Ceiling; 3]>,
 ) -> Vec<ReadAgent> {
-    let entries = entries(root, "agents");
+    let entries = entries(root, "agents", PEOPLE_MAX);
     let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
-    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, &names, ceilings)).collect();
+    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, issuers, &names, ceilings)).collect();
     warn_of_shared(root, &agents);
     agents
 }
 
-fn entries<'a>(root: &Section<'a>, name: &str) -> Vec<Named<'a>> {
+/// The tables below `[name]`, at most `max`.
+pub(super) fn entries<'a>(root: &Section<'a>, name: &str, max: usize) -> Vec<Named<'a>> {
     let Some(section) = root.get(name).and_then(|node| node.section()) else { return Vec::new() };
     let entries = section.entries();
-    if entries.len() > PEOPLE_MAX {
-        section.fault(Code::TooLarge, format!("has {} entries", entries.len()), format!("at most {PEOPLE_MAX}"));
+    if entries.len() > max {
+        section.fault(Code::TooLarge, format!("has {} entries", entries.len()), format!("at most {max}"));
         return Vec::new();
     }
     entries
@@ -72,6 +70,7 @@ fn entries<'a>(root: &Section<'a>, name: &str) -> Vec<Named<'a>> {
 fn read_agent(
     entry: &Named<'_>,
     services: &[ReadService],
+    issuers: &[ReadIssuer],
     names: &[&str],
     ceilings: Option<&[Ceiling; 3]>,
 ) -> ReadAgent {
@@ -80,7 +79,8 @@ fn read_agent(
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
     section.check_keys(&AGENT);
     let identity = section.require("identity", "identity = [\"uid:1000\"]: who may present its nonces");
-    let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities));
+    let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities, issuers));
+    let identities = identity.as_ref().zip(identities).and_then(|(node, read)| presentable(node, read));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
     // Absent is never; what could not be read makes no agent.
@@ -107,12 +107,29 @@ fn read_agent_name(entry: &Named<'_>) -> Option<AgentName> {
     entry.label.name(entry.name, AgentName::parse)
 }
 
+/// The proxy proves uids alone. What else an agent is keeps it from minting, and cannot be all that it is.
+fn presentable(node: &Node<'_>, identities: Vec<IdentityRule>) -> Option<Vec<IdentityRule>> {
+    let is_proven = |rule: &IdentityRule| matches!(rule, IdentityRule::Any | IdentityRule::Uid(_));
+    if identities.iter().any(|rule| matches!(rule, IdentityRule::Bearer(_))) {
+        node.not_supported("an agent's identity of the kind bearer:");
+        return None;
+    }
+    if !identities.iter().any(is_proven) {
+        node.not_supported("an agent without a uid:, whose identity the proxy could prove,");
+        return None;
+    }
+    for rule in identities.iter().filter(|rule| !is_proven(rule)) {
+        node.warn(&format!("{rule} is kept from minting; the proxy cannot prove it, and admits nobody by it"));
+    }
+    Some(identities)
+}
+
 /// Reads a list of identities; `seen` gets every one that could be read.
-fn read_identities(node: &Node<'_>, seen: &mut Vec<IdentityRule>) -> Option<Vec<IdentityRule>> {
+fn read_identities(node: &Node<'_>, seen: &mut Vec<IdentityRule>, issuers: &[ReadIssuer]) -> Option<Vec<IdentityRule>> {
     let list = node.filled_list(LIST_MAX, "identity = [\"uid:1000\"]; \"any\" is spelled out")?;
     let wanted = list.len();
     for node in &list {
-        let Some(identity) = read_identity(node) else { continue };
+        let Some(identity) = read_identity(node, issuers) else { continue };
         if seen.contains(&identity) {
             node.visible_fault(Code::Duplicate, "is here already".to_owned(), "take one of them out");
         } else {
@@ -125,29 +142,6 @@ fn read_identities(node: &Node<'_>, seen: &mut Vec<IdentityRule>) -> Option<Vec<
         return None;
     }
     (seen.len() == wanted).then(|| seen.clone())
-}
-
-/// Never repeats the text: an identity can hold a bearer token that somebody wrote down.
-fn read_identity(node: &Node<'_>) -> Option<IdentityRule> {
-    let text = node.string()?;
-    if let Some(later) = IDENTITIES_LATER.iter().find(|later| text.starts_with(**later)) {
-        node.not_supported(&format!("an identity of the kind {later}"));
-        return None;
-    }
-    let identity = parse_identity(text);
-    if identity.is_none() {
-        node.fault(Code::BadValue, "is not an identity".to_owned(), "\"uid:1000\" with a number, or \"any\"");
-    }
-    identity
-}
-
-fn parse_identity(text: &str) -> Option<IdentityRule> {
-    if text == "any" {
-        return Some(IdentityRule::Any);
-    }
-    let digits = text.strip_prefix("uid:")?;
-    let uid: u32 = digits.parse().ok()?;
-    (uid.to_string() == digits && uid != UID_NOBODY_CAN_HAVE).then_some(IdentityRule::Uid(uid))
 }
 
 fn read_grants(node: &Node<'_>, services: &[ReadService]) -> Option<Vec<Grant>> {
@@ -198,9 +192,8 @@ fn warn_of_shared(root: &Section<'_>, agents: &[ReadAgent]) {
     let mut owners: std::collections::BTreeMap<u32, Vec<&str>> = std::collections::BTreeMap::new();
     for agent in agents {
         for identity in &agent.identities {
-            match identity {
-                IdentityRule::Uid(uid) => owners.entry(*uid).or_default().push(&agent.name),
-                IdentityRule::Any => {}
+            if let IdentityRule::Uid(uid) = identity {
+                owners.entry(*uid).or_default().push(&agent.name);
             }
         }
     }
@@ -213,16 +206,24 @@ fn warn_of_shared(root: &Section<'_>, agents: &[ReadAgent]) {
 }
 
 /// Reads `[minters]`.
-pub(super) fn read_minters(root: &Section<'_>, agents: &[ReadAgent]) -> Vec<Option<(MinterRule, EffectiveMinter)>> {
-    entries(root, "minters").iter().map(|entry| read_minter(entry, agents)).collect()
+pub(super) fn read_minters(
+    root: &Section<'_>,
+    agents: &[ReadAgent],
+    issuers: &[ReadIssuer],
+) -> Vec<Option<(MinterRule, EffectiveMinter)>> {
+    entries(root, "minters", PEOPLE_MAX).iter().map(|entry| read_minter(entry, agents, issuers)).collect()
 }
 
-fn read_minter(entry: &Named<'_>, agents: &[ReadAgent]) -> Option<(MinterRule, EffectiveMinter)> {
+fn read_minter(
+    entry: &Named<'_>,
+    agents: &[ReadAgent],
+    issuers: &[ReadIssuer],
+) -> Option<(MinterRule, EffectiveMinter)> {
     let name = entry.label.name(entry.name, MinterName::parse);
     let section = entry.value.section_at(&entry.label)?;
     section.check_keys(&MINTER);
     let identity = section.require("identity", "identity = [\"uid:0\"]: who may act as it");
-    let identities = identity.and_then(|node| read_minter_identities(&node, agents));
+    let identities = identity.and_then(|node| read_minter_identities(&node, agents, issuers));
     let whose = section.require("agents", "agents = [\"NAME\"], or [\"*\"] for all");
     let whose = whose.and_then(|node| read_whose(&node, agents));
     let may = section.require("may", "may = [\"mint\", \"read\", \"revoke\"]").and_then(|node| read_may(&node));
@@ -232,9 +233,9 @@ fn read_minter(entry: &Named<'_>, agents: &[ReadAgent]) -> Option<(MinterRule, E
 }
 
 /// A minter is somebody that can be proven, and never an agent: an agent that mints gives itself whatever it likes.
-fn read_minter_identities(node: &Node<'_>, agents: &[ReadAgent]) -> Option<Vec<IdentityRule>> {
+fn read_minter_identities(node: &Node<'_>, agents: &[ReadAgent], issuers: &[ReadIssuer]) -> Option<Vec<IdentityRule>> {
     let mut seen = Vec::new();
-    let identities = read_identities(node, &mut seen);
+    let identities = read_identities(node, &mut seen, issuers);
     if seen.contains(&IdentityRule::Any) {
         node.visible_fault(Code::BadValue, "a minter cannot be \"any\"".to_owned(), "name the uid: \"uid:0\"");
         return None;
@@ -242,10 +243,11 @@ fn read_minter_identities(node: &Node<'_>, agents: &[ReadAgent]) -> Option<Vec<I
     let mut banned = false;
     for node in node.list(LIST_MAX)? {
         let Some(identity) = node.value().as_str().and_then(parse_identity) else { continue };
-        if let Some(agent) = agents.iter().find(|agent| agent.identities.contains(&identity)) {
+        let is_it = |agent: &&ReadAgent| agent.identities.iter().any(|rule| identity.is_within(rule));
+        if let Some(agent) = agents.iter().find(is_it) {
             let agent = super::section::echo(&agent.name);
             let message = format!("{identity} is agent `{agent}` too, and an agent never mints");
-            node.visible_fault(Code::SelfMint, message, "give the minter a uid that no agent has");
+            node.visible_fault(Code::SelfMint, message, "give the minter an identity that no agent has");
             banned = true;
         }
     }

@@ -32,8 +32,11 @@ pub(super) struct Admin {
 
 impl Service<TcpStream> for Admin {
     type Caller = ();
+    type Io = TcpStream;
 
-    fn greet(&self, _stream: &TcpStream) {}
+    async fn greet(&self, stream: TcpStream) -> Option<((), TcpStream)> {
+        Some(((), stream))
+    }
 
     async fn answer(&self, (): &(), request: Request<Incoming>) -> Answer {
         if !request.body().is_end_stream() {

@@ -231,6 +231,8 @@ pub(super) fn openapi_json() -> Answer {
 pub(super) fn is_about_the_caller(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::Unauthenticated | Refusal::Forbidden(Forbidden::Agent | Forbidden::Browser | Forbidden::Host)
+        Refusal::Unauthenticated
+            | Refusal::Unproven(_)
+            | Refusal::Forbidden(Forbidden::Agent | Forbidden::Browser | Forbidden::Host)
     )
 }

@@ -25,6 +25,7 @@ use super::leaks;
 use super::mint;
 use super::query::{EventsAsked, ListAsked};
 use super::refusal::{Forbidden, Refusal};
+use super::remote::Names;
 use super::renew;
 use super::revoking;
 use super::risk;
@@ -49,11 +50,17 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Revocations of many that go through all leases at once; others wait.
 const WALKS_MAX: usize = 4;
-/// The names of this socket in a Host header; there is no other, so that no web page can reach it by a name of its own.
-const HOSTS: [&str; 3] = ["", "localhost", "valetkey"];
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Only browsers send these.
 const BROWSER_HEADERS_PREFIX: &str = "sec-fetch-";
+
+/// By which names a request may ask, and who was proven to ask.
+pub(super) struct Arrival<'a> {
+    pub(super) names: &'a Names,
+    pub(super) proven: Result<Option<&'a Identity>, Refusal>,
+    /// The policy in which the caller is looked up.
+    pub(super) policy: &'a Policy,
+}
 
 /// The control plane.
 pub(super) struct Control {
@@ -93,17 +100,29 @@ impl Control {
         lease.ended().is_some() || lease.deadline().is_over(&self.parts.clock.now())
     }
 
-    /// Serves one request of a caller who was proven to be `proven`.
+    /// Serves one request of a caller on this machine who was proven to be `proven`.
     pub(super) async fn handle<B>(&self, proven: Option<&Identity>, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.respond(Arrival { names: &Names::Local, proven: Ok(proven), policy: &self.policy() }, request).await
+    }
+
+    /// Serves one request.
+    pub(super) async fn respond<B>(&self, arrival: Arrival<'_>, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
         let call = Call::route(&head.method, head.uri.path());
+        let Arrival { names, proven: proof, policy } = arrival;
+        let proven = proof.as_ref().ok().copied().flatten();
         let answered = async {
-            check_addressing(&head)?;
-            let caller = Caller::authenticate(&self.policy(), self.own_uid, proven)?;
+            check_addressing(&head, names)?;
+            let proven = proof.clone()?;
+            let caller = Caller::authenticate(policy, self.own_uid, proven)?;
             self.warn_once(&caller);
             self.dispatch(call.clone()?, &caller, &head, body).await
         };
@@ -177,9 +196,10 @@ impl Control {
 
 impl Service<UnixStream> for Control {
     type Caller = Option<Identity>;
+    type Io = UnixStream;
 
-    fn greet(&self, stream: &UnixStream) -> Option<Identity> {
-        (self.peer)(stream)
+    async fn greet(&self, stream: UnixStream) -> Option<(Option<Identity>, UnixStream)> {
+        Some(((self.peer)(&stream), stream))
     }
 
     async fn answer(&self, caller: &Option<Identity>, request: Request<Incoming>) -> Answer {
@@ -187,10 +207,10 @@ impl Service<UnixStream> for Control {
     }
 }
 
-/// This socket has no web pages, no proxies and no other names: whoever says so took us for something else.
-fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
+/// A listener has no web pages, no proxies and no other names: whoever says so took us for something else.
+fn check_addressing(head: &http::request::Parts, names: &Names) -> Result<(), Refusal> {
     // HTTP/2 comes over a supervisor's channel only, and always has an authority.
-    let is_local = |authority: &http::uri::Authority| HOSTS.contains(&authority.as_str());
+    let is_local = |authority: &http::uri::Authority| Names::Local.hold(authority.as_str());
     let is_fine = match head.version {
         Version::HTTP_11 => head.uri.authority().is_none(),
         Version::HTTP_2 => head.uri.authority().is_none_or(is_local),
@@ -204,10 +224,9 @@ fn check_addressing(head: &http::request::Parts) -> Result<(), Refusal> {
     if head.headers.keys().any(is_browser) {
         return Err(Refusal::Forbidden(Forbidden::Browser));
     }
-    let is_ours =
-        |host: &HeaderValue| host.to_str().is_ok_and(|host| HOSTS.contains(&host.to_ascii_lowercase().as_str()));
+    let is_ours = |host: &HeaderValue| host.to_str().is_ok_and(|host| names.hold(host));
     let mut hosts = head.headers.get_all(header::HOST).iter();
-    if !hosts.next().is_none_or(is_ours) || hosts.next().is_some() {
+    if !hosts.next().map_or(names.may_be_absent(), is_ours) || hosts.next().is_some() {
         return Err(Refusal::Forbidden(Forbidden::Host));
     }
     Ok(())

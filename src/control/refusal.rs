@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::answer;
 use super::serve::Answer;
 use super::types::{Mistake, Problem};
+use crate::identity::Refused;
 use crate::lease::EndCause;
 use crate::model::{ScopeName, ServiceName};
 use crate::policy::MintRefusal;
@@ -16,7 +17,7 @@ pub(super) enum Refusal {
     InvalidRequest(Vec<Mistake>),
     /// Fields that are known and not enforced by this build.
     FieldsNotSupported(Vec<Mistake>),
-    /// A call that this build does not have.
+    /// This call is documented and not in this build.
     CallNotSupported,
     /// The body is not `application/json`.
     MediaType,
@@ -26,6 +27,8 @@ pub(super) enum Refusal {
     Timeout,
     /// Nobody whom the policy knows as a minter.
     Unauthenticated,
+    /// What was shown proves nobody.
+    Unproven(Refused),
     /// Known, and may not.
     Forbidden(Forbidden),
     /// The agent may not have this scope.
@@ -115,7 +118,8 @@ impl Refusal {
             Self::MediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::TooLarge => ("request_too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Timeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
-            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED),
+            Self::Unproven(refused) if refused.is_ours() => ("identity_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Unauthenticated | Self::Unproven(_) => ("unauthenticated", StatusCode::UNAUTHORIZED),
             Self::Forbidden(_) => ("forbidden", StatusCode::FORBIDDEN),
             Self::ScopeNotGrantable { .. } => ("scope_not_grantable", StatusCode::FORBIDDEN),
             Self::UnknownService { .. } => ("unknown_service", StatusCode::NOT_FOUND),
@@ -148,8 +152,9 @@ impl Refusal {
             Self::TooLarge => "The body may have 65536 bytes.",
             Self::Timeout => "The body did not come within 10 seconds.",
             Self::Unauthenticated => {
-                "The policy knows no minter with your uid; add a `[minters.NAME]` with it, or call as the sidecar's own user."
+                "The policy knows no minter with your uid or other proven identity; add a `[minters.NAME]` with it, or call as the sidecar's own user."
             }
+            Self::Unproven(refused) => return format!("Who you are is not proven: {refused}."),
             Self::Forbidden(what) => what.detail(),
             Self::ScopeNotGrantable { service, scope, .. } => {
                 return format!(
@@ -246,7 +251,9 @@ impl Refusal {
 impl Forbidden {
     fn detail(self) -> &'static str {
         match self {
-            Self::Agent => "Your uid is an agent's in the policy; an agent never uses this API. Call as another user.",
+            Self::Agent => {
+                "You are an agent in the policy, by your uid or otherwise; an agent never uses this API. Call as another user."
+            }
             Self::Permission => "The policy's `may` of your minter does not hold this.",
             Self::ForeignMinter => {
                 "Only the minter that minted this nonce may renew it, or delegate it to agents of its own."
@@ -255,7 +262,9 @@ impl Forbidden {
                 "The policy does not let this agent renew (`self_renew`); ask whoever minted this nonce."
             }
             Self::ForeignAgent => "This is not one of your minter's `agents`.",
-            Self::Host => "The Host of this socket is `localhost` or `valetkey`.",
+            Self::Host => {
+                "The Host is `localhost` or `valetkey` on the socket, and one of the certificate's names over TLS."
+            }
             Self::Browser => "This API is not for browsers.",
         }
     }

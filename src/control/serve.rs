@@ -72,8 +72,10 @@ impl Listener for TcpListener {
 pub(super) trait Service<Stream>: Send + Sync + 'static {
     /// What is known of a connection's other end.
     type Caller: Send + Sync + 'static;
-    /// Looks at a connection once, before its first byte is read.
-    fn greet(&self, stream: &Stream) -> Self::Caller;
+    /// What its requests are read from.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Looks at a connection once, before its first request is read; `None` ends it.
+    fn greet(&self, stream: Stream) -> impl Future<Output = Option<(Self::Caller, Self::Io)>> + Send;
     /// Answers one request; a connection has one at a time.
     fn answer(&self, caller: &Self::Caller, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
@@ -120,7 +122,11 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<T>,
 {
-    let caller = service.greet(&stream);
+    let greeted = tokio::select! {
+        greeted = service.greet(stream) => greeted,
+        () = shutdown.cancelled() => None,
+    };
+    let Some((caller, stream)) = greeted else { return };
     let is_streaming = AtomicBool::new(false);
     let answer = |request| {
         let answer = service.answer(&caller, request);

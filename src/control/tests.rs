@@ -556,7 +556,7 @@ async fn serving_removes_its_socket_at_the_end() {
     let listener = super::bind(&path, None).unwrap();
     let shutdown = CancellationToken::new();
     let Ok(control) = Arc::try_unwrap(plane.control) else { panic!("somebody else holds it") };
-    let serving = tokio::spawn(super::serve(listener, control.parts, shutdown.clone()));
+    let serving = tokio::spawn(super::serve(listener, None, control.parts, shutdown.clone()));
     Client::new(&path).whoami().await.unwrap();
     shutdown.cancel();
     serving.await.unwrap();

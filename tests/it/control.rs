@@ -11,6 +11,8 @@ mod revocations;
 mod risk;
 mod supervised;
 mod tasks;
+mod tcp;
+mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};

@@ -7,6 +7,7 @@ pub mod leak;
 pub mod namespace;
 pub mod orchestrator;
 pub mod policies;
+pub mod remote;
 pub mod sidecar;
 pub mod sockets;
 pub mod stage;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::remote::RemoteArguments;
 use crate::cli::{Failure, default_control};
 use crate::net::ConnectTo;
 use crate::net::intercept::Interception;
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// Open the control socket to this group (a number): 0660 instead of 0600.
     #[arg(long, env = "VALETKEY_CONTROL_GROUP", value_name = "GID")]
     pub control_group: Option<u32>,
+
+    #[command(flatten)]
+    pub remote: RemoteArguments,
 
     /// Serve the control API over standard output, one end of a socket pair, and nowhere else; end when it is closed.
     #[arg(long, hide = true)]
@@ -179,6 +183,7 @@ impl Arguments {
         if self.transparent.len() > TRANSPARENT_MAX {
             return Err(Failure::usage(format!("--transparent is there more than {TRANSPARENT_MAX} times")));
         }
+        self.remote.check(self.supervised)?;
         if self.supervised && self.audit.as_os_str() == "-" {
             return Err(Failure::usage(
                 "--supervised takes standard output for the control API: name a file with --audit FILE",

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::reload::Reloading;
+use super::remote::Gate;
 use super::webhooks;
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
@@ -49,6 +50,8 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     /// Where orchestrators connect; `None` where there is a supervisor's channel instead.
     pub control: Option<std::path::PathBuf>,
+    /// Where orchestrators elsewhere connect, over TLS.
+    pub control_tcp: Option<SocketAddr>,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
@@ -69,6 +72,7 @@ struct Shutdown {
 
 impl Sidecar {
     /// Starts everything; when it returns, requests are served. With a channel the control API is served there alone.
+    #[expect(clippy::too_many_lines, reason = "the order in which things begin, read from top to bottom")]
     pub async fn start(
         arguments: &Arguments,
         loaded: Loaded,
@@ -76,29 +80,27 @@ impl Sidecar {
         channel: Option<std::os::unix::net::UnixStream>,
     ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
-        let Loaded { policy, credentials, webhooks, warnings, .. } = loaded;
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
+        let Loaded { policy, credentials, identities, webhooks, warnings, .. } = loaded;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         listeners::check(arguments, &policy)?;
         let policy = Arc::new(policy);
         let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
         let tls = tls_profiles(&policy, &authority)?;
         let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &authority).map_err(Failure::policy)?);
-        let listeners = listeners::bind(arguments, channel).await?;
+        let control_tls = Gate::tls(&arguments.remote, &policy)?;
+        let mut listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
+        let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
+        let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
+        let remote = gate.open(listeners.remote.take(), identities, policy.clone())?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
-        if let Some(stale) = &arguments.ready_file {
-            // What an earlier start wrote names addresses that are not ours. What cannot be removed is told of later.
-            let _ = std::fs::remove_file(stale);
-        }
+        remove_stale(arguments);
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await; // says which cannot be had; the rest works
         let metrics = Metrics::new();
-        let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let leases = lease::Store::new(lease::Config::default(), clock.clone());
         let proxy = Proxy::new(proxy::Parts {
             audit: audit.clone(),
@@ -124,6 +126,7 @@ impl Sidecar {
             audit: audit.clone(),
             metrics: metrics.clone(),
             webhooks,
+            gate,
         };
         let sending = Sending { audit: audit.clone(), metrics: metrics.clone(), dialer };
         let shutdown = start_planes(Planes {
@@ -131,6 +134,7 @@ impl Sidecar {
             reloading: (reloading, reload.clone()),
             sending: (sending, endpoints),
             listeners,
+            remote,
             leases: leases.clone(),
             audit: audit.clone(),
             policy: current,
@@ -141,9 +145,21 @@ impl Sidecar {
             addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
             left_alone: left_alone.clone(),
         });
-        let Bound { proxy, transparent, admin } = bound;
+        let Bound { proxy, transparent, admin, remote: control_tcp } = bound;
         let control = (!arguments.supervised).then(|| arguments.control.clone());
-        Ok(Self { proxy, transparent, admin, control, audit, leases, is_stopping, shutdown, left_alone, reload })
+        Ok(Self {
+            proxy,
+            transparent,
+            admin,
+            control,
+            control_tcp,
+            audit,
+            leases,
+            is_stopping,
+            shutdown,
+            left_alone,
+            reload,
+        })
     }
 
     /// Says where everything is, on standard error and in the ready file.
@@ -153,12 +169,16 @@ impl Sidecar {
         for address in &self.transparent {
             tracing::info!(%address, "redirected connections are taken here");
         }
+        if let Some(address) = self.control_tcp {
+            tracing::info!(%address, "orchestrators elsewhere connect here");
+        }
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
             "transparent": listeners::texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
+            "control_tcp": self.control_tcp.map(|address| address.to_string()),
             "pid": std::process::id(),
         });
         replace(path, &format!("{ready}\n"))
@@ -197,6 +217,13 @@ impl Sidecar {
             }
         }
         self.audit.stop(reason, AUDIT_CLOSE).await;
+    }
+}
+
+/// What an earlier start wrote names addresses that are not ours. What cannot be removed is told of later.
+fn remove_stale(arguments: &Arguments) {
+    if let Some(stale) = &arguments.ready_file {
+        let _ = std::fs::remove_file(stale);
     }
 }
 
@@ -244,6 +271,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "transparent": listeners::texts(&bound.transparent),
         "admin": bound.admin.to_string(),
         "control": (!arguments.supervised).then_some(&arguments.control),
+        "control_tcp": bound.remote.map(|address| address.to_string()),
         "connect_to": overrides,
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
@@ -294,6 +322,7 @@ struct Planes {
     reloading: (Reloading, Arc<Notify>),
     sending: (Sending, watch::Receiver<Vec<Arc<Endpoint>>>),
     listeners: Listeners,
+    remote: Option<control::Remote>,
     leases: Arc<lease::Store>,
     audit: Audit,
     policy: Current,
@@ -333,7 +362,7 @@ fn start_planes(planes: Planes) -> Shutdown {
         addresses: planes.addresses,
         credentials: health,
     };
-    let control = start_control(planes.listeners.control, parts, stop_planes.clone(), planes.left_alone);
+    let control = start_control(planes.listeners.control, planes.remote, parts, stop_planes.clone(), planes.left_alone);
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
@@ -359,12 +388,13 @@ async fn serve_agents(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>
 
 fn start_control(
     socket: ControlSocket,
+    remote: Option<control::Remote>,
     parts: control::Parts,
     stop: CancellationToken,
     left_alone: CancellationToken,
 ) -> JoinHandle<()> {
     match socket {
-        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, parts, stop)),
+        ControlSocket::Path(listener) => tokio::spawn(control::serve(listener, remote, parts, stop)),
         ControlSocket::Channel(channel) => tokio::spawn(async move {
             if let Err(error) = control::serve_supervised(channel, parts, stop).await {
                 tracing::error!(%error, "the supervisor's channel cannot be served");

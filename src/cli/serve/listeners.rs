@@ -46,6 +46,7 @@ pub(super) struct Listeners {
     pub(super) transparent: Vec<(TcpListener, Entrance)>,
     pub(super) admin: TcpListener,
     pub(super) control: ControlSocket,
+    pub(super) remote: Option<TcpListener>,
 }
 
 /// Where the control API is served.
@@ -59,6 +60,7 @@ pub(super) struct Bound {
     pub(super) proxy: SocketAddr,
     pub(super) transparent: Vec<SocketAddr>,
     pub(super) admin: SocketAddr,
+    pub(super) remote: Option<SocketAddr>,
 }
 
 impl Bound {
@@ -69,11 +71,12 @@ impl Bound {
             proxy: address(&listeners.proxy)?,
             transparent: transparent.collect::<Result<_, _>>()?,
             admin: address(&listeners.admin)?,
+            remote: listeners.remote.as_ref().map(address).transpose()?,
         })
     }
 
     pub(super) fn own(&self) -> Vec<SocketAddr> {
-        [&[self.proxy, self.admin], &self.transparent[..]].concat()
+        [&[self.proxy, self.admin], self.remote.as_slice(), &self.transparent[..]].concat()
     }
 }
 
@@ -82,6 +85,10 @@ pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> 
     let transparent = arguments.transparent.iter().map(|address| bind_transparent(*address, arguments.interception()));
     let transparent = transparent.collect::<Result<_, _>>()?;
     let admin = bind_tcp(arguments.admin, "--admin").await?;
+    let remote = match arguments.remote.control_tcp {
+        Some(address) => Some(bind_tcp(address, "--control-tcp").await?),
+        None => None,
+    };
     let control = match channel {
         Some(channel) => ControlSocket::Channel(channel),
         None => {
@@ -89,7 +96,7 @@ pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> 
             ControlSocket::Path(bound.map_err(Failure::address)?)
         }
     };
-    Ok(Listeners { proxy, transparent, admin, control })
+    Ok(Listeners { proxy, transparent, admin, control, remote })
 }
 
 async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {

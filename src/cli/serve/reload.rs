@@ -11,11 +11,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::remote::Gate;
 use super::{Arguments, assembly, listeners, webhooks};
 use crate::audit::{Audit, Event};
 use crate::authority::Authority;
 use crate::config::{self, Loaded};
 use crate::control::webhooks::Endpoint;
+use crate::identity::Verifier;
 use crate::metrics::Metrics;
 use crate::policy::Current;
 use crate::proxy::Proxy;
@@ -34,6 +36,8 @@ pub(super) struct Reloading {
     pub(super) metrics: Arc<Metrics>,
     /// Who is told of events.
     pub(super) webhooks: watch::Sender<Vec<Arc<Endpoint>>>,
+    /// Who proves callers from elsewhere.
+    pub(super) gate: Gate,
 }
 
 /// What is read before anything changes.
@@ -41,6 +45,7 @@ struct Read {
     loaded: Loaded,
     tls: TlsProfiles,
     webhooks: Vec<Arc<Endpoint>>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 /// What tells one state of the file from another without reading it.
@@ -54,7 +59,8 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
+        // A pipe is read once, and only when somebody asks.
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
         Some(Self {
             file: (metadata.dev(), metadata.ino()),
             bytes: metadata.size(),
@@ -69,7 +75,8 @@ impl Reloading {
     pub(super) async fn run(self, asked: Arc<Notify>) {
         let this = Arc::new(self);
         let stamp = || Stamp::of(&this.arguments.policy);
-        let (mut known, mut last) = (stamp(), stamp());
+        // Nothing is known at first: the file may have changed since it was read for the start.
+        let (mut known, mut last) = (None, stamp());
         loop {
             let is_asked = timeout(LOOK_EVERY, asked.notified()).await.is_ok();
             let now = stamp();
@@ -108,11 +115,13 @@ impl Reloading {
         let tls =
             assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
         let webhooks = webhooks::endpoints(std::mem::take(&mut loaded.webhooks), &self.authority)?;
-        Ok(Read { loaded, tls, webhooks })
+        let identities = std::mem::take(&mut loaded.identities);
+        let verifier = self.gate.review(identities, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
+        Ok(Read { loaded, tls, webhooks, verifier })
     }
 
     async fn adopt(&self, read: Read) {
-        let Read { loaded: Loaded { policy, credentials, warnings, .. }, tls, webhooks } = read;
+        let Read { loaded: Loaded { policy, credentials, warnings, .. }, tls, webhooks, verifier } = read;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -122,7 +131,8 @@ impl Reloading {
         let digest = policy.digest().clone();
         // Requests first: what is minted under the new policy is never judged by the old one.
         self.proxy.adopt(policy.clone(), credentials, tls);
-        self.current.replace(policy);
+        self.current.replace(policy.clone());
+        self.gate.adopt(verifier, policy);
         self.webhooks.send_replace(webhooks);
         self.metrics.policy_read("adopted");
         tracing::info!(policy.digest = %digest, "the policy has changed and is in force");

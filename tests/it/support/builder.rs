@@ -62,6 +62,13 @@ impl Builder {
         self
     }
 
+    /// Another value for a flag that was given already.
+    pub fn set_flag(mut self, flag: &str, value: &str) -> Self {
+        let at = self.flags.iter().position(|known| known == flag).expect("a flag");
+        value.clone_into(&mut self.flags[at + 1]);
+        self
+    }
+
     /// Another value for a flag that every test sidecar has.
     pub fn set(mut self, flag: &str, value: &str) -> Self {
         let known = self.defaults.iter_mut().find(|(name, _)| *name == flag).expect("a default flag");

@@ -1,0 +1,62 @@
+//! Why a proof was refused.
+
+/// Why a token proves nothing. Says nothing of its content, which nobody vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `Authorization` is there twice, or is no `Bearer` with one token.
+    #[error("`Authorization` must be there once, as `Bearer TOKEN`")]
+    Authorization,
+    /// Longer than [`TOKEN_BYTES_MAX`](super::TOKEN_BYTES_MAX).
+    #[error("the token is longer than 16384 bytes")]
+    TooLong,
+    /// Neither the token of a file nor a JWT.
+    #[error("the token is not one that the policy knows")]
+    Unknown,
+    /// Not a JWS of three parts with strict JSON in it.
+    #[error("the token is not a well-formed JWT")]
+    Malformed,
+    /// Its header asks for something that is not done here: `crit`, `jku`, `x5u`, an embedded key, another `typ`.
+    #[error("the token's header asks for what is not done here")]
+    Header,
+    /// `none`, a shared secret, or an algorithm that its issuer does not have.
+    #[error("the token's algorithm is not one of its issuer's")]
+    Algorithm,
+    /// No issuer of the policy.
+    #[error("the token's issuer is not one of the policy's")]
+    Issuer,
+    /// Meant for somebody else.
+    #[error("the token is for another audience")]
+    Audience,
+    /// `exp` is over.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    #[error("the token is not valid yet")]
+    NotYet,
+    /// A claim that has to be there is not, or has another form.
+    #[error("the token lacks the claim `{0}`, or it has another form")]
+    Claim(&'static str),
+    /// The issuer's keys have none of this name.
+    #[error("the token's key is not one of its issuer's")]
+    UnknownKey,
+    /// The signature is not that key's.
+    #[error("the token's signature is not valid")]
+    Signature,
+    /// A token of the pod that this sidecar runs in: its agent could have it.
+    #[error("the token is of the sidecar's own pod, whose agent could have it too")]
+    OwnPod,
+    /// The API server does not vouch for it.
+    #[error("the token was refused by the API server")]
+    Review,
+    /// The keys, or whoever would judge the token, cannot be had; nothing is believed without.
+    #[error("the issuer's keys cannot be had just now")]
+    Unavailable,
+}
+
+impl Refused {
+    /// True where trying again may help.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        self == Self::Unavailable
+    }
+}

@@ -1,0 +1,161 @@
+//! From what stands in `Authorization` to a proven identity.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderMap};
+
+use super::bearer::Bearer;
+use super::fetch::Client;
+use super::issuer::{Issuer, IssuerSpec, Judge, Proof};
+use super::jwks::SET_BYTES_MAX;
+use super::jwt::{TOKEN_BYTES_MAX, Token};
+use super::keys::{Fetch, Keys, Origin};
+use super::review::Review;
+use super::{Identities, Refused};
+use crate::clock::SharedClock;
+use crate::model::Identity;
+use crate::net::Dialer;
+use crate::net::tls::{ClientTls, TlsError};
+
+/// Where the API server takes reviews.
+const REVIEWS_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// What proves tokens.
+pub struct Verifier {
+    bearers: Arc<[Bearer]>,
+    issuers: Vec<Issuer>,
+    own_pod: Option<String>,
+    clock: SharedClock,
+}
+
+/// Why there is no verifier.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifierError {
+    /// The `ca` of an issuer cannot be read.
+    #[error("issuer {0}: its `ca` cannot be read: {1}")]
+    File(Arc<str>, std::io::Error),
+    /// The `ca` of an issuer is of no use.
+    #[error("issuer {0}: {1}")]
+    Ca(Arc<str>, TlsError),
+}
+
+impl Verifier {
+    /// `own_pod` is the uid of the pod that the sidecar runs in, of which no token is taken; key servers and API servers
+    /// are dialled by `dialer` and verified against the roots of `tls`, and against their own `ca`.
+    ///
+    /// # Errors
+    /// [`VerifierError`].
+    pub fn new(
+        identities: Identities,
+        own_pod: Option<String>,
+        dialer: &Arc<Dialer>,
+        tls: &ClientTls,
+        clock: SharedClock,
+    ) -> Result<Self, VerifierError> {
+        let mut issuers = Vec::with_capacity(identities.issuers.len());
+        for spec in identities.issuers {
+            let judge = judge(&spec, dialer, tls, &clock)?;
+            issuers.push(Issuer { spec, judge });
+        }
+        let bearers = identities.bearers.into_iter().map(Bearer::new).collect();
+        Ok(Self { bearers, issuers, own_pod, clock })
+    }
+
+    /// True where it was made of these identities.
+    #[must_use]
+    pub fn is_of(&self, identities: &Identities) -> bool {
+        self.bearers.iter().map(Bearer::path).eq(&identities.bearers)
+            && self.issuers.iter().map(|issuer| &issuer.spec).eq(&identities.issuers)
+    }
+
+    /// Who sends these headers; `None` where they have no `Authorization`.
+    ///
+    /// # Errors
+    /// [`Refused`]: there is one, and it proves nothing.
+    pub async fn authorize(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refused> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Refused::Authorization);
+        }
+        let text = value.to_str().map_err(|_| Refused::Authorization)?;
+        let (scheme, token) = text.split_once(' ').ok_or(Refused::Authorization)?;
+        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Refused::Authorization);
+        }
+        self.verify(token).await.map(Some)
+    }
+
+    async fn verify(&self, text: &str) -> Result<Identity, Refused> {
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        if let Some(identity) = self.by_file(text).await? {
+            return Ok(identity);
+        }
+        if self.issuers.is_empty() || !text.contains('.') {
+            return Err(Refused::Unknown);
+        }
+        let token = Token::parse(text)?;
+        let now = self.clock.now().wall.as_second();
+        let issuer = self.issuers.iter().find(|issuer| issuer.is_named_by(&token)).ok_or(Refused::Issuer)?;
+        issuer.verify(&token, text, now, self.own_pod.as_deref()).await
+    }
+
+    /// Whose file has this token. Every file is compared, whichever it is.
+    async fn by_file(&self, text: &str) -> Result<Option<Identity>, Refused> {
+        if self.bearers.is_empty() {
+            return Ok(None);
+        }
+        let bearers = Arc::clone(&self.bearers);
+        let text = zeroize::Zeroizing::new(text.to_owned());
+        let comparing = tokio::task::spawn_blocking(move || {
+            let mut found = None;
+            for bearer in bearers.iter() {
+                match bearer.is(&text) {
+                    Ok(true) => found = Some(Identity::Bearer(bearer.path().clone())),
+                    Ok(false) => {}
+                    Err(problem) => {
+                        tracing::warn!(path = %bearer.path(), %problem, "the token of this file is not taken");
+                    }
+                }
+            }
+            found
+        });
+        comparing.await.map_err(|_| Refused::Unavailable)
+    }
+}
+
+fn judge(
+    spec: &IssuerSpec,
+    dialer: &Arc<Dialer>,
+    tls: &ClientTls,
+    clock: &SharedClock,
+) -> Result<Judge, VerifierError> {
+    let keys = |origin| Judge::Keys(Keys::new(spec.name.clone(), origin, spec.kind.key_use(), clock.clone()));
+    let client = || -> Result<Client, VerifierError> {
+        let ca = match &spec.ca {
+            Some(path) => Some(std::fs::read(path).map_err(|error| VerifierError::File(spec.name.clone(), error))?),
+            None => None,
+        };
+        let tls = tls.config(ca.as_deref(), &[b"http/1.1"]);
+        let tls = tls.map_err(|error| VerifierError::Ca(spec.name.clone(), error))?;
+        Ok(Client { dialer: Arc::clone(dialer), tls: Arc::new(tls) })
+    };
+    Ok(match &spec.proof {
+        Proof::File(path) => keys(Origin::File(path.clone())),
+        Proof::Server(address) => {
+            let (client, address) = (client()?, address.clone());
+            let fetch: Fetch = Arc::new(move || {
+                let (client, address) = (client.clone(), address.clone());
+                Box::pin(async move { client.ask(&address, None, SET_BYTES_MAX).await })
+            });
+            keys(Origin::Server(fetch))
+        }
+        Proof::Review { server, token } => {
+            let mut address = server.clone();
+            REVIEWS_PATH.clone_into(&mut address.path);
+            Judge::Review(Review { client: client()?, address, token: token.clone() })
+        }
+    })
+}
