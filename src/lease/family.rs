@@ -7,7 +7,7 @@ use super::{DelegateError, EndCause, Lease, MintError, NewLease, Store};
 use crate::model::{NonceHash, NonceId};
 
 impl Store {
-    /// See [`Minter::delegate`].
+    /// See [`Minter::delegate`](super::Minter::delegate).
     pub(super) fn delegate(
         self: &Arc<Self>,
         parent: &Arc<Lease>,

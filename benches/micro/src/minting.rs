@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use valetkey::lease::{Lease, MintError, Minter, NewLease};
 use valetkey::model::nonce::NONCE_ENTROPY_BYTES;
-use valetkey::model::{AgentName, IdentityRule, LeaseGrant, MinterName, Nonce, ScopeLimits, ScopeName, ServiceName, TaskName};
+use valetkey::model::{
+    AgentName, IdentityRule, LeaseGrant, MinterName, Nonce, ScopeLimits, ScopeName, ServiceName, TaskName,
+};
 
 const AGENTS: usize = 50;
 const SERVICES: usize = 20;
