@@ -43,12 +43,12 @@ fn a_bad_policy_shows_every_mistake_by_line_and_column_before_a_port_is_bound() 
 fn what_this_build_does_not_enforce_is_no_policy() {
     for (key, line) in [
         ("upstream_proxy", "[egress]\nupstream_proxy = \"https://corp-proxy:3128\""),
-        ("kubernetes", "identity = [\"kubernetes:ns/sa\"]"),
+        ("bearer", "identity = [\"bearer:file:/run/token\"]"),
         ("vault", "[credentials.v]\nsource = \"vault\""),
         ("aws-sigv4", "[services.v]\nslots = [\"aws-sigv4\"]"),
     ] {
         let policy = match key {
-            "kubernetes" => policies::ONE_API.replace("identity = [\"any\"]", line),
+            "bearer" => policies::ONE_API.replace("identity = [\"any\"]", line),
             _ => format!("{}\n{line}\n", policies::ONE_API),
         };
         let (code, said) = TestSidecar::with_policy(&policy).fails();
