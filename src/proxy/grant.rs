@@ -15,7 +15,7 @@ use super::extract::{Presented, Stray};
 use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation};
+use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation, Restriction};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Scope, Service, Verdict};
@@ -359,8 +359,10 @@ impl Scene<'_> {
             }
             Verdict::Ambiguous(ambiguity) => return Err(Denial::RequestAmbiguous(ambiguity)),
         };
-        // What a monitor says holds from the next request on, on every connection.
-        let restriction = self.leases.restriction(lease);
+        // What a monitor says holds from the next request on, on every connection, and of the nonces above as well.
+        let above = lease.ancestors().filter_map(|lease| self.leases.restriction(lease));
+        let restrictions: SmallVec<[Restriction; 1]> =
+            self.leases.restriction(lease).into_iter().chain(above).collect();
         let (mut restricted, mut no_use) = (None, NoUse::Spent);
         for Allowing { scope, rule, recording } in allowing {
             facts.service = Some(service.name.clone());
@@ -368,7 +370,7 @@ impl Scene<'_> {
             facts.risk = Some(scope.risk);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
-            if let Some(restriction) = restriction.as_ref().filter(|restriction| !restriction.cap.allows(scope.risk)) {
+            if let Some(restriction) = restrictions.iter().find(|restriction| !restriction.cap.allows(scope.risk)) {
                 restricted = Some(Denial::RiskRestricted { until: restriction.until.wall });
                 continue;
             }

@@ -163,3 +163,20 @@ async fn a_monitor_says_it_of_its_own_agents_alone() {
     assert_eq!(agent.get("api.test", "/x", &ours).await.status, 200);
     assert_eq!(agent.get("api.test", "/x", &theirs).await.refusal(), Some("risk_restricted"));
 }
+
+#[tokio::test]
+async fn a_level_of_an_agent_holds_for_what_was_delegated_from_it() {
+    let child = "\ndelegate = { to = [\"helper\"] }\n[agents.helper]\nidentity = [\"any\"]\ngrants = { api = [\"read\", \"write\"] }\n";
+    let stage = Stage::of_policy(&format!("{}{child}{LEVELS}", policies::ONE_API)).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let body = json!({"agent": "worker", "task": "t", "service": "api", "scope": ["read", "write"]});
+    let parent = orchestrator.mint_with(body).await;
+    let path = format!("/v1/nonces/{}/delegate", parent.id);
+    let (status, made) = orchestrator.call("POST", &path, Some(json!({"agent": "helper"}))).await;
+    assert_eq!(status, 201, "{made:#}");
+    let nonce = made["nonce"].as_str().expect("a nonce");
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    assert_eq!(refusals(&mut tunnel, nonce).await, refused([false, false]));
+    put(&orchestrator, json!({"agent": "worker", "level": "elevated", "ttl": "10m"})).await;
+    assert_eq!(refusals(&mut tunnel, nonce).await, refused([false, true]), "the one above may no more than that");
+}
