@@ -1,0 +1,5 @@
+//! stub
+use crate::options::Options;
+pub async fn run(_minutes: f64, _options: &Options) -> bool {
+    false
+}
