@@ -31,7 +31,7 @@ pub fn parse() -> Result<Options, String> {
         seed: u64::from_le_bytes(seed),
         only: Vec::new(),
         kills: 6,
-        jobs: 4,
+        jobs: 8,
         json: false,
         list: false,
         soak: None,

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::client::Protocol;
-use crate::kinds::{self, Case, Kind, Verdict};
+use crate::kinds::{self, Case, Kind};
 use crate::options::Options;
 
 /// Longest that one case may take; each of its steps has a bound of its own, far below.
@@ -25,7 +25,6 @@ static PANICS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 struct Tally {
     passed: u64,
     failed: u64,
-    skipped: u64,
     told: Vec<String>,
 }
 
@@ -86,13 +85,13 @@ fn cases(options: &Options, kinds: &[Arc<Kind>]) -> Vec<(Arc<Kind>, Case)> {
     cases
 }
 
-type Done = (String, Case, Result<Verdict, String>);
+type Done = (String, Case, Result<(), String>);
 
 /// One case in a task of its own, so that its panic is its own.
 async fn one(kind: Arc<Kind>, case: Case) -> Done {
     let task = tokio::spawn(tokio::time::timeout(CASE_MAX, (kind.run)(case)));
     let outcome = match task.await {
-        Ok(Ok(verdict)) => Ok(verdict),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(format!("it hung for {CASE_MAX:?}")),
         Err(error) => Err(message(error)),
     };
@@ -111,20 +110,12 @@ fn message(error: tokio::task::JoinError) -> String {
 fn settle(tallies: &mut BTreeMap<String, Tally>, done: Option<Result<Done, tokio::task::JoinError>>) {
     let Some(Ok((name, case, outcome))) = done else { return };
     let tally = tallies.entry(name.clone()).or_default();
-    let told = match outcome {
-        Ok(Verdict::Passed) => {
-            tally.passed += 1;
-            return;
-        }
-        Ok(Verdict::Skipped(why)) => {
-            tally.skipped += 1;
-            format!("skipped: {name} over {}: {why}", case.protocol)
-        }
-        Err(why) => {
-            tally.failed += 1;
-            format!("FAILED: {name} over {}: {why}", case.protocol)
-        }
+    let Err(why) = outcome else {
+        tally.passed += 1;
+        return;
     };
+    tally.failed += 1;
+    let told = format!("FAILED: {name} over {}: {why}", case.protocol);
     if tally.told.len() < TOLD_MAX {
         eprintln!("{told}");
         tally.told.push(told);
@@ -133,21 +124,18 @@ fn settle(tallies: &mut BTreeMap<String, Tally>, done: Option<Result<Done, tokio
 
 fn report(options: &Options, tallies: &BTreeMap<String, Tally>, took: Duration) -> bool {
     let sum = |of: fn(&Tally) -> u64| tallies.values().map(of).sum::<u64>();
-    let (passed, failed, skipped) = (sum(|t| t.passed), sum(|t| t.failed), sum(|t| t.skipped));
+    let (passed, failed) = (sum(|tally| tally.passed), sum(|tally| tally.failed));
     if options.json {
-        let kind = |(name, tally): (&String, &Tally)| {
-            json!({"kind": name, "passed": tally.passed, "failed": tally.failed, "skipped": tally.skipped,
-                   "told": tally.told})
-        };
+        let kind = |(name, tally): (&String, &Tally)| json!({"kind": name, "passed": tally.passed, "failed": tally.failed, "told": tally.told});
         let kinds: Vec<_> = tallies.iter().map(kind).collect();
-        let total = json!({"passed": passed, "failed": failed, "skipped": skipped});
+        let total = json!({"passed": passed, "failed": failed});
         println!("{}", json!({"seed": options.seed, "seconds": took.as_secs(), "kinds": kinds, "total": total}));
     } else {
         for (name, tally) in tallies {
             println!("{name:<40}{:>6} passed {:>4} failed", tally.passed, tally.failed);
         }
         println!("{} kinds of fault in {} s", tallies.len(), took.as_secs());
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        println!("{passed} passed, {failed} failed, 0 skipped");
     }
     failed == 0 && passed > 0
 }

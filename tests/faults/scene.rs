@@ -176,17 +176,19 @@ impl Scene {
         leak::assert_clean(&self.secret, bytes, what);
     }
 
-    /// `valetkey audit verify` passes, or names a torn tail; what it said.
-    pub fn verified(&self) -> Value {
+    fn verified(&self) {
         let audit = self.sidecar.path("audit.jsonl");
-        if !audit.is_file() {
-            return Value::Null;
+        if audit.is_file() {
+            verify(&audit);
         }
-        let output = Command::new(binary()).args(["audit", "verify", "--json"]).arg(&audit).output().expect("it runs");
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        assert!(output.status.success() && said["ok"] == true, "the audit does not verify: {said:#}");
-        said
     }
+}
+
+/// `valetkey audit verify` passes; it names a torn tail, and passes, where a process died in the middle of a line.
+pub fn verify(audit: &Path) {
+    let output = Command::new(binary()).args(["audit", "verify", "--json"]).arg(audit).output().expect("it runs");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert!(output.status.success() && said["ok"] == true, "the audit does not verify: {said:#}");
 }
 
 fn holds(bytes: &[u8], text: &str) -> bool {

@@ -51,9 +51,11 @@ fn resets() -> Vec<Row> {
     let mut rows = Vec::new();
     for (code, name) in (0..).zip(CODES) {
         let before = says(move |stream| vec![reset(stream, code)], None);
+        // hyper takes NO_ERROR for the end of an answer (RFC 9113, 8.1), even of one that had no end.
+        let expect = if name == "no_error" { Expect::WholeOrNot("half") } else { Expect::Cut };
         let within = says(move |stream| vec![head(stream), data(stream, 0, b"half"), reset(stream, code)], None);
         rows.push(Row { may_repeat: name == "refused_stream", ..Row::new(&format!("h2_reset_{name}"), before, BROKE) });
-        rows.push(Row::new(&format!("h2_reset_in_body_{name}"), within, Expect::Cut));
+        rows.push(Row::new(&format!("h2_reset_in_body_{name}"), within, expect));
     }
     rows
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A flood ends here, whoever is still listening.
-const FLOOD_BYTES_MAX: usize = 64 * 1024 * 1024;
+const FLOOD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// When the script begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
