@@ -20,6 +20,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// SIGXFSZ: somebody limits the size of files. Heard so that it does not kill; the write itself fails, and is told.
+    _file_too_large: Signal,
     draining: bool,
 }
 
@@ -33,6 +35,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
             draining: false,
         })
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::ext::Protocol;
 
@@ -43,9 +43,12 @@ pub struct Cleaned {
 /// Masks every echo of the credential in an answer, as it streams.
 ///
 /// # Errors
-/// [`Denial::AnswerUnscrubbable`]: it is withheld. Others, for an answer that is none to a question to switch protocols.
+/// [`Denial::AnswerUnscrubbable`]: it is withheld. [`Denial::UpstreamUnclear`]: its length is said twice. Others, for an answer that is none to a question to switch protocols.
 pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
     let Answer { response, is_bodyless, service, address, tie, answering, took, switch } = answer;
+    if is_framed_twice(response.headers()) {
+        return Err(Denial::UpstreamUnclear(Unclear::Broke));
+    }
     let response = match &search.needles {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
@@ -66,6 +69,11 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
         }
     };
     Ok(Cleaned { response, service, address, tie, answering, took, opening })
+}
+
+/// Two readers may see two ends of such an answer (RFC 9112, 6.3): it is taken for broken.
+fn is_framed_twice(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
 }
 
 /// What refusals and records say of a request, taken before it is taken apart.

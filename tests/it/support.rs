@@ -25,6 +25,11 @@ pub use sidecar::TestSidecar;
 pub use stage::Stage;
 pub use upstream::FakeUpstream;
 
+/// The sidecar's binary: the one that was built with these tests, or that `VALETKEY_BINARY_UNDER_TEST` names.
+pub fn binary() -> std::ffi::OsString {
+    std::env::var_os("VALETKEY_BINARY_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_valetkey").into())
+}
+
 /// A credential that occurs nowhere else; made afresh for each use.
 pub fn canary() -> String {
     let mut random = [0u8; 20];

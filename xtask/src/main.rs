@@ -1,9 +1,11 @@
-//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`.
+//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`,
+//! `cargo xtask faults`, `cargo xtask soak`.
 
 mod bench;
 mod check;
 mod counts;
 mod deny;
+mod faults;
 mod prepare;
 mod suites;
 mod tee;
@@ -30,6 +32,10 @@ enum Chore {
     Test(TestArguments),
     /// Measure the sidecar beside a floor and its peers, and print medians and ratios.
     Bench(bench::Arguments),
+    /// Break everything around the sidecar, again and again, and look for leaks, lost records, second sends and hangs.
+    Faults(faults::Faults),
+    /// Minutes of mixed traffic with some faults: errors, growth of memory and descriptors.
+    Soak(faults::Soak),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
     Check(Network),
     /// The licences, bans and sources of the dependencies, as deny.toml has them.
@@ -72,6 +78,8 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
             suites::run(&workspace, &arguments.only, arguments.json)?
         }
         Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
+        Chore::Faults(arguments) => faults::run(&Workspace::open(false)?, arguments)?,
+        Chore::Soak(arguments) => faults::soak(&Workspace::open(false)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,
     };

@@ -1,0 +1,141 @@
+//! Runs kinds of fault, some at a time, and counts.
+
+use std::collections::BTreeMap;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::client::Protocol;
+use crate::kinds::{self, Case, Kind};
+use crate::options::Options;
+
+/// Longest that one case may take; each of its steps has a bound of its own, far below.
+const CASE_MAX: Duration = Duration::from_secs(180);
+/// Failures that are told in full, per kind.
+const TOLD_MAX: usize = 3;
+
+/// What the last panic of each thread said, with its place.
+static PANICS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// What one kind came to.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    told: Vec<String>,
+}
+
+/// Keeps a panic's message for the report of its case.
+pub fn note_panic(info: &PanicHookInfo<'_>) {
+    let thread = format!("{:?}", std::thread::current().id());
+    PANICS.lock().unwrap_or_else(PoisonError::into_inner).insert(thread, info.to_string());
+}
+
+/// All cases; true if none failed.
+pub async fn run(options: &Options) -> bool {
+    let kinds = wanted(options);
+    if options.list {
+        kinds.iter().for_each(|kind| println!("{}: test", kind.name));
+        return true;
+    }
+    eprintln!("{} kinds of fault, {} round(s), --seed {}", kinds.len(), options.rounds, options.seed);
+    let begun = Instant::now();
+    let tallies = all(options, &kinds).await;
+    report(options, &tallies, begun.elapsed())
+}
+
+fn wanted(options: &Options) -> Vec<Arc<Kind>> {
+    let is_wanted = |kind: &Kind| options.only.is_empty() || options.only.iter().any(|name| kind.name.contains(name));
+    kinds::all().into_iter().filter(is_wanted).map(Arc::new).collect()
+}
+
+async fn all(options: &Options, kinds: &[Arc<Kind>]) -> BTreeMap<String, Tally> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut under_way = JoinSet::new();
+    for (kind, case) in cases(options, kinds) {
+        if under_way.len() >= options.jobs {
+            settle(&mut tallies, under_way.join_next().await);
+        }
+        under_way.spawn(one(kind, case));
+    }
+    while let Some(done) = under_way.join_next().await {
+        settle(&mut tallies, Some(Ok(done.expect("a case's keeper never panics"))));
+    }
+    tallies
+}
+
+/// Every kind with every protocol, round by round.
+fn cases(options: &Options, kinds: &[Arc<Kind>]) -> Vec<(Arc<Kind>, Case)> {
+    let mut cases = Vec::new();
+    for kind in kinds {
+        let rounds = if kind.is_kill { options.kills.div_ceil(2) } else { options.rounds };
+        for round in 0..rounds {
+            for protocol in [Protocol::H1, Protocol::H2] {
+                // The same whatever else is run, so that a failure can be run again by its seed and name.
+                let bytes = format!("{} {} {protocol} {round}", options.seed, kind.name);
+                let digest = ring::digest::digest(&ring::digest::SHA256, bytes.as_bytes());
+                let seed = u64::from_le_bytes(digest.as_ref()[..8].try_into().expect("eight bytes"));
+                cases.push((kind.clone(), Case { protocol, seed }));
+            }
+        }
+    }
+    cases
+}
+
+type Done = (String, Case, Result<(), String>);
+
+/// One case in a task of its own, so that its panic is its own.
+async fn one(kind: Arc<Kind>, case: Case) -> Done {
+    let task = tokio::spawn(tokio::time::timeout(CASE_MAX, (kind.run)(case)));
+    let outcome = match task.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(format!("it hung for {CASE_MAX:?}")),
+        Err(error) => Err(message(error)),
+    };
+    (kind.name.clone(), case, outcome)
+}
+
+fn message(error: tokio::task::JoinError) -> String {
+    let Ok(payload) = error.try_into_panic() else { return "cancelled".to_owned() };
+    let text = payload.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+    // The place is in what the hook noted.
+    let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    panics.values().find(|noted| noted.contains(&text)).cloned().unwrap_or(text)
+}
+
+fn settle(tallies: &mut BTreeMap<String, Tally>, done: Option<Result<Done, tokio::task::JoinError>>) {
+    let Some(Ok((name, case, outcome))) = done else { return };
+    let tally = tallies.entry(name.clone()).or_default();
+    let Err(why) = outcome else {
+        tally.passed += 1;
+        return;
+    };
+    tally.failed += 1;
+    let told = format!("FAILED: {name} over {}: {why}", case.protocol);
+    if tally.told.len() < TOLD_MAX {
+        eprintln!("{told}");
+        tally.told.push(told);
+    }
+}
+
+fn report(options: &Options, tallies: &BTreeMap<String, Tally>, took: Duration) -> bool {
+    let sum = |of: fn(&Tally) -> u64| tallies.values().map(of).sum::<u64>();
+    let (passed, failed) = (sum(|tally| tally.passed), sum(|tally| tally.failed));
+    if options.json {
+        let kind = |(name, tally): (&String, &Tally)| json!({"kind": name, "passed": tally.passed, "failed": tally.failed, "told": tally.told});
+        let kinds: Vec<_> = tallies.iter().map(kind).collect();
+        let total = json!({"passed": passed, "failed": failed});
+        println!("{}", json!({"seed": options.seed, "seconds": took.as_secs(), "kinds": kinds, "total": total}));
+    } else {
+        for (name, tally) in tallies {
+            println!("{name:<40}{:>6} passed {:>4} failed", tally.passed, tally.failed);
+        }
+        println!("{} kinds of fault in {} s", tallies.len(), took.as_secs());
+        println!("{passed} passed, {failed} failed, 0 skipped");
+    }
+    failed == 0 && passed > 0
+}
