@@ -168,8 +168,9 @@ pub fn own_door(
     audit: Audit,
     metrics: Arc<Metrics>,
     clock: SharedClock,
+    proxy_url: String,
 ) -> Arc<dyn SelfService> {
-    Arc::new(own::OwnDoor { policy, leases, audit, metrics, clock })
+    Arc::new(own::OwnDoor { policy, leases, audit, metrics, clock, proxy_url })
 }
 
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.

@@ -88,7 +88,7 @@ use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, Minter
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
 pub use risk::{Restriction, RiskSubject, TooMany};
-pub use said::Labels;
+pub use said::{Labels, Lines};
 pub use store::{Listener, Store};
 pub use terms::Terms;
 pub use uses::Reservation;
@@ -140,6 +140,8 @@ pub struct NewLease {
     pub reason: Option<String>,
     /// Labels, as the minter said.
     pub labels: BTreeMap<String, String>,
+    /// What it may do at most, whatever its scopes allow: a line of the policy's each. Without any it has no such list.
+    pub lines: Vec<String>,
 }
 
 /// Why a lease is over.

@@ -17,6 +17,23 @@ const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent th
 const ALL: [Permission; 5] =
     [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events, Permission::Risk];
 
+/// Whether a minter has a permission over an agent by now, whoever acts for it: the policy may have changed since it
+/// minted.
+pub(super) fn still_may(
+    policy: &Policy,
+    name: &MinterName,
+    permission: Permission,
+    agent: &AgentName,
+) -> Result<(), Refusal> {
+    match policy.minter(name) {
+        Some(minter) if !minter.may.contains(&permission) => Err(Refusal::Forbidden(Forbidden::Permission)),
+        Some(minter) if !covers(minter, agent) => Err(Refusal::Forbidden(Forbidden::ForeignAgent)),
+        Some(_) => Ok(()),
+        None if [SELF_MINTER, SUPERVISED_MINTER].contains(&name.as_str()) => Ok(()),
+        None => Err(Refusal::Forbidden(Forbidden::Permission)),
+    }
+}
+
 /// A caller who may act as at least one minter.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {

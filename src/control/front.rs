@@ -50,7 +50,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Revocations of many that go through all leases at once; others wait.
 const WALKS_MAX: usize = 4;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Only browsers send these.
 const BROWSER_HEADERS_PREFIX: &str = "sec-fetch-";
 

@@ -17,8 +17,6 @@ pub(super) enum Refusal {
     InvalidRequest(Vec<Mistake>),
     /// Fields that are known and not enforced by this build.
     FieldsNotSupported(Vec<Mistake>),
-    /// This call is documented and not in this build.
-    CallNotSupported,
     /// The body is not `application/json`.
     MediaType,
     /// The body is too long.
@@ -114,7 +112,7 @@ impl Refusal {
     pub(super) fn code(&self) -> (&'static str, StatusCode) {
         match self {
             Self::InvalidRequest(_) => ("invalid_request", StatusCode::BAD_REQUEST),
-            Self::FieldsNotSupported(_) | Self::CallNotSupported => ("not_supported", StatusCode::NOT_IMPLEMENTED),
+            Self::FieldsNotSupported(_) => ("not_supported", StatusCode::NOT_IMPLEMENTED),
             Self::MediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::TooLarge => ("request_too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Timeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
@@ -147,7 +145,6 @@ impl Refusal {
             Self::FieldsNotSupported(_) => {
                 "This build does not enforce the fields in `errors`, and does not ignore what it cannot enforce; leave them out."
             }
-            Self::CallNotSupported => "This build does not have this call yet.",
             Self::MediaType => "The body must be `application/json`, not encoded further.",
             Self::TooLarge => "The body may have 65536 bytes.",
             Self::Timeout => "The body did not come within 10 seconds.",

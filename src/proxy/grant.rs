@@ -324,6 +324,7 @@ impl Scene<'_> {
         let terms = lease.terms();
         let scopes = given::scopes(self.policy, lease, &service.name);
         let request = given::request(self.session, presented);
+        given::check_lists(lease, &request)?;
         let given = || given::circumstances(self.leases, self.policy, lease, presented);
         let own = self.policy.decide_given(&service.name, &scopes, &[], &request, Some(&given));
         let above = lease.ancestors().map(|lease| {

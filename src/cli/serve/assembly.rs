@@ -105,7 +105,14 @@ impl Sidecar {
         let proxy = Proxy::new(proxy::Parts {
             audit: audit.clone(),
             leases: leases.lookup(),
-            own: control::own_door(current.clone(), leases.minter(), audit.clone(), metrics.clone(), clock.clone()),
+            own: control::own_door(
+                current.clone(),
+                leases.minter(),
+                audit.clone(),
+                metrics.clone(),
+                clock.clone(),
+                format!("http://{}", bound.proxy),
+            ),
             policy,
             credentials,
             authority: authority.clone(),

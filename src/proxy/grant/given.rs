@@ -10,10 +10,13 @@ use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
 use crate::model::{Denial, ScopeName, ServiceName};
-use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RequestFacts, Service, Unmet};
+use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RequestFacts, Service, Unmet, lists};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Presented, body};
 use crate::proxy::refused::Refused;
+
+/// Lines of a nonce's own list that a refusal says.
+const LISTED_MAX: usize = 16;
 
 /// The scopes that a lease holds of a service.
 pub(super) type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
@@ -86,6 +89,17 @@ pub(super) fn scopes(policy: &Policy, lease: &Lease, service: &ServiceName) -> S
     let held = terms.grants.iter().filter(|grant| grant.service == *service);
     let scopes = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope));
     scopes.filter(|scope| policy.still_grants(terms.agent, service, scope)).cloned().collect()
+}
+
+/// The list of its own that a nonce was delegated with, and those of all above it, hold whatever scopes allow, and also
+/// where the rules of the service are only observed. What those above may do is not told.
+pub(super) fn check_lists(lease: &Lease, request: &RequestFacts<'_>) -> Result<(), Denial> {
+    let mut line = std::iter::once(lease).chain(lease.ancestors().map(|above| &**above));
+    if line.all(|lease| lists(lease.terms().lines.iter(), request)) {
+        return Ok(());
+    }
+    let allowed = lease.terms().lines.iter().take(LISTED_MAX).map(str::to_owned).collect();
+    Err(Denial::OutOfScope { allowed, required_scope: None })
 }
 
 /// All that a condition can look at.
