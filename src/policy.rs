@@ -62,7 +62,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, Destination, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk, ScopeName, ServiceName, Table,
+    AgentName, Destination, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk, RuleRate, ScopeName,
+    ServiceName, Table,
 };
 
 /// A policy, whole and checked.
@@ -275,6 +276,21 @@ impl Policy {
             return None;
         }
         scopes.iter().filter_map(|name| service.scope(name)).min_by_key(|scope| scope.risk)
+    }
+
+    /// The rates of all rules of a scope that allow a request which this scope allows: each of them holds.
+    #[must_use]
+    pub fn rates<'r>(
+        &self,
+        service: &ServiceName,
+        scope: &ScopeName,
+        facts: &'r RequestFacts<'r>,
+        given: Given<'r>,
+    ) -> Vec<RuleRate> {
+        let index = self.by_name.get(service).filter(|at| self.indexes[**at].has_rates());
+        index.map_or_else(Vec::new, |at| {
+            decide::rates(&self.services[*at], &self.indexes[*at], scope, (facts, Some(given)))
+        })
     }
 
     /// How much of the body of such a request has to be held so that it can be judged, in bytes; `None` where no rule

@@ -1,5 +1,7 @@
 //! Who calls, as whom it may act, and over which agents.
 
+use jiff::Timestamp;
+
 use crate::model::{AgentName, Identity, MinterName};
 use crate::policy::{MinterRule, Permission, Policy};
 
@@ -39,6 +41,8 @@ pub(super) fn still_may(
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) minters: Vec<MinterRule>,
+    /// When what proved it is over, where that has an end of its own.
+    pub(super) until: Option<Timestamp>,
     /// What it should know about this set-up.
     pub(super) warning: Option<&'static str>,
 }
@@ -50,7 +54,7 @@ impl Caller {
         // No agent is the supervisor: the channel is no path that anybody could open.
         if *identity == Identity::Supervisor {
             let minters = vec![built_in(SUPERVISED_MINTER)];
-            return Ok(Self { identity: identity.clone(), minters, warning: None });
+            return Ok(Self { identity: identity.clone(), minters, until: None, warning: None });
         }
         // Before the minters: an agent's uid never mints, even where the policy lists it as a minter's.
         if policy.is_agent(identity) {
@@ -65,7 +69,7 @@ impl Caller {
         if minters.is_empty() {
             return Err(Refusal::Unauthenticated);
         }
-        Ok(Self { identity: identity.clone(), minters, warning: is_own.then_some(SAME_UID_WARNING) })
+        Ok(Self { identity: identity.clone(), minters, until: None, warning: is_own.then_some(SAME_UID_WARNING) })
     }
 
     /// The minter as which the caller has this permission over this agent.

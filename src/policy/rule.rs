@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::condition::Condition;
 use super::decide::RequestFacts;
 use super::target::Target;
-use crate::model::Host;
+use crate::model::{Host, Rate};
 
 /// What a rule says of the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,6 +54,7 @@ pub struct Rule {
     pub(super) query: QueryRule,
     pub(super) encoded_slash: bool,
     pub(super) condition: Option<Arc<Condition>>,
+    pub(super) rate: Option<Rate>,
 }
 
 /// The method of a rule.
@@ -115,6 +116,18 @@ impl Rule {
     #[must_use]
     pub fn on(self, condition: Condition) -> Self {
         Self { condition: Some(Arc::new(condition)), ..self }
+    }
+
+    /// The same rule, at most so fast for each nonce.
+    #[must_use]
+    pub fn at(self, rate: Option<Rate>) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// How fast each nonce may do what it allows (`None`: as fast as its scope).
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        self.rate
     }
 
     /// What it asks beyond its line.

@@ -376,7 +376,8 @@ impl Scene<'_> {
                 continue;
             }
             facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
-            match lease.reserve(&service.name, &scope.name) {
+            let rates = self.policy.rates(&service.name, &scope.name, &request, &given);
+            match lease.reserve_paced(&service.name, &scope.name, &rates) {
                 Ok(reservation) => {
                     let membership = lease.join().ok_or_else(|| dead(lease))?;
                     let name = scope.credential.clone();

@@ -10,7 +10,7 @@ use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
 use crate::model::{Denial, ScopeName, ServiceName};
-use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RequestFacts, Service, Unmet, lists};
+use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RISK_NORMAL, RequestFacts, Service, Unmet, lists};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Presented, body};
 use crate::proxy::refused::Refused;
@@ -114,11 +114,17 @@ pub(super) fn circumstances<'a>(
         let service = policy.service(&grant.service);
         grant.scopes.iter().filter_map(move |(name, _)| service?.scope(name)?.data.as_deref())
     });
+    let restriction = leases.restriction(lease);
+    let level =
+        restriction.as_ref().and_then(|known| policy.risk_levels().iter().find(|level| level.name == known.level));
+    // One that a reload has taken out of the policy is none of its words any more, and not `normal`.
+    let risk = level.map_or(if restriction.is_some() { "" } else { RISK_NORMAL }, |level| level.name.as_str());
     let uses = terms.max_uses.and_then(|max| Some(max.saturating_sub(lease.uses_left()?)));
     Circumstances {
         now: now.wall.as_second(),
         size: presented.body.size_hint().exact(),
         body: body::held(presented),
+        risk,
         nonce: NonceFacts {
             agent: terms.agent.as_str(),
             task: terms.task.as_str(),
