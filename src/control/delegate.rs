@@ -40,7 +40,6 @@ use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delega
          description = "not_found, unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json",
          description = "not_delegable: it is over; idempotency_conflict"),
-        (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),

@@ -99,7 +99,6 @@ impl Approved {
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict, task_completed"),
-        (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),

@@ -25,9 +25,6 @@ const DELEGATION_FIELDS: &[&str] = &[
     "reason",
     "labels",
 ];
-/// Fields of a delegation that mean something and are not enforced by this build.
-const DELEGATION_FIELDS_LATER: &[&str] = &["bind", "budget", "conditions", "rate", "self_renew"];
-
 /// A delegation, as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::control) struct DelegationAsked {
@@ -78,7 +75,7 @@ impl Spelling {
 /// Parses the body of a delegation.
 pub(in crate::control) fn delegation(body: &Json) -> Result<DelegationAsked, Refusal> {
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", DELEGATION_FIELDS, DELEGATION_FIELDS_LATER).and_then(|members| {
+    let asked = reader.object(body, "", DELEGATION_FIELDS).and_then(|members| {
         let agent = reader.required(&members, "agent", name::<AgentName>);
         let is_narrowed = ["service", "scope", "grants"].iter().any(|name| members.has(name));
         let grants = if is_narrowed { grants(&mut reader, &members).map(Some) } else { Some(None) };
