@@ -165,11 +165,11 @@ pub async fn serve_supervised(
 pub fn own_door(
     policy: Current,
     leases: Minter,
-    audit: Audit,
-    metrics: Arc<Metrics>,
-    clock: SharedClock,
+    (audit, metrics, clock): (&Audit, &Arc<Metrics>, &SharedClock),
+    proxy: SocketAddr,
 ) -> Arc<dyn SelfService> {
-    Arc::new(own::OwnDoor { policy, leases, audit, metrics, clock })
+    let (audit, metrics, clock) = (audit.clone(), metrics.clone(), clock.clone());
+    Arc::new(own::OwnDoor { policy, leases, audit, metrics, clock, proxy_url: format!("http://{proxy}") })
 }
 
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.

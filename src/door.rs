@@ -63,7 +63,7 @@ pub struct Answered {
 /// An answer to come.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Answered> + Send + 'a>>;
 
-/// Reads, renews and revokes the lease that is presented, and no other.
+/// Reads, renews, delegates and revokes the lease that is presented, and no other.
 pub trait SelfService: Send + Sync {
     /// Answers one call of a holder.
     fn answer(&self, holder: Holder, call: Call) -> Answering<'_>;

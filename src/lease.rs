@@ -9,6 +9,7 @@
 //! | `said` | what a minter may say of a lease and mostly does not, packed |
 //! | `uses` | counted uses: reserved, given back, spent; and how fast they come |
 //! | `pace` | a rate: when the next use may come |
+//! | `rule_pace` | the same of single rules |
 //! | `allowance` | what all nonces of a task share |
 //! | `store` | the [`Store`]: the indexes, minting, and what happens when a lease ends |
 //! | `by_hash` | the index of the look-ups: many small tables |
@@ -52,7 +53,7 @@
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
 //! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances), the latter never inside one
 //! another; the counters of a lease are locked alone or together with those of all above it, its own first, and then come
-//! the allowances of their tasks, by their addresses: all after all other locks. The children of a lease are locked alone.
+//! the allowances of their tasks, by their addresses, and then the paces of rules, its own first: all after all other locks. The children of a lease are locked alone.
 
 mod allowance;
 mod by_hash;
@@ -65,6 +66,7 @@ mod live;
 mod many;
 mod pace;
 mod risk;
+mod rule_pace;
 mod said;
 mod schedule;
 mod sorted;
@@ -88,7 +90,7 @@ use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, Minter
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
 pub use risk::{Restriction, RiskSubject, TooMany};
-pub use said::Labels;
+pub use said::{Labels, Lines};
 pub use store::{Listener, Store};
 pub use terms::Terms;
 pub use uses::Reservation;
@@ -140,6 +142,8 @@ pub struct NewLease {
     pub reason: Option<String>,
     /// Labels, as the minter said.
     pub labels: BTreeMap<String, String>,
+    /// What it may do at most, whatever its scopes allow: a line of the policy's each. Without any it has no such list.
+    pub lines: Vec<String>,
 }
 
 /// Why a lease is over.

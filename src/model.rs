@@ -24,7 +24,7 @@ pub use grant::{Grant, LeaseGrant, ScopeLimits};
 pub use lineage::Lineage;
 pub use name::{AgentName, CredentialName, LevelName, MinterName, ScopeName, ServiceName, TaskName};
 pub use nonce::{Nonce, NonceHash, NonceId};
-pub use rate::{Budget, Rate};
+pub use rate::{Budget, Rate, RuleRate};
 pub use scope::{Risk, RiskCap};
 pub use secret::Credential;
 pub use table::Table;

@@ -12,6 +12,7 @@
 //! | `current` | the policy in force, which a reload replaces |
 //! | `delegate` | what a delegation gets: never more than the nonce above it |
 //! | `explain` | the same questions for people: would it be allowed, and why |
+//! | `narrow` | the list of its own that a delegated nonce can have |
 //! | `parts` | what the file's tables come to, one type each |
 //! | `mint` | what a minter gets for what it asks, in a mint and in a renewal |
 //! | `people` | what the policy says of agents and minters |
@@ -25,6 +26,7 @@ pub mod explain;
 mod host;
 mod index;
 mod mint;
+mod narrow;
 mod parts;
 mod people;
 mod rule;
@@ -48,6 +50,7 @@ pub use delegate::{
 };
 pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
+pub use narrow::{LINES_MAX, lists, read_line};
 pub use parts::{Ceiling, OnMisplaced, ParentProxy, Parts, ProxyAuth, RISK_NORMAL, RiskLevel, Unlisted};
 pub use people::{AgentLimits, AgentRule, MinterRule, Permission};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
@@ -59,7 +62,8 @@ use directory::Directory;
 use index::RuleIndex;
 
 use crate::model::{
-    AgentName, Destination, Host, Identity, IdentityRule, LeaseGrant, Risk, ScopeName, ServiceName, Table,
+    AgentName, Destination, Host, Identity, IdentityRule, LeaseGrant, MinterName, Risk, RuleRate, ScopeName,
+    ServiceName, Table,
 };
 
 /// A policy, whole and checked.
@@ -274,6 +278,21 @@ impl Policy {
         scopes.iter().filter_map(|name| service.scope(name)).min_by_key(|scope| scope.risk)
     }
 
+    /// The rates of all rules of a scope that allow a request which this scope allows: each of them holds.
+    #[must_use]
+    pub fn rates<'r>(
+        &self,
+        service: &ServiceName,
+        scope: &ScopeName,
+        facts: &'r RequestFacts<'r>,
+        given: Given<'r>,
+    ) -> Vec<RuleRate> {
+        let index = self.by_name.get(service).filter(|at| self.indexes[**at].has_rates());
+        index.map_or_else(Vec::new, |at| {
+            decide::rates(&self.services[*at], &self.indexes[*at], scope, (facts, Some(given)))
+        })
+    }
+
     /// How much of the body of such a request has to be held so that it can be judged, in bytes; `None` where no rule
     /// that concerns it looks at its body.
     #[must_use]
@@ -327,6 +346,12 @@ impl Policy {
     pub fn is_agent(&self, identity: &Identity) -> bool {
         let names = |rule: &IdentityRule| *rule != IdentityRule::Any && rule.admits(Some(identity));
         self.agents.iter().any(|agent| agent.identities.iter().any(names))
+    }
+
+    /// One minter.
+    #[must_use]
+    pub fn minter(&self, name: &MinterName) -> Option<&MinterRule> {
+        self.minters.iter().find(|minter| minter.name == *name)
     }
 
     /// The minters as which this identity may act; none for an agent's identity.

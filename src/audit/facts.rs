@@ -135,6 +135,8 @@ pub enum Event {
         reason: Option<String>,
         /// Labels, as the minter said; 16 at most.
         labels: BTreeMap<String, String>,
+        /// All that it may do, whatever the grants allow; empty where it has no such list.
+        lines: Vec<String>,
     },
     /// A lease is given a later expiry.
     Renewed {
@@ -272,16 +274,19 @@ impl Event {
     /// Bounded and masked, whatever the caller did.
     pub(super) fn bounded(self) -> Self {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels } => Self::Mint {
-                facts: Box::new(facts.bounded()),
-                minted_by,
-                grants: bounded_list(grants),
-                expires_at,
-                max_uses,
-                instance: instance.map(|text| bounded(text, TEXT_BYTES_MAX)),
-                reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
-                labels: bounded_labels(labels),
-            },
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels, lines } => {
+                Self::Mint {
+                    facts: Box::new(facts.bounded()),
+                    minted_by,
+                    grants: bounded_list(grants),
+                    expires_at,
+                    max_uses,
+                    instance: instance.map(|text| bounded(text, TEXT_BYTES_MAX)),
+                    reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
+                    labels: bounded_labels(labels),
+                    lines: bounded_list(lines),
+                }
+            }
             Self::LeaseEnded { nonce_id, agent, task, lineage, cause, by } => {
                 let by = by.map(|text| bounded(text, TEXT_BYTES_MAX));
                 Self::LeaseEnded { nonce_id, agent, task, lineage, cause, by }

@@ -127,6 +127,7 @@ fn events() -> Vec<Body> {
         instance: text.map(Into::into),
         reason: text.map(Into::into),
         labels: labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        lines: Vec::new(),
     };
     let (nonce_id, agent, task, minter) = (nonce_id(), agent(), task(), MinterName::parse("ci").unwrap());
     let ended = |by: Option<&str>| Event::LeaseEnded {
@@ -232,6 +233,7 @@ fn delegated() -> Vec<Body> {
         instance: None,
         reason: None,
         labels: Default::default(),
+        lines: vec!["GET /v1/customers/{id}".into(), NASTY.into()],
     };
     let lineage = lineage.clone();
     let (nonce_id, agent, task) = (nonce_id(), agent(), task());

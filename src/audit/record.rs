@@ -296,8 +296,11 @@ impl Outcome {
 impl Event {
     fn write(&self, fields: &mut Fields<'_>) {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels } => {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels, lines } => {
                 facts.write(fields);
+                if facts.minter.is_none() {
+                    fields.text(key!("minted_by"), ITSELF);
+                }
                 write_identity(fields, MINTED_BY, minted_by.as_ref());
                 fields.json(key!("grants"), grants);
                 fields.show(key!("expires_at"), expires_at);
@@ -306,6 +309,9 @@ impl Event {
                 fields.text_some(key!("reason"), reason.as_deref());
                 if !labels.is_empty() {
                     fields.json(key!("labels"), labels);
+                }
+                if !lines.is_empty() {
+                    fields.json(key!("rules"), lines);
                 }
             }
             Self::Renewed { nonce_id, agent, task, minter, renewed_by, expires_at } => {

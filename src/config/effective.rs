@@ -18,7 +18,7 @@ use super::service;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
 use crate::credential::SourceSpec;
-use crate::model::Budget;
+use crate::model::{Budget, Rate};
 use crate::policy::{
     AgentRule, Ceiling, DelegateRule, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted,
 };
@@ -269,6 +269,8 @@ pub(super) struct EffectiveRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     encoded_slash: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<EffectiveBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     when: Option<String>,
@@ -290,7 +292,7 @@ impl EffectiveRule {
     pub(super) fn new(
         side: Side,
         text: &str,
-        (query, encoded_slash): (&QueryRule, bool),
+        (query, encoded_slash, rate): (&QueryRule, bool, Option<Rate>),
         condition: EffectiveCondition,
     ) -> Self {
         let (allow, deny) = match side {
@@ -305,12 +307,22 @@ impl EffectiveRule {
         let EffectiveCondition { body, when, because, record } = condition;
         // Without a condition there is nothing to be said.
         let because = because.filter(|_| body.is_some() || when.is_some());
-        Self { allow, deny, query, encoded_slash: encoded_slash.then_some(true), body, when, because, record }
+        Self {
+            allow,
+            deny,
+            query,
+            encoded_slash: encoded_slash.then_some(true),
+            rate: rate.map(|rate| rate.to_string()),
+            body,
+            when,
+            because,
+            record,
+        }
     }
 
     fn is_short(&self) -> bool {
         let is_conditional = self.body.is_some() || self.when.is_some() || !self.record.is_empty();
-        self.query.is_none() && self.encoded_slash.is_none() && !is_conditional
+        self.query.is_none() && self.encoded_slash.is_none() && self.rate.is_none() && !is_conditional
     }
 }
 

@@ -23,8 +23,6 @@ const AGENT: Keys = Keys {
 };
 const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
 
-/// Things that a minter may do in the policy and not in this build.
-const MAY_LATER: [&str; 1] = ["admin"];
 const MAY: [(&str, Permission); 5] = [
     ("mint", Permission::Mint),
     ("read", Permission::Read),
@@ -305,8 +303,13 @@ fn read_may(node: &Node<'_>) -> Option<Vec<Permission>> {
 
 fn read_permission(node: &Node<'_>) -> Option<Permission> {
     let text = node.string()?;
-    if MAY_LATER.contains(&text) {
-        node.not_supported(&format!("may \"{text}\""));
+    if text == "admin" {
+        let message = "there is no such permission: each is named by itself".to_owned();
+        node.visible_fault(
+            Code::BadValue,
+            message,
+            "may = [\"mint\", \"read\", \"revoke\", \"events\", \"risk\"] is all there is",
+        );
         return None;
     }
     node.word(&MAY)

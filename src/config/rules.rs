@@ -1,5 +1,6 @@
 //! Rules as a scope or service spells them: short texts, and tables where there is more to say.
 
+use super::allowance;
 use super::conditions::{Asked, CONDITION_KEYS, EffectiveCondition};
 use super::effective::EffectiveRule;
 use super::lint;
@@ -18,12 +19,13 @@ const KEYS: Keys = Keys {
         "deny",
         "query",
         "encoded_slash",
+        "rate",
         CONDITION_KEYS[0],
         CONDITION_KEYS[1],
         CONDITION_KEYS[2],
         CONDITION_KEYS[3],
     ],
-    later: &["rate"],
+    later: &[],
 };
 
 /// Which list a rule is in.
@@ -141,6 +143,7 @@ fn read_table<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> Optio
     let query = section.get("query").map_or(Some(QueryRule::Any), |node| read_query(&node));
     let encoded_slash = section.get("encoded_slash").map_or(Some(false), |node| node.boolean());
     let asked = Asked::read(section);
+    let rate = allowance::read_rate(section);
     let (side, node) = match (section.get("allow"), section.get("deny")) {
         (Some(node), None) => (Side::Allow, node),
         (None, Some(node)) => (Side::Deny, node),
@@ -153,7 +156,14 @@ fn read_table<'a>(section: &Section<'a>, hosts: Option<&[HostPattern]>) -> Optio
             return None;
         }
     };
-    parse((node, side), hosts, query?, encoded_slash?, asked?).map(|rule| (side, rule))
+    if side == Side::Deny
+        && let Some(node) = section.get("rate")
+    {
+        node.fault(Code::BadValue, "stands on a deny".to_owned(), "a deny forbids at any pace: put it on what allows");
+        return None;
+    }
+    let (placed, rate) = (parse((node, side), hosts, query?, encoded_slash?, asked?)?, rate?);
+    Some((side, PlacedRule { rule: placed.rule.at(rate), ..placed }))
 }
 
 /// `query = ["limit"]`, or `query = { service = "x" }`.
@@ -244,7 +254,7 @@ pub(super) fn check_reachable(allow: &[PlacedRule<'_>], service_deny: &[PlacedRu
 fn check_redundant(placed: &PlacedRule<'_>, first: &PlacedRule<'_>) {
     if placed.rule.covers(&first.rule) {
         placed.node.visible_fault(Code::Duplicate, "is here already".to_owned(), "take one of them out");
-    } else {
+    } else if placed.rule.rate().is_none() {
         placed.node.warn(&format!("adds nothing to `{}`", first.rule.text()));
     }
 }
@@ -262,6 +272,11 @@ pub(super) fn effective(allow: &[PlacedRule<'_>], deny: &[PlacedRule<'_>]) -> Ve
 
 impl PlacedRule<'_> {
     fn effective(&self, side: Side) -> EffectiveRule {
-        EffectiveRule::new(side, self.rule.text(), (&self.query, self.encoded_slash), self.condition.clone())
+        EffectiveRule::new(
+            side,
+            self.rule.text(),
+            (&self.query, self.encoded_slash, self.rule.rate()),
+            self.condition.clone(),
+        )
     }
 }

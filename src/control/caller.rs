@@ -1,5 +1,7 @@
 //! Who calls, as whom it may act, and over which agents.
 
+use jiff::Timestamp;
+
 use crate::model::{AgentName, Identity, MinterName};
 use crate::policy::{MinterRule, Permission, Policy};
 
@@ -17,11 +19,30 @@ const SAME_UID_WARNING: &str = "You call with the sidecar's own uid: an agent th
 const ALL: [Permission; 5] =
     [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events, Permission::Risk];
 
+/// Whether a minter has a permission over an agent by now, whoever acts for it: the policy may have changed since it
+/// minted.
+pub(super) fn still_may(
+    policy: &Policy,
+    name: &MinterName,
+    permission: Permission,
+    agent: &AgentName,
+) -> Result<(), Refusal> {
+    match policy.minter(name) {
+        Some(minter) if !minter.may.contains(&permission) => Err(Refusal::Forbidden(Forbidden::Permission)),
+        Some(minter) if !covers(minter, agent) => Err(Refusal::Forbidden(Forbidden::ForeignAgent)),
+        Some(_) => Ok(()),
+        None if [SELF_MINTER, SUPERVISED_MINTER].contains(&name.as_str()) => Ok(()),
+        None => Err(Refusal::Forbidden(Forbidden::Permission)),
+    }
+}
+
 /// A caller who may act as at least one minter.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) identity: Identity,
     pub(super) minters: Vec<MinterRule>,
+    /// When what proved it is over, where that has an end of its own.
+    pub(super) until: Option<Timestamp>,
     /// What it should know about this set-up.
     pub(super) warning: Option<&'static str>,
 }
@@ -33,7 +54,7 @@ impl Caller {
         // No agent is the supervisor: the channel is no path that anybody could open.
         if *identity == Identity::Supervisor {
             let minters = vec![built_in(SUPERVISED_MINTER)];
-            return Ok(Self { identity: identity.clone(), minters, warning: None });
+            return Ok(Self { identity: identity.clone(), minters, until: None, warning: None });
         }
         // Before the minters: an agent's uid never mints, even where the policy lists it as a minter's.
         if policy.is_agent(identity) {
@@ -48,7 +69,7 @@ impl Caller {
         if minters.is_empty() {
             return Err(Refusal::Unauthenticated);
         }
-        Ok(Self { identity: identity.clone(), minters, warning: is_own.then_some(SAME_UID_WARNING) })
+        Ok(Self { identity: identity.clone(), minters, until: None, warning: is_own.then_some(SAME_UID_WARNING) })
     }
 
     /// The minter as which the caller has this permission over this agent.

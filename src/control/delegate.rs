@@ -14,8 +14,8 @@ use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{self, LABELS_MAX, Minted, Mistake, Problem};
 use crate::lease::Lease;
-use crate::model::{MinterName, NonceId};
-use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delegator, Excess, Permission};
+use crate::model::{MinterName, NonceId, Now};
+use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delegator, Excess, Permission, Policy};
 
 /// Delegates a nonce: makes another one, for another agent, that can do at most what this one can.
 ///
@@ -40,7 +40,6 @@ use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delega
          description = "not_found, unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json",
          description = "not_delegable: it is over; idempotency_conflict"),
-        (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
@@ -63,7 +62,7 @@ pub(super) async fn delegate(
     let terms = parent.terms();
     let minter = &caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name;
     caller.acting_as(terms.minter, Permission::Mint, &asked.agent)?;
-    let approve = || approve(control, minter, &parent, &asked).map(Cow::Owned);
+    let approve = || approve(&control.policy(), &control.parts.clock.now(), minter, &parent, &asked).map(Cow::Owned);
     let body = || BodyHash::of(&format!("delegate {id} {}", body.canonical()));
     mint::answer(control, caller, &Order { minter, approve: &approve }, key, body).await
 }
@@ -75,13 +74,15 @@ fn over(control: &Control, caller: &Caller, id: NonceId) -> Refusal {
     own.map_or(Refusal::NotFound, |dead| Refusal::NotDelegable(dead.cause))
 }
 
-fn approve(
-    control: &Control,
+/// What the policy makes of a delegation that its minter may have.
+pub(super) fn approve(
+    policy: &Policy,
+    now: &Now,
     minter: &MinterName,
     parent: &Arc<Lease>,
     asked: &DelegationAsked,
 ) -> Result<Approved, Refusal> {
-    let plan = plan(control, parent, asked)?;
+    let plan = plan(policy, now, parent, asked)?;
     let asked = MintAsked {
         agent: asked.agent.clone(),
         task: parent.terms().task.clone(),
@@ -94,21 +95,22 @@ fn approve(
         labels: plan.labels,
         is_canary: false,
     };
-    let parent = Parent { lease: parent.clone(), children_max: plan.children_max };
+    let parent = Parent { lease: parent.clone(), children_max: plan.children_max, lines: plan.lines };
     Ok(Approved { asked, minter: minter.clone(), plan: plan.mint, parent: Some(parent) })
 }
 
-fn plan(control: &Control, parent: &Lease, asked: &DelegationAsked) -> Result<DelegationPlan, Refusal> {
-    let (now, terms) = (control.parts.clock.now(), parent.terms());
+fn plan(policy: &Policy, now: &Now, parent: &Lease, asked: &DelegationAsked) -> Result<DelegationPlan, Refusal> {
+    let terms = parent.terms();
     let labels: BTreeMap<_, _> = terms.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let delegator = Delegator {
         chain: &parent.chain(),
         grants: &parent.grants_left(),
-        ttl: parent.deadline().remaining(&now),
-        lifetime: parent.life_left(&now),
+        ttl: parent.deadline().remaining(now),
+        lifetime: parent.life_left(now),
         uses_left: parent.uses_left(),
         on_behalf_of: terms.on_behalf_of,
         labels: &labels,
+        lines: &terms.lines.iter().map(str::to_owned).collect::<Vec<_>>(),
     };
     let request = DelegationRequest {
         agent: asked.agent.clone(),
@@ -117,8 +119,9 @@ fn plan(control: &Control, parent: &Lease, asked: &DelegationAsked) -> Result<De
         max_uses: asked.max_uses,
         on_behalf_of: asked.on_behalf_of.clone(),
         labels: asked.labels.clone(),
+        lines: asked.lines.clone(),
     };
-    let plan = control.policy().plan_delegation(&delegator, &request).map_err(|refusal| refused(refusal, asked))?;
+    let plan = policy.plan_delegation(&delegator, &request).map_err(|refusal| refused(refusal, asked))?;
     if plan.labels.len() > LABELS_MAX {
         let detail = format!("there may be {LABELS_MAX}, together with those of the nonce above");
         return Err(Refusal::ExceedsParent(vec![Mistake::at("/labels", detail)]));
@@ -154,6 +157,10 @@ fn mistake(excess: &Excess, asked: &DelegationAsked) -> Mistake {
         }
         Excess::MaxUses(left) => Mistake::at("/max_uses", format!("the nonce has {left} uses left")),
         Excess::OnBehalfOf => Mistake::at("/on_behalf_of", "the nonce is on somebody else's behalf"),
+        Excess::Line(line) => Mistake::at(
+            format!("/rules/{line}"),
+            "the nonce above, or the scopes that it is given, do not allow all of this",
+        ),
         Excess::Label(name) => Mistake::at(ask::label_pointer(name), "the nonce has this label with another value"),
     }
 }

@@ -1,6 +1,6 @@
 //! Following the audit: server-sent events (WHATWG HTML, 9.2) of the records that the caller may see.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::caller::Caller;
@@ -20,6 +21,7 @@ use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::Problem;
 use crate::audit::{Followed, Follower, Written};
+use crate::clock::SharedClock;
 use crate::policy::Permission;
 
 /// A comment is sent so often, so that either end notices when the other is gone.
@@ -78,7 +80,8 @@ impl Body for AnswerBody {
 /// the JSON as it is in the file.
 ///
 /// Records that belong to no agent are shown to minters of all agents only. Who reads too slowly gets an event `gap`
-/// with the number of records that were passed over. Every 15 seconds there is a comment.
+/// with the number of records that were passed over. Every 15 seconds there is a comment. It ends with the
+/// token that it was asked for with.
 #[utoipa::path(
     get, path = "/v1/events", tag = "operations", operation_id = "events",
     params(
@@ -102,7 +105,8 @@ pub(super) fn events(control: &Control, caller: &Caller, asked: EventsAsked) -> 
     let follower = control.parts.audit.follow().ok_or(Refusal::TooManyFollowers)?;
     let (sender, receiver) = mpsc::channel(READY_MAX);
     let shown = Shown { caller: caller.clone(), asked };
-    tokio::spawn(pump(follower, shown, sender, control.stopping.clone()));
+    let over = over(control.parts.clock.clone(), caller.until);
+    tokio::spawn(pump(follower, shown, sender, (control.stopping.clone(), over)));
     let mut answer = Response::new(AnswerBody::Events(receiver));
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -129,13 +133,32 @@ impl Shown {
     }
 }
 
-/// Moves records to the connection until the reader is gone, the audit is over, or we stop.
-async fn pump(mut follower: Follower, shown: Shown, sender: mpsc::Sender<Bytes>, stopping: CancellationToken) {
+/// Completes when what proved the caller is over; a clock that was set is noticed with the next heartbeat.
+async fn over(clock: SharedClock, until: Option<Timestamp>) {
+    let Some(until) = until else { return std::future::pending().await };
+    loop {
+        let left = Duration::try_from(until.duration_since(clock.now().wall)).unwrap_or(Duration::ZERO);
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(HEARTBEAT)).await;
+    }
+}
+
+/// Moves records to the connection until the reader is gone or is nobody any more, the audit is over, or we stop.
+async fn pump(
+    mut follower: Follower,
+    shown: Shown,
+    sender: mpsc::Sender<Bytes>,
+    (stopping, over): (CancellationToken, impl Future<Output = ()>),
+) {
+    let mut over = pin!(over);
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
             () = stopping.cancelled() => return,
+            () = &mut over => return,
             () = sender.closed() => return,
             _ = heartbeat.tick() => Some(Bytes::from_static(b": still here\n\n")),
             followed = follower.next() => match followed {
@@ -147,6 +170,7 @@ async fn pump(mut follower: Follower, shown: Shown, sender: mpsc::Sender<Bytes>,
         // A reader that stands still holds this task back, not the audit: the follower falls behind.
         tokio::select! {
             () = stopping.cancelled() => return,
+            () = &mut over => return,
             sent = sender.send(next) => if sent.is_err() { return },
         }
     }

@@ -1,5 +1,7 @@
 //! Would a request be allowed, and why: the sidecar's own decision on a request that nobody makes.
 
+mod known;
+
 use http::StatusCode;
 
 use super::answer;
@@ -11,23 +13,25 @@ use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{Explanation, ExplanationAsked, Mistake, Problem, WayView};
 use crate::lease::Lease;
-use crate::model::{AgentName, Grant, RiskCap, ScopeLimits, ScopeName, ServiceName};
+use crate::model::{AgentName, Grant, LeaseGrant, RiskCap, ScopeLimits, ScopeName, ServiceName};
 use crate::policy::explain::{self, Holding, Question, Way};
 use crate::policy::{Permission, Policy};
+use known::{Known, Sent, line};
 
 /// The part of a question that says which nonce it is about.
 struct Holder {
     agent: AgentName,
     service: Option<ServiceName>,
     holding: Holding,
-    spent: Vec<(ServiceName, ScopeName)>,
+    is_spent: bool,
     cap: Option<RiskCap>,
 }
 
 /// Says whether a request would be allowed, and by what; else why not, and which scope would allow it.
 ///
-/// Decided are host, method, path, query, uses of the nonce and the level of risk in force; rates, budgets, who presents
-/// the nonce, headers, the address and whether the credential can be had are not. Nobody is contacted, and no use is spent.
+/// Decided are host, method, path, query, and for a nonce that there is also conditions, its uses and the levels of risk in
+/// force, each of all nonces above it as well. Rates, budgets, who presents the nonce, headers, the address and whether
+/// the credential can be had are not. Nobody is contacted, and no use is spent.
 #[utoipa::path(
     post, path = "/v1/explain", tag = "operations", operation_id = "explain",
     request_body(content = ExplanationAsked, content_type = "application/json"),
@@ -42,26 +46,28 @@ struct Holder {
         (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
         (status = 415, body = Problem, content_type = "application/problem+json",
             description = "unsupported_media_type"),
-        (status = 501, body = Problem, content_type = "application/problem+json",
-            description = "not_supported: `headers`, `body`"),
     )
 )]
 pub(super) fn explain(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {
     caller.require(Permission::Read)?;
     let asked = ask::explanation(body)?;
-    let Holder { agent, service, holding, spent, cap } = match asked.whom {
+    let mut lease = None;
+    let Holder { agent, service, holding, is_spent, cap } = match asked.whom {
         OfWhom::Agent { agent, service, scopes } => of_agent(control, caller, agent, service, scopes)?,
         OfWhom::Nonce(id) => {
-            let lease = control.live(id).filter(|lease| caller.has(Permission::Read, lease.terms().agent));
-            of_lease(&*lease.ok_or(Refusal::NotFound)?)
+            let found = control.live(id).filter(|lease| caller.has(Permission::Read, lease.terms().agent));
+            of_lease(lease.insert(found.ok_or(Refusal::NotFound)?))
         }
     };
     let unreadable = |problem: String| Refusal::InvalidRequest(vec![Mistake::at("/url", problem)]);
-    let (policy, now) = (&control.policy(), control.parts.clock.now().wall);
-    let answer = match Question::of(policy, &asked.method, &asked.url, now).map_err(unreadable)? {
+    let (policy, now) = (&control.policy(), control.parts.clock.now());
+    let answer = match Question::of(policy, &asked.method, &asked.url, now.wall).map_err(unreadable)? {
         Ok(question) => {
-            let agent = Some(agent);
-            explain::explain(policy, &Question { agent, service, holding, spent, cap, ..question })
+            let question = Question { agent: Some(agent), service, holding, is_spent, cap, ..question };
+            let sent = Sent { body: asked.body.as_deref(), content_type: asked.content_type.as_deref() };
+            let line: Vec<Known> = lease.iter().flat_map(|lease| line(policy, lease)).collect();
+            let members: Vec<_> = line.iter().map(|known| known.member(policy, sent, &now)).collect();
+            explain::explain_line(policy, &question, &members)
         }
         Err(ambiguous) => ambiguous,
     };
@@ -89,7 +95,7 @@ fn of_agent(
     }
     let cap = control.parts.leases.restriction_of(&agent).map(|restriction| restriction.cap);
     let holding = if scopes.is_empty() { Holding::Everything } else { Holding::Scopes(scopes) };
-    Ok(Holder { agent, service, holding, spent: Vec::new(), cap })
+    Ok(Holder { agent, service, holding, is_spent: false, cap })
 }
 
 /// A scope that the service does not have.
@@ -102,18 +108,10 @@ fn first_unknown(policy: &Policy, service: Option<&ServiceName>, scopes: &[Scope
 fn of_lease(lease: &Lease) -> Holder {
     let terms = lease.terms();
     let names = |scopes: &[(ScopeName, ScopeLimits)]| scopes.iter().map(|(scope, _)| scope.clone()).collect();
-    let grants: Vec<Grant> = terms
-        .grants
-        .iter()
-        .map(|grant| Grant { service: grant.service.clone(), scopes: names(&grant.scopes) })
-        .collect();
-    let all = grants.iter().flat_map(|grant| grant.scopes.iter().map(move |scope| (&grant.service, scope)));
-    let is_spent = |(service, scope): &(&ServiceName, &ScopeName)| {
-        lease.uses_left() == Some(0) || lease.scope_uses_left(service, scope) == Some(0)
-    };
-    let spent = all.filter(is_spent).map(|(service, scope)| (service.clone(), scope.clone())).collect();
-    let cap = lease.restriction().map(|restriction| restriction.cap);
-    Holder { agent: terms.agent.clone(), service: None, holding: Holding::Minted(grants), spent, cap }
+    let grant = |grant: &LeaseGrant| Grant { service: grant.service.clone(), scopes: names(&grant.scopes) };
+    let holding = Holding::Minted(terms.grants.iter().map(grant).collect());
+    let is_spent = lease.uses_left() == Some(0);
+    Holder { agent: terms.agent.clone(), service: None, holding, is_spent, cap: None }
 }
 
 /// Of the scopes that would do, those that some agent of the caller's may have.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use jiff::Timestamp;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -50,7 +51,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Revocations of many that go through all leases at once; others wait.
 const WALKS_MAX: usize = 4;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Only browsers send these.
 const BROWSER_HEADERS_PREFIX: &str = "sec-fetch-";
 
@@ -60,6 +61,8 @@ pub(super) struct Arrival<'a> {
     pub(super) proven: Result<Option<&'a Identity>, Refusal>,
     /// The policy in which the caller is looked up.
     pub(super) policy: &'a Policy,
+    /// When the proof is over, where it has an end of its own.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// The control plane.
@@ -106,7 +109,8 @@ impl Control {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.respond(Arrival { names: &Names::Local, proven: Ok(proven), policy: &self.policy() }, request).await
+        self.respond(Arrival { names: &Names::Local, proven: Ok(proven), policy: &self.policy(), until: None }, request)
+            .await
     }
 
     /// Serves one request.
@@ -117,12 +121,12 @@ impl Control {
     {
         let (head, body) = request.into_parts();
         let call = Call::route(&head.method, head.uri.path());
-        let Arrival { names, proven: proof, policy } = arrival;
+        let Arrival { names, proven: proof, policy, until } = arrival;
         let proven = proof.as_ref().ok().copied().flatten();
         let answered = async {
             check_addressing(&head, names)?;
             let proven = proof.clone()?;
-            let caller = Caller::authenticate(policy, self.own_uid, proven)?;
+            let caller = Caller { until, ..Caller::authenticate(policy, self.own_uid, proven)? };
             self.warn_once(&caller);
             self.dispatch(call.clone()?, &caller, &head, body).await
         };

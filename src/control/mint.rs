@@ -17,10 +17,12 @@ use super::serve::Answer;
 use super::types::{Minted, Mistake, NewNonce, Problem};
 use super::view::{self, MintNotes};
 use crate::audit::{Audit, DecisionFacts, Event};
-use crate::lease::{DelegateError, Lease, MintError, NewLease};
+use crate::clock::SharedClock;
+use crate::lease::{DelegateError, Lease, MintError, Minter, NewLease};
+use crate::metrics::Metrics;
 use crate::model::nonce::NONCE_ENTROPY_BYTES;
-use crate::model::{AgentName, Lineage, MinterName, Nonce, NonceId, TaskName};
-use crate::policy::{MintPlan, MintRequest, Permission};
+use crate::model::{AgentName, Identity, Lineage, MinterName, Nonce, NonceId, TaskName};
+use crate::policy::{MintPlan, MintRequest, Permission, Policy};
 
 /// Says that this answer was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -43,12 +45,33 @@ pub(super) struct Parent {
     pub(super) lease: Arc<Lease>,
     /// Live children that it may have.
     pub(super) children_max: usize,
+    /// The list of its own that the new one gets.
+    pub(super) lines: Vec<String>,
 }
 
 /// What is to be made: as whom, and what the policy says of it when it comes to that. A repeated call asks nobody.
 pub(super) struct Order<'a> {
     pub(super) minter: &'a MinterName,
     pub(super) approve: &'a (dyn Fn() -> Result<Cow<'a, Approved>, Refusal> + Sync),
+}
+
+/// What making a lease takes, whoever asks for it.
+pub(super) struct Making<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) leases: &'a Minter,
+    pub(super) audit: &'a Audit,
+    pub(super) metrics: &'a Metrics,
+    pub(super) clock: &'a SharedClock,
+    pub(super) asker: Asker<'a>,
+}
+
+/// Who asks, for the record.
+#[derive(Clone, Copy)]
+pub(super) enum Asker<'a> {
+    /// A caller of the control API, as the minter.
+    Caller(&'a Identity),
+    /// The agent that holds the nonce above, as far as it was proven who that is.
+    Agent(Option<&'a Identity>),
 }
 
 impl Approved {
@@ -76,7 +99,6 @@ impl Approved {
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "unknown_agent, unknown_service"),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "idempotency_conflict, task_completed"),
-        (status = 501, body = Problem, content_type = "application/problem+json", description = "not_supported"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "audit_unavailable, overloaded"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
@@ -102,7 +124,8 @@ pub(super) async fn answer(
     let (nonce, outcome, is_replayed) = match key {
         None => {
             let (id, nonce) = (control.parts.leases.next_id(), random_nonce()?);
-            let outcome = make(control, caller, &*(order.approve)()?, id, &nonce).await?;
+            let approved = (order.approve)()?;
+            let outcome = make(&making(control, &control.policy(), caller), &approved, id, &nonce).await?;
             (nonce, outcome, false)
         }
         Some(key) => {
@@ -122,7 +145,7 @@ pub(super) async fn answer(
     created(&minted, is_replayed)
 }
 
-fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
+pub(super) fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refusal> {
     let mut answer = answer::json(StatusCode::CREATED, minted);
     let location = HeaderValue::try_from(format!("/v1/nonces/{}", minted.id)).map_err(|_| Refusal::Internal)?;
     answer.headers_mut().insert(header::LOCATION, location);
@@ -162,7 +185,8 @@ async fn make_once(
         .get_or_try_init(|| async {
             is_replayed = false;
             let (approved, id) = ((order.approve)()?, control.parts.leases.next_id());
-            make(control, caller, &approved, id, &keys.nonce(order.minter, key, id)).await
+            let nonce = keys.nonce(order.minter, key, id);
+            make(&making(control, &control.policy(), caller), &approved, id, &nonce).await
         })
         .await?
         .clone();
@@ -170,29 +194,34 @@ async fn make_once(
     Ok((nonce, outcome, is_replayed))
 }
 
+fn making<'a>(control: &'a Control, policy: &'a Policy, caller: &'a Caller) -> Making<'a> {
+    let parts = &control.parts;
+    let (leases, audit, metrics, clock) = (&parts.leases, &parts.audit, &*parts.metrics, &parts.clock);
+    Making { policy, leases, audit, metrics, clock, asker: Asker::Caller(&caller.identity) }
+}
+
 /// Puts the mint on record, then makes the lease live.
-async fn make(
-    control: &Control,
-    caller: &Caller,
+pub(super) async fn make(
+    making: &Making<'_>,
     approved: &Approved,
     id: NonceId,
     nonce: &Nonce,
 ) -> Result<Outcome, Refusal> {
-    let parts = &control.parts;
+    let Making { leases, audit, metrics, .. } = making;
     // From here on the record may be there: until the lease lives, dropping this tells that it does not.
-    let mut unmade = Unmade::new(&parts.audit, id, approved);
-    parts.audit.record(event(control, caller, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
+    let mut unmade = Unmade::new(audit, id, approved);
+    audit.record(event(making, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
     match &approved.parent {
-        None => parts.leases.mint(id, nonce, terms(approved)).map(drop).map_err(not_made)?,
+        None => leases.mint(id, nonce, terms(approved)).map(drop).map_err(not_made)?,
         Some(parent) => {
-            let made = parts.leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved));
+            let made = leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved));
             // One that was made and is over has been told of.
             unmade.is_made = matches!(made, Err(DelegateError::Ended(_)));
             made.map(drop).map_err(not_delegated)?;
         }
     }
     unmade.is_made = true;
-    parts.metrics.minted();
+    metrics.minted();
     Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
 }
 
@@ -217,14 +246,14 @@ fn not_delegated(error: DelegateError) -> Refusal {
     }
 }
 
-fn random_nonce() -> Result<Nonce, Refusal> {
+pub(super) fn random_nonce() -> Result<Nonce, Refusal> {
     let mut entropy = Zeroizing::new([0; NONCE_ENTROPY_BYTES]);
     getrandom::fill(entropy.as_mut_slice()).map_err(|_| Refusal::NoRandomness)?;
     Ok(Nonce::from_entropy(&entropy))
 }
 
 fn terms(approved: &Approved) -> NewLease {
-    let Approved { asked, minter, plan, .. } = approved;
+    let Approved { asked, minter, plan, parent } = approved;
     NewLease {
         agent: asked.agent.clone(),
         identities: plan.identities.clone(),
@@ -239,20 +268,25 @@ fn terms(approved: &Approved) -> NewLease {
         on_behalf_of: asked.on_behalf_of.clone(),
         reason: asked.reason.clone(),
         labels: asked.labels.clone(),
+        lines: parent.as_ref().map(|parent| parent.lines.clone()).unwrap_or_default(),
     }
 }
 
-fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -> Event {
-    let Approved { asked, minter, plan, .. } = approved;
+fn event(making: &Making<'_>, approved: &Approved, id: NonceId) -> Event {
+    let Approved { asked, minter, plan, parent } = approved;
+    let (minter, minted_by) = match making.asker {
+        Asker::Caller(identity) => (Some(minter.clone()), Some(identity.clone())),
+        Asker::Agent(identity) => (None, identity.cloned()),
+    };
     let facts = DecisionFacts {
         nonce_id: Some(id),
         agent: Some(asked.agent.clone()),
         task: Some(asked.task.clone()),
         lineage: approved.lineage().map(Arc::new),
-        minter: Some(minter.clone()),
+        minter,
         on_behalf_of: asked.on_behalf_of.clone(),
         risk: Some(plan.risk),
-        policy_digest: Some(control.policy().digest().clone()),
+        policy_digest: Some(making.policy.digest().clone()),
         ..DecisionFacts::default()
     };
     let scopes = |grant: &crate::model::LeaseGrant| {
@@ -261,13 +295,14 @@ fn event(control: &Control, caller: &Caller, approved: &Approved, id: NonceId) -
     };
     Event::Mint {
         facts: Box::new(facts),
-        minted_by: Some(caller.identity.clone()),
+        minted_by,
         grants: plan.grants.iter().flat_map(scopes).collect(),
-        expires_at: control.parts.clock.now().plus(plan.ttl).wall,
+        expires_at: making.clock.now().plus(plan.ttl).wall,
         max_uses: asked.max_uses,
         instance: asked.instance.clone(),
         reason: asked.reason.clone(),
         labels: asked.labels.clone(),
+        lines: parent.as_ref().map(|parent| parent.lines.clone()).unwrap_or_default(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The agent's own door: what the holder of a nonce may ask of it and do to it. Nothing else is there.
 //!
 //! Who holds which nonce the proxy has settled, and has put it on record, before a call comes here. There is no caller of
-//! the control API in it and no permission: a lease is read, renewed or revoked by itself.
+//! the control API in it and no permission of the holder's: a lease is read, renewed or revoked by itself, and what is
+//! delegated from it stays within what its minter may have made.
 
 use std::sync::Arc;
 
@@ -10,21 +11,24 @@ use hyper::body::Body;
 
 use super::answer;
 use super::ask;
+use super::caller;
+use super::delegate;
 use super::events::AnswerBody;
-use super::front::{no_body, read_json};
+use super::front::{IDEMPOTENCY_KEY, no_body, read_json};
 use super::json::Json;
+use super::mint::{self, Asker, Making};
 use super::refusal::{Forbidden, Refusal};
 use super::renew::Renewing;
 use super::serve::Answer;
 use super::types::Mistake;
-use super::view;
+use super::view::{self, MintNotes};
 use crate::audit::{Audit, Event, ITSELF};
 use crate::clock::SharedClock;
 use crate::door::{Answered, Answering, Call, Holder, OWN_PATH, SelfService};
 use crate::lease::{EndCause, Lease, Minter};
 use crate::metrics::Metrics;
 use crate::model::{LeaseGrant, Risk, ScopeName, ServiceName};
-use crate::policy::{Current, Policy};
+use crate::policy::{Current, Permission, Policy};
 
 /// What stands behind the door.
 pub(super) struct OwnDoor {
@@ -33,6 +37,8 @@ pub(super) struct OwnDoor {
     pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: SharedClock,
+    /// What an agent sets as `HTTPS_PROXY`.
+    pub(super) proxy_url: String,
 }
 
 /// What is called.
@@ -85,7 +91,11 @@ impl OwnDoor {
             OwnCall::Revoke => no_body(&body).map(|_| self.revoke(holder)),
             OwnCall::Renew if body.is_end_stream() => self.renew(holder, &Json::Null).await,
             OwnCall::Renew => self.renew(holder, &read_json(&head.headers, body).await?).await,
-            OwnCall::Delegate => Err(Refusal::CallNotSupported),
+            OwnCall::Delegate if head.headers.contains_key(IDEMPOTENCY_KEY) => {
+                let detail = "is not taken here: what was delegated is revoked with the nonce it was delegated with";
+                Err(Refusal::InvalidRequest(vec![Mistake::in_header("Idempotency-Key", detail)]))
+            }
+            OwnCall::Delegate => self.delegate(holder, &read_json(&head.headers, body).await?).await,
         }
     }
 
@@ -120,6 +130,25 @@ impl OwnDoor {
         };
         let Self { leases, audit, metrics, clock, .. } = self;
         Renewing { policy: &policy, leases, audit, metrics, clock }.renew(&holder.lease, asked, event).await
+    }
+
+    /// Within the same bounds as a delegation by the minter of the nonce, whose the new one is, too; on record it is the
+    /// agent's doing.
+    async fn delegate(&self, holder: &Holder, body: &Json) -> Result<Answer, Refusal> {
+        let asked = ask::delegation(body)?;
+        let (policy, terms) = (self.policy.get(), holder.lease.terms());
+        for agent in [terms.agent, &asked.agent] {
+            caller::still_may(&policy, terms.minter, Permission::Mint, agent)?;
+        }
+        let approved = delegate::approve(&policy, &self.clock.now(), terms.minter, &holder.lease, &asked)?;
+        let (id, nonce) = (self.leases.next_id(), mint::random_nonce()?);
+        let Self { leases, audit, metrics, clock, .. } = self;
+        let making =
+            Making { policy: &policy, leases, audit, metrics, clock, asker: Asker::Agent(holder.identity.as_ref()) };
+        let outcome = mint::make(&making, &approved, id, &nonce).await?;
+        let lease = leases.get(id).ok_or(Refusal::NotDelegable(EndCause::Revoked))?;
+        let notes = MintNotes { ttl_capped_by: outcome.ttl_capped_by, proxy: self.proxy_url.clone(), warning: None };
+        mint::created(&view::minted(&policy, &lease, &nonce, notes, &clock.now()), false)
     }
 }
 

@@ -15,10 +15,6 @@ use crate::policy::MintRefusal;
 pub(super) enum Refusal {
     /// The request cannot be read; each mistake.
     InvalidRequest(Vec<Mistake>),
-    /// Fields that are known and not enforced by this build.
-    FieldsNotSupported(Vec<Mistake>),
-    /// This call is documented and not in this build.
-    CallNotSupported,
     /// The body is not `application/json`.
     MediaType,
     /// The body is too long.
@@ -114,7 +110,6 @@ impl Refusal {
     pub(super) fn code(&self) -> (&'static str, StatusCode) {
         match self {
             Self::InvalidRequest(_) => ("invalid_request", StatusCode::BAD_REQUEST),
-            Self::FieldsNotSupported(_) | Self::CallNotSupported => ("not_supported", StatusCode::NOT_IMPLEMENTED),
             Self::MediaType => ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::TooLarge => ("request_too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Timeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT),
@@ -144,10 +139,6 @@ impl Refusal {
     fn detail(&self) -> String {
         let text = match self {
             Self::InvalidRequest(_) => "The request cannot be read; `errors` says where.",
-            Self::FieldsNotSupported(_) => {
-                "This build does not enforce the fields in `errors`, and does not ignore what it cannot enforce; leave them out."
-            }
-            Self::CallNotSupported => "This build does not have this call yet.",
             Self::MediaType => "The body must be `application/json`, not encoded further.",
             Self::TooLarge => "The body may have 65536 bytes.",
             Self::Timeout => "The body did not come within 10 seconds.",
@@ -209,9 +200,7 @@ impl Refusal {
             code: code.to_owned(),
             ..Problem::default()
         };
-        if let Self::InvalidRequest(mistakes) | Self::FieldsNotSupported(mistakes) | Self::ExceedsParent(mistakes) =
-            self
-        {
+        if let Self::InvalidRequest(mistakes) | Self::ExceedsParent(mistakes) = self {
             problem.errors.clone_from(mistakes);
         }
         if let Self::ScopeNotGrantable { grantable, .. } = self {

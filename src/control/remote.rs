@@ -96,7 +96,12 @@ impl Service<TcpStream> for Plane {
         let trust = self.trust.load_full();
         let proven = trust.prove(caller, &request).await;
         let proven = proven.as_ref().map(Option::as_ref).map_err(Clone::clone);
-        let arrival = Arrival { names: self.tls.names(), proven, policy: &trust.policy };
+        let arrival = Arrival {
+            names: self.tls.names(),
+            proven,
+            policy: &trust.policy,
+            until: Verifier::token_ends(request.headers()),
+        };
         let mut answer = self.control.respond(arrival, request).await;
         if answer.status() == StatusCode::UNAUTHORIZED {
             let challenge = if has_token { CHALLENGE_INVALID } else { CHALLENGE };

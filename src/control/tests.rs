@@ -90,7 +90,7 @@ async fn a_mint_that_the_policy_refuses_says_why_and_is_on_record() {
     assert_eq!(mint(AUDITOR_UID, refund()).await.code(), (403, "forbidden".into()));
     assert_eq!(mint(AGENT_UID, refund()).await.code(), (403, "forbidden".into()));
     assert_eq!(mint(4242, refund()).await.code(), (401, "unauthenticated".into()));
-    assert_eq!(mint(ORCHESTRATOR_UID, with(json!({"renewable": true}))).await.code(), (501, "not_supported".into()));
+    assert_eq!(mint(ORCHESTRATOR_UID, with(json!({"renewable": true}))).await.code(), (400, "invalid_request".into()));
     let twice = mint(ORCHESTRATOR_UID, with(json!({"ttl": 0, "x": 1}))).await;
     assert_eq!(twice.json()["errors"][1]["pointer"], "/ttl");
     assert_eq!(plane.store.live_count(), 0);
@@ -108,7 +108,7 @@ async fn a_mint_that_the_policy_refuses_says_why_and_is_on_record() {
             "forbidden",
             "forbidden",
             "unauthenticated",
-            "not_supported",
+            "invalid_request",
             "invalid_request",
         ]
     );

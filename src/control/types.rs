@@ -195,6 +195,9 @@ pub struct Minted {
     pub task: String,
     /// What it opens.
     pub grants: Vec<GrantGiven>,
+    /// All that it may do, whatever the grants allow; absent where it has no such list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// When it was minted.
     #[schema(value_type = String, format = DateTime)]
     pub issued_at: Timestamp,
@@ -256,6 +259,9 @@ pub struct LeaseView {
     pub minter: String,
     /// What it opens.
     pub grants: Vec<GrantGiven>,
+    /// All that it may do, whatever the grants allow; absent where it has no such list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// True for a canary, which opens nothing; absent otherwise.
     #[serde(default, skip_serializing_if = "is_false")]
     pub canary: bool,

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 
 use super::Refused;
 use super::json::{self, Json, Object};
@@ -77,6 +78,11 @@ impl<'a> Token<'a> {
             }
         }
         Ok(())
+    }
+
+    /// When it is over.
+    pub(super) fn expiry(&self) -> Option<Timestamp> {
+        self.moment("exp").ok().flatten().and_then(|moment| Timestamp::from_second(moment).ok())
     }
 
     fn moment(&self, name: &'static str) -> Result<Option<i64>, Refused> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderMap};
+use jiff::Timestamp;
 
 use super::bearer::Bearer;
 use super::fetch::Client;
@@ -84,6 +85,14 @@ impl Verifier {
             return Err(Refused::Authorization);
         }
         self.verify(token).await.map(Some)
+    }
+
+    /// When a token is over that [`Verifier::authorize`] has taken; `None` for one that says nothing of that, as those in
+    /// files. Nothing is verified here.
+    #[must_use]
+    pub fn token_ends(headers: &HeaderMap) -> Option<Timestamp> {
+        let (_, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        Token::parse(token).ok()?.expiry()
     }
 
     async fn verify(&self, text: &str) -> Result<Identity, Refused> {

@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::kin::{Kin, Origin};
+use super::rule_pace::RulePaces;
 use super::said::Said;
 use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
 use super::terms::Group;
 use super::uses::Uses;
 use super::{EndCause, NoUse, Renewal, Reservation, Restriction, Store, Terms};
-use crate::model::{Budget, Deadline, NonceHash, NonceId, Now, Rate, ScopeName, ServiceName, TaskName};
+use crate::model::{Budget, Deadline, NonceHash, NonceId, Now, Rate, RuleRate, ScopeName, ServiceName, TaskName};
 
 /// A live (or just ended) lease.
 ///
@@ -42,6 +43,8 @@ struct Rare {
     said: Option<Said>,
     /// Made by the first exchange that joins.
     cut: OnceLock<CancellationToken>,
+    /// Made with the first request that a rule with a rate allows.
+    rule_paces: OnceLock<Box<RulePaces>>,
     /// There from the beginning in what was delegated, and otherwise made with the first child.
     kin: OnceLock<Box<Kin>>,
 }
@@ -52,7 +55,7 @@ impl Rare {
             return OnceLock::new();
         }
         let kin = origin.map_or_else(OnceLock::new, |origin| OnceLock::from(Box::new(Kin::of(origin))));
-        OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new(), kin }))
+        OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new(), rule_paces: OnceLock::new(), kin }))
     }
 }
 
@@ -213,10 +216,23 @@ impl Lease {
     /// the lease is over (ask [`Lease::ended`] why), and the others where a rate or an allowance says so; nothing is
     /// taken then.
     pub fn reserve(self: &Arc<Self>, service: &ServiceName, scope: &ScopeName) -> Result<Reservation, NoUse> {
+        self.reserve_paced(service, scope, &[])
+    }
+
+    /// The same for a request that these rules of the scope allow, each at its own pace here and above.
+    ///
+    /// # Errors
+    /// As of [`Lease::reserve`].
+    pub fn reserve_paced(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        scope: &ScopeName,
+        rules: &[RuleRate],
+    ) -> Result<Reservation, NoUse> {
         if self.cause_above().is_some() {
             return Err(NoUse::Spent);
         }
-        Reservation::take(self, service, scope)
+        Reservation::take(self, service, scope, rules)
     }
 
     /// Joins the lease for the time of an exchange; `None` if it is already cut or over.
@@ -295,6 +311,11 @@ impl Lease {
 
     pub(super) fn uses(&self) -> Option<&Uses> {
         self.rare.get().and_then(|rare| rare.uses.as_ref())
+    }
+
+    /// Made where there are none.
+    pub(super) fn rule_paces(&self) -> &RulePaces {
+        self.rare.get_or_init(Box::default).rule_paces.get_or_init(Box::default)
     }
 
     pub(super) fn kin(&self) -> Option<&Kin> {

@@ -12,6 +12,7 @@ enum Kind {
     Reason,
     LabelName,
     LabelValue,
+    Line,
 }
 
 /// From this length on it is spelled out in eight bytes, after this byte.
@@ -23,12 +24,15 @@ pub(super) struct Said(Box<[u8]>);
 impl Said {
     /// Of these terms; `None` where nothing was said.
     pub(super) fn of(terms: &NewLease) -> Option<Self> {
-        let NewLease { instance, on_behalf_of, reason, labels, .. } = terms;
+        let NewLease { instance, on_behalf_of, reason, labels, lines, .. } = terms;
         let mut bytes = Vec::new();
         for (kind, text) in [(Kind::Instance, instance), (Kind::OnBehalfOf, on_behalf_of), (Kind::Reason, reason)] {
             if let Some(text) = text {
                 put(&mut bytes, kind, text);
             }
+        }
+        for line in lines {
+            put(&mut bytes, Kind::Line, line);
         }
         for (name, value) in labels {
             put(&mut bytes, Kind::LabelName, name);
@@ -51,6 +55,10 @@ impl Said {
 
     pub(super) fn labels(&self) -> Labels<'_> {
         Labels(&self.0)
+    }
+
+    pub(super) fn lines(&self) -> Lines<'_> {
+        Lines(&self.0)
     }
 
     fn first(&self, kind: Kind) -> Option<&str> {
@@ -97,6 +105,23 @@ impl<'a> Labels<'a> {
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut parts = Parts(self.0).skip_while(|part| part.0 != Kind::LabelName as u8);
         std::iter::from_fn(move || Some((parts.next()?.1, parts.next()?.1)))
+    }
+}
+
+/// The list of its own of a lease, as it was delegated.
+#[derive(Clone, Copy, Default)]
+pub struct Lines<'a>(&'a [u8]);
+
+impl<'a> Lines<'a> {
+    /// Each line.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        Parts(self.0).filter(|part| part.0 == Kind::Line as u8).map(|(_, text)| text)
+    }
+}
+
+impl fmt::Debug for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::said::{Labels, Said};
+use super::said::{Labels, Lines, Said};
 use super::{NewLease, Store};
 use crate::model::{AgentName, Budget, IdentityRule, LeaseGrant, MinterName, TaskName};
 
@@ -43,6 +43,8 @@ pub struct Terms<'a> {
     pub reason: Option<&'a str>,
     /// Labels, as the minter said.
     pub labels: Labels<'a>,
+    /// The list of its own; empty where it has none.
+    pub lines: Lines<'a>,
 }
 
 /// The part that leases have in common.
@@ -90,6 +92,7 @@ impl Group {
             on_behalf_of: said.and_then(Said::on_behalf_of),
             reason: said.and_then(Said::reason),
             labels: said.map(Said::labels).unwrap_or_default(),
+            lines: said.map(Said::lines).unwrap_or_default(),
         }
     }
 }

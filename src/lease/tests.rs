@@ -50,6 +50,7 @@ pub(super) fn terms() -> NewLease {
         on_behalf_of: None,
         reason: None,
         labels: BTreeMap::new(),
+        lines: Vec::new(),
     }
 }
 

@@ -8,8 +8,8 @@ use smallvec::{SmallVec, smallvec};
 
 use super::allowance::{Allowance, Taken};
 use super::terms::Common;
-use super::{Lease, NoUse, pace};
-use crate::model::{Budget, ScopeName, ServiceName};
+use super::{Lease, NoUse, pace, rule_pace};
+use crate::model::{Budget, RuleRate, ScopeName, ServiceName};
 
 /// The counters of a lease that has any limit.
 ///
@@ -205,15 +205,17 @@ impl Held {
     }
 
     /// Takes everything that is wanted, or nothing: then why, and of several reasons the one that lasts.
-    fn take(&self, now: u64) -> Result<(), NoUse> {
+    fn take(&self, lease: &Arc<Lease>, rules: &[RuleRate], now: u64) -> Result<(), NoUse> {
         let Locked { mut counts, mut taken } = self.lock();
+        let mut paces = rule_pace::Locked::of(lease, rules);
         let of_leases = counts.iter_mut().filter_map(|(counts, claim)| counts.refusal(claim, now));
         let of_tasks = taken.iter().filter_map(|(taken, budgets)| taken.refusal(budgets, now));
-        if let Some(refusal) = of_leases.chain(of_tasks).max() {
+        if let Some(refusal) = of_leases.chain(of_tasks).chain(paces.refusal(now)).max() {
             return Err(refusal);
         }
         counts.iter_mut().for_each(|(counts, claim)| counts.take(claim, now));
         taken.iter_mut().for_each(|(taken, budgets)| taken.take(budgets, now));
+        paces.take(now);
         Ok(())
     }
 
@@ -241,17 +243,22 @@ pub struct Reservation {
 
 impl Reservation {
     /// Takes a use of the scope in this lease and in all above it, or in none.
-    pub(super) fn take(lease: &Arc<Lease>, service: &ServiceName, scope: &ScopeName) -> Result<Self, NoUse> {
+    pub(super) fn take(
+        lease: &Arc<Lease>,
+        service: &ServiceName,
+        scope: &ScopeName,
+        rules: &[RuleRate],
+    ) -> Result<Self, NoUse> {
         let mut held = Held::default();
         for lease in iter::once(lease).chain(lease.ancestors()) {
             // What one above it does not have, it cannot have.
             let place = lease.place(service, scope).ok_or(NoUse::Spent)?;
             held.want(lease, place)?;
         }
-        if !held.is_empty() {
+        if !held.is_empty() || !rules.is_empty() {
             let store = lease.store().ok_or(NoUse::Spent)?;
             let now = pace::nanoseconds(store.now().boot);
-            held.take(now)?;
+            held.take(lease, rules, now)?;
         }
         Ok(Self { held })
     }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::{ScopeName, ServiceName};
 
 /// The greatest number in a rate: a microsecond for each in a second.
 pub const RATE_COUNT_MAX: u32 = 1_000_000;
@@ -80,6 +83,19 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.count, self.window.word())
     }
+}
+
+/// How fast a nonce may do what one rule of a scope allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleRate {
+    /// The scope's service.
+    pub service: ServiceName,
+    /// The scope.
+    pub scope: ScopeName,
+    /// The rule, as the policy spells it.
+    pub rule: Arc<str>,
+    /// How fast.
+    pub rate: Rate,
 }
 
 /// What all nonces of one task may do together.

@@ -8,7 +8,7 @@ use super::index::RuleIndex;
 use super::rule::{Effect, FORBIDDEN_METHODS, QueryRule, Rule};
 use super::service::{Scope, Service};
 use super::target::{QueryParameter, Target};
-use crate::model::{Ambiguity, Host, ScopeName};
+use crate::model::{Ambiguity, Host, RuleRate, ScopeName};
 
 pub use conditional::{Given, Recording, Unmet};
 
@@ -133,6 +133,25 @@ pub(super) fn denying<'a>(
 ) -> Option<&'a str> {
     let case = Case { service, index, facts, given: None };
     case.denying(|scope| held.contains(&scope.name)).map(|(rule, _)| rule.text())
+}
+
+/// The rates of the rules of a scope that allow a request, each once.
+pub(super) fn rates<'r>(
+    service: &Service,
+    index: &RuleIndex,
+    scope: &ScopeName,
+    (facts, given): (&'r RequestFacts<'r>, Option<Given<'r>>),
+) -> Vec<RuleRate> {
+    let case = Case { service, index, facts, given };
+    let mut rates: Vec<RuleRate> = Vec::new();
+    for (_, rule, fit) in case.candidates().filter(|(of, rule, _)| of.name == *scope && rule.rate.is_some()) {
+        let Some(rate) = rule.rate.filter(|_| fit == Fit::Yes) else { continue };
+        let rate = RuleRate { service: service.name.clone(), scope: scope.clone(), rule: rule.text().into(), rate };
+        if !rates.contains(&rate) && case.judge(rule, Effect::Allow) == Outcome::Holds {
+            rates.push(rate);
+        }
+    }
+    rates
 }
 
 /// How much of a body the rules that concern a request look at, in bytes.

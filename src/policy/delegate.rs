@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::decide as single;
 use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
+use super::narrow::read_line;
+use super::rule::Rule;
 use super::service::Scope;
 use super::{AgentRule, Policy, Verdict};
 use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
@@ -45,6 +47,8 @@ pub struct Delegator<'a> {
     pub on_behalf_of: Option<&'a str>,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
+    /// The lines of its own list; none where it has no list.
+    pub lines: &'a [String],
 }
 
 /// What is asked for.
@@ -62,6 +66,8 @@ pub struct DelegationRequest {
     pub on_behalf_of: Option<String>,
     /// Labels beside those of the nonce above.
     pub labels: BTreeMap<String, String>,
+    /// All that it may do, as [`read_line`] reads it; empty is what its scopes allow, and as above.
+    pub lines: Vec<String>,
 }
 
 /// What it gets.
@@ -75,6 +81,8 @@ pub struct DelegationPlan {
     pub on_behalf_of: Option<String>,
     /// The labels of the nonce above, and its own.
     pub labels: BTreeMap<String, String>,
+    /// The lines of its own list, or else those of the nonce above.
+    pub lines: Vec<String>,
     /// Live children that the nonce above may have.
     pub children_max: usize,
 }
@@ -111,6 +119,8 @@ pub enum Excess {
     OnBehalfOf,
     /// The nonce above has this label with another value.
     Label(String),
+    /// The nonce above, or the scopes that are given, do not allow all of this line.
+    Line(usize),
 }
 
 /// Decides what a delegation gets.
@@ -133,6 +143,10 @@ pub(super) fn plan(
         None => common(policy, agent, parent),
     };
     let risk = given.risk.ok_or_else(|| DelegationRefusal::Exceeds(vec![Excess::Nothing]))?;
+    let excesses = exceeded_lines(policy, parent, &given.grants, &request.lines);
+    if !excesses.is_empty() {
+        return Err(DelegationRefusal::Exceeds(excesses));
+    }
     let children_max = last_rule(policy, parent).map_or(0, |rule| rule.children_max);
     let mut labels = parent.labels.clone();
     labels.extend(request.labels.clone());
@@ -141,6 +155,7 @@ pub(super) fn plan(
         max_uses,
         on_behalf_of: request.on_behalf_of.clone().or_else(|| parent.on_behalf_of.map(str::to_owned)),
         labels,
+        lines: if request.lines.is_empty() { parent.lines.to_vec() } else { request.lines.clone() },
         children_max: usize::try_from(children_max).unwrap_or(0),
     })
 }
@@ -194,6 +209,29 @@ fn exceeded_words(parent: &Delegator<'_>, request: &DelegationRequest) -> Vec<Ex
     let asked = request.on_behalf_of.as_deref();
     let is_another = asked.is_some() && parent.on_behalf_of.is_some() && asked != parent.on_behalf_of;
     labels.chain(is_another.then_some(Excess::OnBehalfOf)).collect()
+}
+
+/// The lines that are not each within a rule of the scopes that are given, and within a line of the nonce above where that
+/// has a list. This is a courtesy: whatever stands in a list, a request has to be allowed above as well.
+fn exceeded_lines(policy: &Policy, parent: &Delegator<'_>, grants: &[LeaseGrant], lines: &[String]) -> Vec<Excess> {
+    let above: Vec<Rule> = parent.lines.iter().filter_map(|line| read_line(line).ok()).collect();
+    let is_within = |line: &Rule| {
+        let is_listed = parent.lines.is_empty() || above.iter().any(|above| above.covers_line(line));
+        is_listed && grants.iter().any(|grant| allows_line(policy, grant, line))
+    };
+    let exceeds = |(at, text): (usize, &String)| {
+        let is_within = read_line(text).is_ok_and(|line| is_within(&line));
+        (!is_within).then_some(Excess::Line(at))
+    };
+    lines.iter().enumerate().filter_map(exceeds).collect()
+}
+
+/// True when one rule of these scopes has all of a line.
+fn allows_line(policy: &Policy, grant: &LeaseGrant, line: &Rule) -> bool {
+    let Some(service) = policy.service(&grant.service) else { return false };
+    let is_here = line.host().is_none_or(|host| service.hosts.iter().any(|pattern| pattern.covers_host(host)));
+    let scopes = grant.scopes.iter().filter_map(|(name, _)| service.scope(name));
+    is_here && scopes.flat_map(|scope| &scope.allow).any(|rule| rule.covers_line(line))
 }
 
 /// No use at all.

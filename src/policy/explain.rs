@@ -2,6 +2,7 @@
 
 mod answer;
 mod case;
+mod line;
 mod question;
 
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use super::{Policy, Service, Unlisted};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{Denial, Destination, Scheme, ServiceName};
 use case::Case;
+use line::Line;
 
 pub use answer::{Answer, Way};
+pub use line::Member;
 pub use question::{Asked, Holding, Holds, Question, read};
 
 /// The code of [`Denial::OutOfScope`].
@@ -38,6 +41,12 @@ pub const CODES: [&str; 8] = [
 /// Answers it.
 #[must_use]
 pub fn explain(policy: &Policy, question: &Question) -> Answer {
+    explain_line(policy, question, &[])
+}
+
+/// Answers it for a nonce that there is ([`Holding::Minted`]) and for all above it: it goes first.
+#[must_use]
+pub fn explain_line(policy: &Policy, question: &Question, line: &[Member<'_>]) -> Answer {
     let answer = Answer::of(&question.method, question.scheme, &question.destination, question.target.path());
     let here = policy.services_at(&question.destination);
     if here.is_empty() {
@@ -46,7 +55,8 @@ pub fn explain(policy: &Policy, question: &Question) -> Answer {
     let asked = |service: &&Arc<Service>| {
         question.service.as_ref().is_none_or(|name| service.name == *name) && is_held(&question.holding, &service.name)
     };
-    let cases: Vec<Case<'_>> = here.iter().filter(asked).map(|service| Case::new(policy, question, service)).collect();
+    let cases: Vec<Case<'_>> =
+        here.iter().filter(asked).map(|service| Case::new(policy, question, service, Line(line))).collect();
     if cases.is_empty() {
         let names: Vec<&str> = here.iter().map(|service| service.name.as_str()).collect();
         let why = format!("the host is listed by {} and not by that service", names.join(", "));

@@ -20,6 +20,7 @@ pub(super) struct RuleIndex {
     allows: Trie,
     denies: Trie,
     bodies: bool,
+    rates: bool,
 }
 
 impl RuleIndex {
@@ -35,12 +36,18 @@ impl RuleIndex {
         }
         let rules = service.scopes.iter().flat_map(|scope| scope.allow.iter().chain(&scope.deny)).chain(&service.deny);
         let bodies = rules.filter_map(Rule::condition).any(|condition| condition.body.is_some());
-        Self { allows: allows.finish(), denies: denies.finish(), bodies }
+        let rates = service.scopes.iter().flat_map(|scope| &scope.allow).any(|rule| rule.rate.is_some());
+        Self { allows: allows.finish(), denies: denies.finish(), bodies, rates }
     }
 
     /// True if any rule looks at a body.
     pub(super) fn looks_at_bodies(&self) -> bool {
         self.bodies
+    }
+
+    /// True if any rule has a rate.
+    pub(super) fn has_rates(&self) -> bool {
+        self.rates
     }
 
     /// The allows whose path matches, each with its scope, the least risky first.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::condition::Condition;
+use super::decide::RequestFacts;
 use super::target::Target;
-use crate::model::Host;
+use crate::model::{Host, Rate};
 
 /// What a rule says of the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,6 +54,7 @@ pub struct Rule {
     pub(super) query: QueryRule,
     pub(super) encoded_slash: bool,
     pub(super) condition: Option<Arc<Condition>>,
+    pub(super) rate: Option<Rate>,
 }
 
 /// The method of a rule.
@@ -114,6 +116,18 @@ impl Rule {
     #[must_use]
     pub fn on(self, condition: Condition) -> Self {
         Self { condition: Some(Arc::new(condition)), ..self }
+    }
+
+    /// The same rule, at most so fast for each nonce.
+    #[must_use]
+    pub fn at(self, rate: Option<Rate>) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// How fast each nonce may do what it allows (`None`: as fast as its scope).
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        self.rate
     }
 
     /// What it asks beyond its line.
@@ -179,19 +193,27 @@ impl Rule {
     /// unreachable. Says false where it is not certain.
     #[must_use]
     pub fn covers(&self, other: &Rule) -> bool {
+        let slash = self.encoded_slash || !other.encoded_slash;
+        !self.is_conditional() && slash && self.query.covers(&other.query) && self.covers_line(other)
+    }
+
+    /// The same of method, host and path alone.
+    #[must_use]
+    pub fn covers_line(&self, other: &Rule) -> bool {
         let method = match (&self.method, &other.method) {
             (Method::Any, _) | (Method::WebSocket, Method::WebSocket) => true,
             (Method::Exact(own), Method::Exact(others)) => own == others || (**own == *b"GET" && **others == *b"HEAD"),
             (Method::WebSocket | Method::Exact(_), _) => false,
         };
         let host = self.host.is_none() || self.host == other.host;
-        let slash = self.encoded_slash || !other.encoded_slash;
-        !self.is_conditional()
-            && method
-            && host
-            && slash
-            && self.path.covers(&other.path)
-            && self.query.covers(&other.query)
+        method && host && self.path.covers(&other.path)
+    }
+
+    /// True when method, host and path of a request are those of this rule, read as an allow without `encoded_slash`.
+    pub(super) fn matches_line(&self, facts: &RequestFacts<'_>) -> bool {
+        self.concerns(Effect::Allow, facts.method, facts.websocket, facts.host)
+            && !facts.target.has_encoded_slash()
+            && self.path.matches(facts.target)
     }
 
     /// True when this rule speaks of a request with this method to this host.
@@ -209,6 +231,18 @@ impl Rule {
 }
 
 impl Pattern {
+    fn matches(&self, target: &Target) -> bool {
+        let mut segments = target.segments();
+        let begins = self.segments.iter().all(|own| segments.next().is_some_and(|segment| own.matches(segment)));
+        let (has_more, has_slash) = (segments.next().is_some(), target.has_trailing_slash());
+        begins
+            && match self.end {
+                End::Plain => !has_more && !has_slash,
+                End::Slash => !has_more && has_slash,
+                End::Rest => has_more,
+            }
+    }
+
     fn covers(&self, other: &Self) -> bool {
         let count = self.segments.len();
         let fits = match (self.end, other.end) {
@@ -222,6 +256,13 @@ impl Pattern {
 }
 
 impl Segment {
+    fn matches(&self, segment: &str) -> bool {
+        match self {
+            Self::Literal(own) => **own == *segment,
+            Self::Capture(beginning) => segment.len() > beginning.len() && segment.starts_with(&**beginning),
+        }
+    }
+
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Literal(own), Self::Literal(others)) => own == others,

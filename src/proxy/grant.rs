@@ -324,6 +324,7 @@ impl Scene<'_> {
         let terms = lease.terms();
         let scopes = given::scopes(self.policy, lease, &service.name);
         let request = given::request(self.session, presented);
+        given::check_lists(lease, &request)?;
         let given = || given::circumstances(self.leases, self.policy, lease, presented);
         let own = self.policy.decide_given(&service.name, &scopes, &[], &request, Some(&given));
         let above = lease.ancestors().map(|lease| {
@@ -375,7 +376,8 @@ impl Scene<'_> {
                 continue;
             }
             facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
-            match lease.reserve(&service.name, &scope.name) {
+            let rates = self.policy.rates(&service.name, &scope.name, &request, &given);
+            match lease.reserve_paced(&service.name, &scope.name, &rates) {
                 Ok(reservation) => {
                     let membership = lease.join().ok_or_else(|| dead(lease))?;
                     let name = scope.credential.clone();

@@ -7,6 +7,7 @@ mod conditions;
 mod credentials;
 mod dialects;
 mod door;
+mod door_delegation;
 mod early;
 mod events;
 mod expecting;

@@ -142,6 +142,7 @@ async fn no_nonce_and_no_query_gets_in() {
         instance: Some(text.into()),
         reason: Some(text.into()),
         labels: (0..20).map(|n| (format!("{n:02}{text}"), text.into())).collect(),
+        lines: Vec::new(),
     };
     audit.record(minted).await.unwrap();
     let (nonce_id, agent) = (NonceId::from_parts(1, 1), AgentName::parse("a").unwrap());

@@ -79,6 +79,7 @@ async fn a_stuck_pipe_holds_nobody_longer_than_agreed() {
         instance: None,
         reason: None,
         labels: std::collections::BTreeMap::new(),
+        lines: Vec::new(),
     };
     assert_eq!(audit.record(minted).await, Err(Unavailable));
     let mut exchange = audit.open(request("/"));

@@ -112,7 +112,7 @@ pub(super) async fn explain(arguments: Explain) -> Result<(), Failure> {
     let id = arguments.id.as_deref().map(read_id).transpose()?.map(|id| id.to_string());
     let scope = (!arguments.scopes.is_empty()).then_some(ScopeList::Many(arguments.scopes));
     let (agent, service, method, url) = (arguments.agent, arguments.service, arguments.method, arguments.url);
-    let asked = ExplanationAsked { agent, service, scope, id, method, url };
+    let asked = ExplanationAsked { agent, service, scope, id, method, url, body: None, content_type: None };
     let client = Client::new(&arguments.socket.control);
     let explanation = client.explain(&asked).await.map_err(failed::say)?;
     if arguments.json { print::json(&explanation) } else { print::text(&render(&explanation)) }

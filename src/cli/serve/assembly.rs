@@ -105,7 +105,7 @@ impl Sidecar {
         let proxy = Proxy::new(proxy::Parts {
             audit: audit.clone(),
             leases: leases.lookup(),
-            own: control::own_door(current.clone(), leases.minter(), audit.clone(), metrics.clone(), clock.clone()),
+            own: control::own_door(current.clone(), leases.minter(), (&audit, &metrics, &clock), bound.proxy),
             policy,
             credentials,
             authority: authority.clone(),

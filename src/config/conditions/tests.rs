@@ -118,6 +118,7 @@ impl Case {
                 content_type: self.content_type(),
                 is_encoded: self.encoding.is_some(),
             }),
+            risk: "elevated",
             nonce: self.nonce(&defaults),
         };
         let (then, recording) = match loaded.policy.decide_given(&service.name, &held, &[], &facts, Some(&given)) {

@@ -3,19 +3,28 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::reader::{self, Reader};
+use super::reader::{self, Members, Reader};
 use super::{count, grants, labels, name, text, ttl};
 use crate::control::json::Json;
 use crate::control::refusal::Refusal;
 use crate::control::types::{INSTANCE_BYTES_MAX, ON_BEHALF_OF_BYTES_MAX, REASON_BYTES_MAX};
 use crate::model::{AgentName, Grant};
+use crate::policy::{LINES_MAX, RULE_BYTES_MAX, read_line};
 
 /// Fields of a delegation that this build enforces or records. The task is the one of the nonce above.
-const DELEGATION_FIELDS: &[&str] =
-    &["agent", "service", "scope", "grants", "ttl", "max_uses", "instance", "on_behalf_of", "reason", "labels"];
-/// Fields of a delegation that mean something and are not enforced by this build.
-const DELEGATION_FIELDS_LATER: &[&str] = &["bind", "budget", "conditions", "rate", "rules", "self_renew"];
-
+const DELEGATION_FIELDS: &[&str] = &[
+    "agent",
+    "service",
+    "scope",
+    "grants",
+    "rules",
+    "ttl",
+    "max_uses",
+    "instance",
+    "on_behalf_of",
+    "reason",
+    "labels",
+];
 /// A delegation, as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::control) struct DelegationAsked {
@@ -29,6 +38,8 @@ pub(in crate::control) struct DelegationAsked {
     pub(in crate::control) on_behalf_of: Option<String>,
     pub(in crate::control) reason: Option<String>,
     pub(in crate::control) labels: BTreeMap<String, String>,
+    /// Its own list; empty where none was asked for.
+    pub(in crate::control) lines: Vec<String>,
 }
 
 /// How grants were spelled, for whoever has to point at one of them.
@@ -64,7 +75,7 @@ impl Spelling {
 /// Parses the body of a delegation.
 pub(in crate::control) fn delegation(body: &Json) -> Result<DelegationAsked, Refusal> {
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", DELEGATION_FIELDS, DELEGATION_FIELDS_LATER).and_then(|members| {
+    let asked = reader.object(body, "", DELEGATION_FIELDS).and_then(|members| {
         let agent = reader.required(&members, "agent", name::<AgentName>);
         let is_narrowed = ["service", "scope", "grants"].iter().any(|name| members.has(name));
         let grants = if is_narrowed { grants(&mut reader, &members).map(Some) } else { Some(None) };
@@ -79,10 +90,31 @@ pub(in crate::control) fn delegation(body: &Json) -> Result<DelegationAsked, Ref
         let on_behalf_of = reader.optional(&members, "on_behalf_of", text::<ON_BEHALF_OF_BYTES_MAX>);
         let reason = reader.optional(&members, "reason", text::<REASON_BYTES_MAX>);
         let labels = labels(&mut reader, &members);
-        let (agent, grants) = (agent?, grants?);
-        Some(DelegationAsked { agent, grants, spelling, ttl, max_uses, instance, on_behalf_of, reason, labels })
+        let lines = lines(&mut reader, &members);
+        let (agent, grants, lines) = (agent?, grants?, lines?);
+        Some(DelegationAsked { agent, grants, spelling, ttl, max_uses, instance, on_behalf_of, reason, labels, lines })
     });
     reader.finish(asked)
+}
+
+/// `rules`: a list that is there is not empty, since that would narrow nothing.
+fn lines(reader: &mut Reader, members: &Members<'_>) -> Option<Vec<String>> {
+    let Some((pointer, json)) = members.find("rules") else { return Some(Vec::new()) };
+    let items = reader.array(json, &pointer, LINES_MAX)?;
+    let lines: Vec<_> =
+        items.iter().enumerate().map(|(at, item)| reader.value(item, &format!("{pointer}/{at}"), line)).collect();
+    for (at, line) in lines.iter().enumerate() {
+        if line.is_some() && lines.iter().take(at).any(|other| other == line) {
+            reader.mistake(&format!("{pointer}/{at}"), "is there twice");
+        }
+    }
+    lines.into_iter().collect()
+}
+
+fn line(json: &Json) -> Result<String, String> {
+    let line = text::<RULE_BYTES_MAX>(json)?;
+    read_line(&line).map_err(|problem| problem.to_string())?;
+    Ok(line)
 }
 
 /// Points at a label.

@@ -16,8 +16,8 @@ use crate::model::{AgentName, LevelName, NonceId, ScopeName, ServiceName, TaskNa
 
 /// Bytes of a method at most.
 const METHOD_BYTES_MAX: usize = 32;
-/// Fields of an explanation that mean something to a request and are not judged by this build.
-const EXPLANATION_LATER: [&str; 2] = ["headers", "body"];
+/// A `Content-Type` in an explanation, in bytes at most.
+const CONTENT_TYPE_BYTES_MAX: usize = 256;
 
 /// Which leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(in crate::control) struct ManyAsked {
 /// Parses the body of a revocation of many.
 pub(in crate::control) fn revocation(body: &Json) -> Result<ManyAsked, Refusal> {
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", &["agent", "task", "service", "all", "reason"], &[]).and_then(|members| {
+    let asked = reader.object(body, "", &["agent", "task", "service", "all", "reason"]).and_then(|members| {
         let agent = reader.optional(&members, "agent", name).map(Selector::Agent);
         let task = reader.optional(&members, "task", task_name).map(Selector::Task);
         let service = reader.optional(&members, "service", name).map(Selector::Service);
@@ -69,7 +69,7 @@ pub(in crate::control) fn completion(body: &Json) -> Result<Option<String>, Refu
         return Ok(None);
     }
     let mut reader = Reader::default();
-    let members = reader.object(body, "", &["reason"], &[]);
+    let members = reader.object(body, "", &["reason"]);
     let asked = members.map(|members| reader.optional(&members, "reason", text::<REASON_BYTES_MAX>));
     reader.finish(asked)
 }
@@ -91,7 +91,7 @@ pub(in crate::control) struct LeaksAsked<'a> {
 /// Parses a report of leaks.
 pub(in crate::control) fn leaks(body: &Json) -> Result<LeaksAsked<'_>, Refusal> {
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", &["text", "nonces", "source"], &[]).and_then(|members| {
+    let asked = reader.object(body, "", &["text", "nonces", "source"]).and_then(|members| {
         let source = reader.optional(&members, "source", text::<SOURCE_BYTES_MAX>);
         one_of(&mut reader, &members, &["text", "nonces"]);
         let texts = match (members.find("text"), members.find("nonces")) {
@@ -127,17 +127,24 @@ pub(in crate::control) struct ExplanationAsked {
     pub(in crate::control) whom: OfWhom,
     pub(in crate::control) method: String,
     pub(in crate::control) url: String,
+    pub(in crate::control) body: Option<String>,
+    pub(in crate::control) content_type: Option<String>,
 }
 
 /// Parses what is to be explained.
 pub(in crate::control) fn explanation(body: &Json) -> Result<ExplanationAsked, Refusal> {
-    let known = ["agent", "service", "scope", "id", "method", "url"];
+    let known = ["agent", "service", "scope", "id", "method", "url", "body", "content_type"];
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", &known, &EXPLANATION_LATER).and_then(|members| {
+    let asked = reader.object(body, "", &known).and_then(|members| {
         let method = reader.required(&members, "method", text::<METHOD_BYTES_MAX>);
         let url = reader.required(&members, "url", text::<URL_BYTES_MAX>);
+        let body = reader.optional(&members, "body", |json| string(json).map(str::to_owned));
+        let content_type = reader.optional(&members, "content_type", text::<CONTENT_TYPE_BYTES_MAX>);
+        for name in ["body", "content_type"].into_iter().filter(|name| members.has(name) && !members.has("id")) {
+            reader.mistake(&format!("/{name}"), "goes with `id`: conditions are judged for a nonce that there is");
+        }
         let whom = of_whom(&mut reader, &members);
-        Some(ExplanationAsked { whom: whom?, method: method?, url: url? })
+        Some(ExplanationAsked { whom: whom?, method: method?, url: url?, body, content_type })
     });
     reader.finish(asked)
 }
@@ -180,7 +187,7 @@ pub(in crate::control) struct RiskAsked {
 /// Parses what a monitor says; `is_normal` knows the level that takes one back.
 pub(in crate::control) fn risk(body: &Json, is_normal: impl Fn(&LevelName) -> bool) -> Result<RiskAsked, Refusal> {
     let mut reader = Reader::default();
-    let asked = reader.object(body, "", &["agent", "task", "level", "ttl", "reason"], &[]).and_then(|members| {
+    let asked = reader.object(body, "", &["agent", "task", "level", "ttl", "reason"]).and_then(|members| {
         let agent = reader.optional(&members, "agent", name);
         let task = reader.optional(&members, "task", task_name);
         let level: Option<LevelName> = reader.required(&members, "level", name);
@@ -295,8 +302,8 @@ mod tests {
         ] {
             assert!(pointers(explanation(&json(bad))).iter().any(|pointer| pointer == wanted), "{bad}");
         }
-        let later = explanation(&json(r#"{"agent":"a","method":"GET","url":"https://x/","headers":{}}"#));
-        assert!(matches!(later, Err(Refusal::FieldsNotSupported(_))));
+        let other = explanation(&json(r#"{"agent":"a","method":"GET","url":"https://x/","headers":{}}"#));
+        assert!(matches!(other, Err(Refusal::InvalidRequest(_))));
     }
 
     #[test]

@@ -15,7 +15,6 @@ const POINTER_PART_CHARACTERS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Reader {
     mistakes: Vec<Mistake>,
-    not_supported: Vec<Mistake>,
 }
 
 /// The members of an object that was checked.
@@ -53,25 +52,16 @@ impl Reader {
     pub(super) fn finish<T>(self, read: Option<T>) -> Result<T, Refusal> {
         match read {
             _ if !self.mistakes.is_empty() => Err(Refusal::InvalidRequest(self.mistakes)),
-            _ if !self.not_supported.is_empty() => Err(Refusal::FieldsNotSupported(self.not_supported)),
             Some(read) => Ok(read),
             None => Err(Refusal::InvalidRequest(self.mistakes)),
         }
     }
 
     /// An object with these members and no others, each once.
-    pub(super) fn object<'a>(
-        &mut self,
-        json: &'a Json,
-        pointer: &str,
-        known: &[&str],
-        later: &[&str],
-    ) -> Option<Members<'a>> {
+    pub(super) fn object<'a>(&mut self, json: &'a Json, pointer: &str, known: &[&str]) -> Option<Members<'a>> {
         let members = self.free_object(json, pointer, usize::MAX)?;
         for (name, _) in members {
-            if later.contains(&name.as_str()) {
-                self.not_supported.push(Mistake::at(join(pointer, name), "is not enforced by this build"));
-            } else if !known.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) {
                 self.mistake(&join(pointer, name), "is not a field of this call");
             }
         }

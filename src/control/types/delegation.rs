@@ -27,6 +27,11 @@ pub struct DelegationAsked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_items = 1, max_items = 32)]
     pub grants: Option<Vec<GrantAsked>>,
+    /// All that it may do, whatever its scopes allow: lines such as `GET /v1/customers/{id}`, each within what the nonce
+    /// above may do. Absent: as the nonce above, and what its scopes allow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64, example = json!(["GET /v1/customers/{id}"]))]
+    pub rules: Vec<String>,
     /// How long, at most; the policy's default if absent, and never longer than the nonce above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<TtlAsked>)]

@@ -102,6 +102,14 @@ pub struct ExplanationAsked {
     /// `https://HOST[:PORT]/PATH[?QUERY]`
     #[schema(min_length = 1, max_length = 16384, example = "https://api.stripe.com/v1/customers")]
     pub url: String,
+    /// With `id`: the body of the request, for conditions that look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub body: Option<String>,
+    /// With `body`: its `Content-Type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 256, example = "application/json")]
+    pub content_type: Option<String>,
 }
 
 /// Whether a request would be allowed, and why.

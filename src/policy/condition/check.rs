@@ -84,7 +84,11 @@ impl Checker<'_> {
     fn of_name(&mut self, name: &str) -> Result<Type, BadSyntax> {
         let root = Root::parse(name)?;
         self.roots.add(root);
-        Ok(if root == Root::Now { Type::Int } else { Type::Record(root) })
+        Ok(match root {
+            Root::Now => Type::Int,
+            Root::Risk => Type::Text,
+            Root::Request | Root::Path | Root::Body | Root::Nonce => Type::Record(root),
+        })
     }
 
     fn of_select(&mut self, select: &SelectExpr) -> Result<Type, BadSyntax> {

@@ -26,6 +26,8 @@ pub struct Circumstances<'a> {
     pub size: Option<u64>,
     /// The body, where it was held.
     pub body: Option<HeldBody<'a>>,
+    /// The level of risk in force for the nonce, as the policy names it.
+    pub risk: &'a str,
     /// The nonce under which the request is made.
     pub nonce: NonceFacts<'a>,
 }
@@ -58,24 +60,25 @@ pub(super) enum Root {
     Path,
     Body,
     Nonce,
+    Risk,
     Now,
 }
 
 impl Root {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("request", Self::Request),
         ("path", Self::Path),
         ("body", Self::Body),
         ("nonce", Self::Nonce),
+        ("risk", Self::Risk),
         ("now", Self::Now),
     ];
 
     pub(super) fn parse(name: &str) -> Result<Self, BadSyntax> {
-        if name == "risk" {
-            return Err(BadSyntax("`risk` is known, and this build keeps no state of risk".to_owned()));
-        }
         let found = Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, root)| *root);
-        found.ok_or_else(|| BadSyntax(format!("there is no `{name}`: inputs are request, path, body, nonce and now")))
+        found.ok_or_else(|| {
+            BadSyntax(format!("there is no `{name}`: inputs are request, path, body, nonce, risk and now"))
+        })
     }
 
     fn name(self) -> &'static str {
@@ -119,7 +122,7 @@ impl Variables<'_> {
             Root::Nonce => of_nonce(name),
             Root::Path => self.captures.contains(&name).then_some(Type::Text),
             Root::Body => return self.of_body(name),
-            Root::Now => None,
+            Root::Risk | Root::Now => None,
         };
         found.ok_or_else(|| BadSyntax(format!("there is no `{}.{name}`{}", root.name(), self.hint(root))))
     }
@@ -132,7 +135,7 @@ impl Variables<'_> {
             }
             Root::Path if self.captures.is_empty() => ": the rule's path has no placeholder".to_owned(),
             Root::Path => format!(": the rule's path has {}", self.captures.join(", ")),
-            Root::Body | Root::Now => String::new(),
+            Root::Body | Root::Risk | Root::Now => String::new(),
         }
     }
 
@@ -196,6 +199,7 @@ impl Scene<'_> {
                     map(self.fields.unwrap_or_default().iter().map(|field| (&*field.name, Some(field.value.to_cel()))))
                 }
                 Root::Nonce => self.nonce(),
+                Root::Risk => text(self.given.risk),
                 Root::Now => Value::Int(self.given.now),
             };
             context.add_variable_from_value(name, value);

@@ -9,11 +9,14 @@ use super::*;
 use crate::model::{CredentialName, Host, IdentityRule, Rate};
 use crate::policy::{
     AgentLimits, AgentRule, Ceiling, Dialect, HostPattern, MintRequest, OnMisplaced, Parts, ProxyAuth, QueryRule, Rule,
-    Service, Target, Unlisted,
+    Service, Target, Unlisted, lists,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 const RULES: [&str; 6] = ["GET /a", "GET /a/{x}", "GET /{*rest}", "POST /a", "POST /{*rest}", "DELETE /a/b"];
+/// What a delegation can list: also what no rule has.
+const LINES: [&str; 7] =
+    ["GET /a", "GET /a/b", "GET api.test/{*rest}", "POST /{*rest}", "POST /c", "DELETE /a/b", "GET /c/d/{x}"];
 const REQUESTS: [(&str, &str); 7] = [
     ("GET", "/a"),
     ("GET", "/a/b"),
@@ -135,6 +138,7 @@ struct Made {
     max_uses: Option<u32>,
     on_behalf_of: Option<String>,
     labels: BTreeMap<String, String>,
+    lines: Vec<String>,
 }
 
 impl Made {
@@ -160,6 +164,7 @@ impl Made {
             uses_left: self.max_uses,
             on_behalf_of: self.on_behalf_of.as_deref(),
             labels: &self.labels,
+            lines: &self.lines,
         }
     }
 
@@ -172,6 +177,7 @@ impl Made {
             max_uses: plan.max_uses,
             on_behalf_of: plan.on_behalf_of,
             labels: plan.labels,
+            lines: plan.lines,
         }
     }
 
@@ -185,6 +191,9 @@ impl Made {
 fn allows(policy: &Policy, line: &[Made], service: &ServiceName, (method, path): (&str, &str)) -> bool {
     let (host, target) = (Host::parse("api.test").unwrap(), Target::parse(path).unwrap());
     let facts = crate::policy::RequestFacts { method, websocket: false, host: &host, target: &target };
+    if !line.iter().all(|made| lists(made.lines.iter().map(String::as_str), &facts)) {
+        return false;
+    }
     let (own, above) = line.split_last().unwrap();
     let above = above.iter().map(|made| policy.decide(service, &made.scopes(service), &[], &facts));
     let (scopes, own) = (own.scopes(service), policy.decide(service, &own.scopes(service), &[], &facts));
@@ -207,6 +216,14 @@ fn check(policy: &Policy, line: &[Made], parent: &Made, child: &Made) {
     assert!(child.ttl <= parent.ttl && child.lifetime <= parent.lifetime);
     assert!(at_most(child.max_uses, parent.max_uses) && child.max_uses != Some(0));
     assert!(parent.labels.iter().all(|label| child.labels.get(label.0) == Some(label.1)));
+    // Of a list, each line is within a line above and within a rule; a list above goes on below.
+    let read = |line: &String| read_line(line).unwrap();
+    let is_listed =
+        |line: &Rule| parent.lines.is_empty() || parent.lines.iter().any(|above| read(above).covers_line(line));
+    assert!(
+        child.lines.iter().map(read).all(|line| is_listed(&line))
+            && (parent.lines.is_empty() || !child.lines.is_empty())
+    );
     assert!(parent.on_behalf_of.is_none() || child.on_behalf_of == parent.on_behalf_of);
     for (distance, above) in line.iter().rev().enumerate() {
         let rule = policy.agent(above.chain.last().unwrap()).unwrap().delegate.as_ref().expect("may delegate");
@@ -234,6 +251,7 @@ struct AskDraw {
     max_uses: Option<u32>,
     on_behalf_of: Option<&'static str>,
     label: Option<usize>,
+    lines: Vec<usize>,
     /// Time and uses that are gone before it.
     gone: (u32, u32),
 }
@@ -246,15 +264,10 @@ fn ask_draw() -> impl Strategy<Value = AskDraw> {
         prop::option::weighted(0.2, prop::sample::select(vec!["ana", "bob"])),
         prop::option::weighted(0.2, 0..LABELS.len()),
         (0..4_u32, 0..2_u32),
+        prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..LINES.len(), 1..4)],
     );
-    (0..AGENTS.len(), grants, rest).prop_map(|(to, grants, (ttl, max_uses, on_behalf_of, label, gone))| AskDraw {
-        to,
-        grants,
-        ttl,
-        max_uses,
-        on_behalf_of,
-        label,
-        gone,
+    (0..AGENTS.len(), grants, rest).prop_map(|(to, grants, (ttl, max_uses, on_behalf_of, label, gone, lines))| {
+        AskDraw { to, grants, ttl, max_uses, on_behalf_of, label, lines, gone }
     })
 }
 
@@ -267,6 +280,7 @@ impl AskDraw {
             max_uses: self.max_uses,
             on_behalf_of: self.on_behalf_of.map(str::to_owned),
             labels: self.label.map(|at| (LABELS[at].0.to_owned(), LABELS[at].1.to_owned())).into_iter().collect(),
+            lines: self.lines.iter().map(|at| LINES[*at].to_owned()).collect(),
         }
     }
 }
@@ -283,6 +297,7 @@ fn minted(policy: &Policy, uses: Option<u32>) -> Made {
         max_uses: uses,
         on_behalf_of: None,
         labels: BTreeMap::new(),
+        lines: Vec::new(),
     }
 }
 
@@ -292,7 +307,7 @@ fn no_chain_of_delegations_widens_anything() {
     let services = prop::collection::vec(prop::collection::vec(scope_draw(), SCOPES.len()), SERVICES.len());
     let agents = prop::collection::vec(agent_draw(), AGENTS.len());
     let asks = prop::collection::vec(ask_draw(), 1..30);
-    let (deepest, allowed) = (Cell::new(0), Cell::new(0_usize));
+    let (deepest, allowed, listed) = (Cell::new(0), Cell::new(0_usize), Cell::new(0_usize));
     let strategy = (services, agents, prop::option::of(1..30_u32), asks);
     let outcome = TestRunner::new(config).run(&strategy, |(services, agents, uses, asks)| {
         let policy = policy(&services, &agents);
@@ -312,6 +327,7 @@ fn no_chain_of_delegations_widens_anything() {
             for below in 1..line.len() {
                 if allows(&policy, &line[..=below], &service, request) {
                     allowed.set(allowed.get() + 1);
+                    listed.set(listed.get() + usize::from(!line[below].lines.is_empty()));
                     let all_above = (1..=below).all(|above| allows(&policy, &line[..above], &service, request));
                     assert!(all_above, "{request:?} of {service} is allowed below alone: {line:#?}");
                 }
@@ -320,7 +336,10 @@ fn no_chain_of_delegations_widens_anything() {
         Ok(())
     });
     outcome.unwrap();
-    assert!(deepest.get() == 5 && allowed.get() > 1_000, "too little was tried: {deepest:?}, {allowed:?}");
+    assert!(
+        deepest.get() == 5 && allowed.get() > 1_000 && listed.get() > 300,
+        "too little was tried: {deepest:?}, {allowed:?}, {listed:?}"
+    );
 }
 
 /// One service, whose scope `q` denies what `p` and `r` allow; everybody may delegate to everybody.
@@ -350,6 +369,7 @@ fn request(to: &str) -> DelegationRequest {
         max_uses: None,
         on_behalf_of: None,
         labels: BTreeMap::new(),
+        lines: Vec::new(),
     }
 }
 
@@ -460,4 +480,31 @@ fn a_rate_is_the_policys_and_else_that_of_the_nonce_above() {
     let scope = Scope { rate: Some(rate("1/h")), ..scope("p", &(0, None, vec![0], Vec::new())) };
     given.add(&service_name("s"), &scope, parent.grants[0].scopes[0].1);
     assert_eq!(given.grants[0].scopes[0].1.rate, Some(rate("1/h")));
+}
+
+#[test]
+fn a_list_is_within_what_is_above_and_goes_on_below() {
+    let policy = plain();
+    let parent = minted(&policy, None);
+    let asked = |lines: &[&str]| DelegationRequest {
+        lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        ..request("a1")
+    };
+    let plan = |parent: &Made, lines: &[&str]| policy.plan_delegation(&parent.delegator(), &asked(lines));
+    let exceeds = |parent: &Made, lines: &[&str]| match plan(parent, lines) {
+        Err(DelegationRefusal::Exceeds(excesses)) => excesses,
+        other => panic!("{other:?}"),
+    };
+    // `DELETE` is of a scope that this agent may not have; `{*rest}` is more than `POST /a` and no more than `POST /{*rest}`.
+    assert_eq!(exceeds(&parent, &["GET /c/d", "DELETE /a/b", "PUT /x"]), [Excess::Line(1), Excess::Line(2)]);
+    assert_eq!(exceeds(&parent, &["GET elsewhere.test/c/d", "* /c"]), [Excess::Line(0), Excess::Line(1)]);
+    let child = parent.below(&agent("a1"), plan(&parent, &["GET /c/{x}", "POST api.test/c"]).unwrap());
+    assert_eq!(child.lines, ["GET /c/{x}", "POST api.test/c"]);
+    assert_eq!(exceeds(&child, &["GET /c/{*rest}", "POST /c", "GET /c/d"]), [Excess::Line(0), Excess::Line(1)]);
+    let below = child.below(&agent("a2"), policy.plan_delegation(&child.delegator(), &request("a2")).unwrap());
+    assert_eq!(below.lines, child.lines, "a list above is a list below");
+    let of = service_name("s");
+    let line = [parent, child];
+    assert!(allows(&policy, &line, &of, ("GET", "/c/d")) && allows(&policy, &line[..1], &of, ("GET", "/d")));
+    assert!(!allows(&policy, &line, &of, ("GET", "/d")) && !allows(&policy, &line, &of, ("POST", "/d")));
 }

@@ -1,6 +1,7 @@
 //! One service, asked as the sidecar asks it.
 
 use super::answer::{Answer, Way};
+use super::line::Line;
 use super::question::{Holding, Question};
 use super::{NONCE_SPENT, NOT_GRANTABLE, RISK_RESTRICTED};
 use crate::model::{Denial, Grant, Risk, RiskCap, Scheme, ScopeName, ServiceName};
@@ -10,6 +11,8 @@ use crate::policy::{AgentRule, Allowing, Policy, RequestFacts, Scope, Service, S
 pub(super) struct Case<'a> {
     policy: &'a Policy,
     question: &'a Question,
+    /// The nonce that there is, if it is about one.
+    line: Line<'a>,
     pub(super) service: &'a Service,
     target: Target,
     /// What the nonce holds of this service.
@@ -19,7 +22,7 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    pub(super) fn new(policy: &'a Policy, question: &'a Question, service: &'a Service) -> Self {
+    pub(super) fn new(policy: &'a Policy, question: &'a Question, service: &'a Service, line: Line<'a>) -> Self {
         let all = || service.scopes.iter().map(|scope| scope.name.clone());
         let grantable = match &question.agent {
             Some(agent) => policy.grantable(agent, &service.name).to_vec(),
@@ -37,7 +40,7 @@ impl<'a> Case<'a> {
                 all().filter(|scope| is_in(grants, &service.name, scope) && still(scope)).collect()
             }
         };
-        Self { policy, question, service, target: judged(service, &question.target), held, grantable }
+        Self { policy, question, line, service, target: judged(service, &question.target), held, grantable }
     }
 
     fn facts(&self) -> RequestFacts<'_> {
@@ -69,7 +72,12 @@ impl<'a> Case<'a> {
             let why = format!("agent {agent} may not have {}:{scope}: such a nonce is never minted", self.service.name);
             return Answer { code: Some(NOT_GRANTABLE), why, ..answer };
         }
-        match self.policy.decide(&self.service.name, &self.held, &self.grantable, &self.facts()) {
+        if let Some(instead) = self.line.unlisted(&self.facts()) {
+            let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope: None };
+            let why = "the rules that it, or a nonce above it, was delegated with do not have it";
+            return Answer { instead, ..answer.refused(&denial, why) };
+        }
+        match self.verdict() {
             Verdict::Allow { scope, rule, recording, next } => {
                 let ways: Vec<_> = std::iter::once(Allowing { scope, rule, recording }).chain(next).collect();
                 self.allowed(&ways, answer)
@@ -81,7 +89,8 @@ impl<'a> Case<'a> {
                 let denial = Denial::OutOfScope { allowed: Vec::new(), required_scope };
                 let answer = Answer { required, instead: allowed, ..answer };
                 let observed = self.policy.observed(&self.service.name, &self.held, &self.facts(), self.question.now);
-                if let Some(scope) = observed {
+                let is_denied = self.line.is_denied_above(self.policy, &self.service.name, &self.facts());
+                if let Some(scope) = observed.filter(|_| !is_denied) {
                     return self.observed(scope, &denial, answer);
                 }
                 let denied_by = self.policy.denying(&self.service.name, &self.held, &self.facts()).map(str::to_owned);
@@ -89,6 +98,12 @@ impl<'a> Case<'a> {
                 Answer { denied_by, ..answer.refused(&denial, why) }
             }
         }
+    }
+
+    fn verdict(&self) -> Verdict<'a> {
+        let service = &self.service.name;
+        let of_line = self.line.decide(self.policy, service, &self.grantable, &self.facts());
+        of_line.unwrap_or_else(|| self.policy.decide(service, &self.held, &self.grantable, &self.facts()))
     }
 
     /// No rule allows it, and the service's path rules are not enforced yet.
@@ -110,6 +125,10 @@ impl<'a> Case<'a> {
     fn unmet(&self, unmet: &Unmet<'_>, answer: Answer) -> Answer {
         let denied_by = self.policy.denying(&self.service.name, &self.held, &self.facts()).map(str::to_owned);
         let because = unmet.because.map_or_else(String::new, |because| format!(" ({because})"));
+        if !self.line.0.is_empty() {
+            let why = format!("the condition of the rule `{}` stands against it{because}", unmet.rule);
+            return Answer { denied_by, ..answer.refused(&Denial::ConditionFailed { because: None }, why) };
+        }
         let sentence = if denied_by.is_some() {
             "forbids it unless its condition does not hold"
         } else {
@@ -123,11 +142,11 @@ impl<'a> Case<'a> {
     fn allowed(&self, ways: &[Allowing<'_>], answer: Answer) -> Answer {
         let service = &self.service.name;
         let cap = self.question.cap.unwrap_or(RiskCap::UpTo(Risk::High));
-        let is_spent =
-            |scope: &Scope| self.question.spent.iter().any(|(of, name)| of == service && *name == scope.name);
-        let left: Vec<_> = ways.iter().filter(|way| cap.allows(way.scope.risk) && !is_spent(way.scope)).collect();
+        let is_allowed = |scope: &Scope| cap.allows(scope.risk) && self.line.allows_risk(scope);
+        let is_spent = |scope: &Scope| self.question.is_spent || self.line.is_spent(service, scope);
+        let left: Vec<_> = ways.iter().filter(|way| is_allowed(way.scope) && !is_spent(way.scope)).collect();
         let Some((Allowing { scope, rule, recording: _ }, next)) = left.split_first() else {
-            let is_restricted = ways.iter().any(|way| !cap.allows(way.scope.risk));
+            let is_restricted = ways.iter().any(|way| !is_allowed(way.scope));
             let (code, why) = if is_restricted {
                 (RISK_RESTRICTED, format!("service {service} allows it, and the level of risk in force does not"))
             } else {

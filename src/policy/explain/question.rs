@@ -57,8 +57,8 @@ pub struct Question {
     pub holding: Holding,
     /// When it is made.
     pub now: Timestamp,
-    /// Scopes of it whose uses are gone.
-    pub spent: Vec<(ServiceName, ScopeName)>,
+    /// No use of the nonce is left, whatever its scopes have.
+    pub is_spent: bool,
     /// The most that a level of risk allows.
     pub cap: Option<RiskCap>,
 }
@@ -135,7 +135,7 @@ impl Url<'_> {
                 service: None,
                 holding: Holding::Everything,
                 now,
-                spent: Vec::new(),
+                is_spent: false,
                 cap: None,
             }),
             Err(ambiguity) => {

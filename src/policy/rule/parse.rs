@@ -45,6 +45,7 @@ impl Rule {
             query: check_query(query)?,
             encoded_slash,
             condition: None,
+            rate: None,
         })
     }
 }

@@ -10,10 +10,13 @@ use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
 use crate::model::{Denial, ScopeName, ServiceName};
-use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RequestFacts, Service, Unmet};
+use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RISK_NORMAL, RequestFacts, Service, Unmet, lists};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Presented, body};
 use crate::proxy::refused::Refused;
+
+/// Lines of a nonce's own list that a refusal says.
+const LISTED_MAX: usize = 16;
 
 /// The scopes that a lease holds of a service.
 pub(super) type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
@@ -88,6 +91,17 @@ pub(super) fn scopes(policy: &Policy, lease: &Lease, service: &ServiceName) -> S
     scopes.filter(|scope| policy.still_grants(terms.agent, service, scope)).cloned().collect()
 }
 
+/// The list of its own that a nonce was delegated with, and those of all above it, hold whatever scopes allow, and also
+/// where the rules of the service are only observed. What those above may do is not told.
+pub(super) fn check_lists(lease: &Lease, request: &RequestFacts<'_>) -> Result<(), Denial> {
+    let mut line = std::iter::once(lease).chain(lease.ancestors().map(|above| &**above));
+    if line.all(|lease| lists(lease.terms().lines.iter(), request)) {
+        return Ok(());
+    }
+    let allowed = lease.terms().lines.iter().take(LISTED_MAX).map(str::to_owned).collect();
+    Err(Denial::OutOfScope { allowed, required_scope: None })
+}
+
 /// All that a condition can look at.
 pub(super) fn circumstances<'a>(
     leases: &Lookup,
@@ -100,11 +114,17 @@ pub(super) fn circumstances<'a>(
         let service = policy.service(&grant.service);
         grant.scopes.iter().filter_map(move |(name, _)| service?.scope(name)?.data.as_deref())
     });
+    let restriction = leases.restriction(lease);
+    let level =
+        restriction.as_ref().and_then(|known| policy.risk_levels().iter().find(|level| level.name == known.level));
+    // One that a reload has taken out of the policy is none of its words any more, and not `normal`.
+    let risk = level.map_or(if restriction.is_some() { "" } else { RISK_NORMAL }, |level| level.name.as_str());
     let uses = terms.max_uses.and_then(|max| Some(max.saturating_sub(lease.uses_left()?)));
     Circumstances {
         now: now.wall.as_second(),
         size: presented.body.size_hint().exact(),
         body: body::held(presented),
+        risk,
         nonce: NonceFacts {
             agent: terms.agent.as_str(),
             task: terms.task.as_str(),

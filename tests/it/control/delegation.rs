@@ -10,6 +10,8 @@ use crate::support::orchestrator::{Minted, post};
 use crate::support::stranger::{acting, can_be_others};
 use crate::support::{Builder, FakeUpstream, Orchestrator, Stage, policies};
 
+mod narrowing;
+
 const LINE: &str = r#"
 delegate = { depth = 2, to = ["researcher", "summarizer"], children_max = 2 }
 
@@ -154,7 +156,12 @@ async fn a_delegation_is_read_strictly() {
         (json!({"agent": "researcher", "service": "api"}), "invalid_request"),
         (json!({"agent": "researcher", "grants": []}), "invalid_request"),
         (json!({"agent": "researcher", "surprise": 1}), "invalid_request"),
-        (json!({"agent": "researcher", "rules": ["GET /x"]}), "not_supported"),
+        (json!({"agent": "researcher", "rules": []}), "invalid_request"),
+        (json!({"agent": "researcher", "rules": "GET /x"}), "invalid_request"),
+        (json!({"agent": "researcher", "rules": ["* /x"]}), "invalid_request"),
+        (json!({"agent": "researcher", "rules": ["GET /x?y"]}), "invalid_request"),
+        (json!({"agent": "researcher", "rules": ["GET /x", "GET /x"]}), "invalid_request"),
+        (json!({"agent": "researcher", "rules": vec!["GET /x"; 65]}), "invalid_request"),
         (json!({"agent": "nobody"}), "unknown_agent"),
     ] {
         let (status, problem) = ask(&stage, &root.id, body.clone()).await;

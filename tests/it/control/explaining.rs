@@ -45,6 +45,128 @@ async fn what_is_said_is_what_happens() {
     stage.assert_silent(&[&minted.nonce]);
 }
 
+/// A scope with a condition on what a minter says, one on the body, one on the level of risk; and a deny.
+const LINE: &str = r#"
+[risk.levels]
+watched = { max_risk = "medium" }
+elevated = { max_risk = "low" }
+
+[credentials.api]
+source = "env"
+name = "API_KEY"
+hosts = ["api.test"]
+
+[services.api]
+hosts = ["api.test"]
+credential = "api"
+slots = ["bearer"]
+upstream_ca = "{dir}/api.pem"
+
+[[services.api.scopes]]
+name = "read"
+risk = "low"
+allow = ["GET /{*path}"]
+
+[[services.api.scopes]]
+name = "team"
+risk = "medium"
+when = "nonce.labels.team == 'x' && nonce.agent != 'last'"
+allow = ["POST /team", "PUT /team"]
+deny = ["GET /secret"]
+
+[[services.api.scopes]]
+name = "order"
+risk = "medium"
+max_uses = 4
+[[services.api.scopes.rules]]
+allow = "POST /orders"
+body = { type = "json", fields = { amount = "int" } }
+when = "body.amount < 10 && request.size < 100"
+[[services.api.scopes.rules]]
+allow = "PUT /calm"
+when = "risk == 'normal'"
+
+[agents.first]
+identity = ["any"]
+grants = { api = ["read", "team", "order"] }
+delegate = { depth = 3, to = ["middle", "last"], children_max = 9 }
+
+[agents.middle]
+identity = ["any"]
+grants = { api = ["read", "team", "order"] }
+delegate = { depth = 3, to = ["middle", "last"], children_max = 9 }
+
+[agents.last]
+identity = ["any"]
+grants = { api = ["read", "team", "order"] }
+"#;
+
+#[tokio::test]
+async fn what_is_said_of_a_line_of_nonces_is_what_happens() {
+    let stage = Stage::of_policy(&format!("version = 1\n{LINE}")).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let mut nonces = Vec::new();
+    for labels in [json!({"team": "x"}), json!({})] {
+        let all = json!({"agent": "first", "task": "t", "service": "api", "scope": ["read", "team", "order"], "labels": labels});
+        let root = orchestrator.mint_with(all).await;
+        nonces.push((root.nonce.clone(), root.id.clone()));
+        let mut parent = root.id;
+        for body in [
+            json!({"agent": "middle", "labels": {"team": "x"}, "rules": ["GET /{*path}", "POST /team", "PUT /team", "POST /orders", "PUT /calm"]}),
+            json!({"agent": "middle", "service": "api", "scope": ["read", "order"]}),
+            json!({"agent": "last", "rules": ["GET /x", "GET /secret", "POST /orders", "PUT /calm"]}),
+        ] {
+            let (status, child) = orchestrator.call("POST", &format!("/v1/nonces/{parent}/delegate"), Some(body)).await;
+            assert_eq!(status, 201, "{child:#}");
+            let text = |name: &str| child[name].as_str().expect("a text").to_owned();
+            nonces.push((text("nonce"), text("id")));
+            parent = text("id");
+        }
+    }
+    let requests = [
+        ("GET", "/x", ""),
+        ("GET", "/y", ""),
+        ("GET", "/secret", ""),
+        ("POST", "/team", ""),
+        ("PUT", "/calm", ""),
+        ("POST", "/orders", r#"{"amount":5}"#),
+        ("POST", "/orders", r#"{"amount":50}"#),
+        ("POST", "/orders", ""),
+        ("PATCH", "/x", ""),
+    ];
+    let (mut allowed, mut codes) = (0, std::collections::BTreeSet::new());
+    for level in [None, Some(("first", "watched")), Some(("middle", "elevated"))] {
+        if let Some((agent, level)) = level {
+            let body = json!({"agent": agent, "level": level, "ttl": "10m"});
+            assert_eq!(orchestrator.call("POST", "/v1/risk", Some(body)).await.0, 200);
+        }
+        for ((nonce, id), (method, path, body)) in
+            nonces.iter().flat_map(|nonce| requests.map(|request| (nonce, request)))
+        {
+            let url = format!("https://api.test{path}");
+            let mut asked = json!({"id": id, "method": method, "url": url});
+            let bearer = format!("Bearer {nonce}");
+            let mut fields = vec![("authorization", bearer.as_str())];
+            if !body.is_empty() {
+                (asked["body"], asked["content_type"]) = (body.into(), "application/json".into());
+                fields.push(("content-type", "application/json"));
+            }
+            let said = explain(&orchestrator, asked).await;
+            let reply = stage.sidecar.agent().send(with(method, "api.test", path, &fields, body)).await;
+            let what = format!(
+                "{level:?} {} {method} {path} {body}",
+                nonces.iter().position(|known| known.1 == *id).expect("it")
+            );
+            assert_eq!(said["code"].as_str(), reply.refusal(), "{what}: {said:#}");
+            assert_eq!(said["allowed"].as_bool(), Some(reply.status == 200), "{what}: {said:#}");
+            allowed += usize::from(reply.status == 200);
+            codes.extend(reply.refusal().map(str::to_owned));
+        }
+    }
+    let wanted = ["condition_failed", "nonce_spent", "out_of_scope", "risk_restricted"];
+    assert!(allowed > 40 && codes.iter().eq(wanted), "too little was tried: {allowed} {codes:?}");
+}
+
 #[tokio::test]
 async fn it_says_by_what_and_else_what_would_do() {
     let stage = Stage::new().await;
@@ -76,7 +198,7 @@ async fn what_is_asked_is_read_strictly_and_what_is_not_judged_is_refused() {
         (json!({"agent": "worker", "id": "nc_x", "method": "GET", "url": url}), 400, "invalid_request"),
         (json!({"agent": "worker", "method": "GET", "url": "api.test/x"}), 400, "invalid_request"),
         (json!({"agent": "worker", "method": "GET", "url": format!("{url}?key={nonce}")}), 400, "invalid_request"),
-        (json!({"agent": "worker", "method": "GET", "url": url, "headers": {"x": "y"}}), 501, "not_supported"),
+        (json!({"agent": "worker", "method": "GET", "url": url, "headers": {"x": "y"}}), 400, "invalid_request"),
         (json!({"agent": "nobody", "method": "GET", "url": url}), 404, "unknown_agent"),
         (json!({"agent": "worker", "service": "none", "method": "GET", "url": url}), 404, "unknown_service"),
         (

@@ -19,6 +19,34 @@ async fn put(orchestrator: &Orchestrator, body: Value) -> Value {
     answer
 }
 
+#[tokio::test]
+async fn a_condition_can_look_at_the_level_also_at_that_of_the_nonce_above() {
+    let levels = "\n[risk.levels]\nwatched = { max_risk = \"medium\" }\n";
+    let policy = policies::ONE_API.replace("risk = \"low\"\n", "risk = \"low\"\nwhen = \"risk == 'normal'\"\n");
+    let line =
+        "delegate = { to = [\"helper\"] }\n[agents.helper]\nidentity = [\"any\"]\ngrants = { api = [\"read\"] }\n";
+    let stage = Stage::of_policy(&format!("{policy}{line}{levels}")).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let own = orchestrator.mint("worker", "api", "read").await;
+    let path = format!("/v1/nonces/{}/delegate", own.id);
+    let (status, child) = orchestrator.call("POST", &path, Some(json!({"agent": "helper"}))).await;
+    assert_eq!(status, 201, "{child:#}");
+    let child = child["nonce"].as_str().expect("a nonce").to_owned();
+    let agent = stage.sidecar.agent();
+    for (whom, refused) in [(None, [false, false]), (Some("worker"), [true, true]), (Some("helper"), [false, true])] {
+        if let Some(whom) = whom {
+            put(&orchestrator, json!({"agent": whom, "level": "watched", "ttl": "10m"})).await;
+        }
+        for (nonce, is_refused) in [&own.nonce, &child].into_iter().zip(refused) {
+            let reply = agent.get("api.test", "/x", nonce).await;
+            assert_eq!(reply.refusal(), is_refused.then_some("condition_failed"), "{whom:?}");
+        }
+        if let Some(whom) = whom {
+            put(&orchestrator, json!({"agent": whom, "level": "normal"})).await;
+        }
+    }
+}
+
 /// The refusals of a `GET` (low) and a `POST` (medium).
 async fn refusals(tunnel: &mut Tunnel, nonce: &str) -> [Option<String>; 2] {
     let bearer = format!("Bearer {nonce}");

@@ -1,5 +1,7 @@
 //! JWTs on the control listener: each way to prove oneself, and each way to fail.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::tcp::{Scene, policy, scene};
@@ -70,6 +72,22 @@ async fn a_token_of_a_trusted_issuer_mints() {
         let (status, detail) = caller.whoami(&key.token("k1", &claims)).await.expect_err("no minter");
         assert!(status == 401 && detail.contains("knows no minter"), "{detail}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_the_token_that_opened_it() {
+    let key = Signer::es256();
+    let policy = oidc().replace("\"revoke\"]", "\"revoke\", \"events\"]");
+    let scene = of_keys(&policy, &jwks(&[key.jwk("k1", &[])])).await;
+    let caller = scene.parties.caller(&scene.sidecar);
+    let follow = async |exp: i64| {
+        let token = format!("Bearer {}", key.token("k1", &with("exp", soon(exp).into())));
+        tokio::time::timeout(Duration::from_secs(if exp > 60 { 3 } else { 30 }), caller.get("/v1/events", Some(&token)))
+            .await
+    };
+    let ended = follow(2).await.expect("its end");
+    assert_eq!((ended.status.as_u16(), &ended.headers["content-type"]), (200, &"text/event-stream".parse().unwrap()));
+    assert!(follow(300).await.is_err(), "it goes on for as long as its token");
 }
 
 #[tokio::test]

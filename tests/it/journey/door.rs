@@ -270,7 +270,7 @@ async fn nothing_else_is_there() {
         ("GET", "/v1/whoami", (404, "not_found"), None),
         ("PUT", "/v1/self", (405, "method_not_allowed"), Some("GET, HEAD, DELETE")),
         ("GET", "/v1/self/renew", (405, "method_not_allowed"), Some("POST")),
-        ("POST", "/v1/self/delegate", (501, "not_supported"), None),
+        ("POST", "/v1/self/delegate", (415, "unsupported_media_type"), None),
         ("GET", "/v1/self?x=1", (400, "invalid_request"), None),
     ] {
         let reply = call(&stage, method, path, &nonce, "").await;

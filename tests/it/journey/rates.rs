@@ -82,6 +82,32 @@ fn counts<const N: usize>(counts: [(&str, usize); N]) -> BTreeMap<String, usize>
     counts.into_iter().map(|(answer, count)| (answer.to_owned(), count)).collect()
 }
 
+#[tokio::test]
+async fn a_rule_has_a_pace_of_its_own_for_each_nonce_and_all_above_it() {
+    let rules =
+        "rules = [{ allow = \"GET /slow/{*path}\", rate = \"2/h\" }, { allow = \"GET /slow/most\", rate = \"1/h\" }]";
+    let delegating = "delegate = { to = [\"worker\"] }\ngrants";
+    let policy = scope_with(rules).replace("grants = { api = [\"read\"", &format!("{delegating} = {{ api = [\"read\""));
+    let stage = Stage::of_policy(&policy).await;
+    let (own, other) = (mint(&stage, json!({})).await, mint(&stage, json!({})).await);
+    let path = format!("/v1/nonces/{}/delegate", own.id);
+    let (status, child) = stage.sidecar.orchestrator().call("POST", &path, Some(json!({"agent": "worker"}))).await;
+    assert_eq!(status, 201, "{child:#}");
+    let child = child["nonce"].as_str().expect("a nonce").to_owned();
+    let agent = stage.sidecar.agent();
+    // `GET /{*path}` of the same scope allows all of it, too, and is no way around.
+    assert_eq!(outcome(&agent.get("api.test", "/slow/most", &child).await), (200, None));
+    let fast = agent.get("api.test", "/slow/most", &own.nonce).await;
+    assert_eq!(outcome(&fast), (429, Some("rate_limited")), "a use of the child is one of its parent");
+    assert!((3500..=3600).contains(&retry_after(&fast)), "{}", retry_after(&fast));
+    assert_eq!(outcome(&agent.get("api.test", "/slow/b", &own.nonce).await), (200, None), "refused ones cost nothing");
+    for nonce in [&own.nonce, &child] {
+        assert_eq!(outcome(&agent.get("api.test", "/slow/c", nonce).await), (429, Some("rate_limited")));
+        assert_eq!(outcome(&agent.get("api.test", "/fast", nonce).await), (200, None));
+    }
+    assert_eq!(outcome(&agent.get("api.test", "/slow/most", &other.nonce).await), (200, None), "each has its own");
+}
+
 /// 200 rounds, or as many as `VALETKEY_TEST_ROUNDS` says.
 #[tokio::test]
 async fn of_64_clients_with_one_use_exactly_one_is_served() {

@@ -1,0 +1,132 @@
+//! Delegation at the agent's own door: the same bounds as at the control API, and on record as the agent's doing.
+
+use serde_json::{Value, json};
+
+use crate::support::Stage;
+use crate::support::agent::{Reply, with};
+use crate::support::orchestrator::Minted;
+use crate::support::policies;
+
+const DOOR: &str = "valetkey.internal";
+
+const LINE: &str = r#"
+delegate = { depth = 2, to = ["researcher", "foreign"], children_max = 2 }
+
+[agents.researcher]
+identity = ["any"]
+grants = { api = ["read", "write"] }
+delegate = { to = ["researcher"] }
+
+[agents.foreign]
+identity = ["any"]
+grants = { api = ["read"] }
+
+[agents.quiet]
+identity = ["any"]
+grants = { api = ["read"] }
+
+[minters.orchestrator]
+identity = ["uid:{uid}"]
+agents = ["worker", "researcher", "quiet"]
+may = ["mint", "read", "revoke"]
+"#;
+
+async fn stage() -> Stage {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    Stage::of_policy(&format!("{}{}", policies::ONE_API, LINE.replace("{uid}", &uid))).await
+}
+
+async fn mint(stage: &Stage, agent: &str, extra: Value) -> Minted {
+    let mut body = json!({"agent": agent, "task": "t", "service": "api", "scope": "read", "ttl": "1m"});
+    body.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+    stage.sidecar.orchestrator().mint_with(body).await
+}
+
+async fn ask_with(stage: &Stage, nonce: &str, body: &Value, extra: &[(&str, &str)]) -> Reply {
+    let bearer = format!("Bearer {nonce}");
+    let mut fields = vec![("authorization", bearer.as_str()), ("content-type", "application/json")];
+    fields.extend(extra);
+    stage.sidecar.agent().send(with("POST", DOOR, "/v1/self/delegate", &fields, &body.to_string())).await
+}
+
+async fn ask(stage: &Stage, nonce: &str, body: Value) -> Reply {
+    ask_with(stage, nonce, &body, &[]).await
+}
+
+async fn delegate(stage: &Stage, nonce: &str, body: Value) -> Minted {
+    let reply = ask(stage, nonce, body).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let answer = reply.json();
+    let text = |name: &str| answer[name].as_str().expect("a text").to_owned();
+    Minted { nonce: text("nonce"), id: text("id"), answer: answer.clone() }
+}
+
+fn mints(stage: &Stage) -> usize {
+    stage.sidecar.audit().iter().filter(|record| record["type"] == "mint").count()
+}
+
+#[tokio::test]
+async fn an_agent_delegates_its_own_nonce_and_it_is_on_record_as_its_doing() {
+    let stage = stage().await;
+    let own = mint(&stage, "worker", json!({"max_uses": 3, "labels": {"team": "x"}})).await;
+    let child = delegate(&stage, &own.nonce, json!({"agent": "researcher", "ttl": "1h", "reason": "look it up"})).await;
+    assert_eq!((&child.answer["parent"], &child.answer["agent"]), (&own.id.as_str().into(), &"researcher".into()));
+    assert_eq!((&child.answer["ttl_capped_by"], &child.answer["max_uses"]), (&"parent".into(), &3.into()));
+    assert!(child.answer["proxy"].as_str().expect("a URL").starts_with("http://127.0.0.1:"), "{:#}", child.answer);
+    let last = delegate(&stage, &child.nonce, json!({"agent": "researcher"})).await;
+    let agent = stage.sidecar.agent();
+    assert_eq!(agent.get("api.test", "/x", &last.nonce).await.status, 200);
+    let (_, view) = stage.sidecar.orchestrator().call("GET", &format!("/v1/nonces/{}", own.id), None).await;
+    assert_eq!((&view["children"], &view["uses_left"]), (&1.into(), &2.into()), "a use of each; none for the calls");
+
+    let id = Value::from(last.id.as_str());
+    let made = stage.sidecar.audited(|record| record["type"] == "mint" && record["nonce.id"] == id).await;
+    assert_eq!(made["minted_by"], "the agent itself", "{made:#}");
+    assert_eq!(made["chain"], json!(["worker", "researcher", "researcher"]), "{made:#}");
+    assert_eq!(made["parent.id"], child.id.as_str());
+    let used = stage.sidecar.audited(|record| record["type"] == "decision" && record["nonce.id"] == id).await;
+    assert_eq!((&used["minted_by"], &used["chain"]), (&"orchestrator".into(), &made["chain"]), "{used:#}");
+
+    let bearer = format!("Bearer {}", own.nonce);
+    let gone = agent.send(with("DELETE", DOOR, "/v1/self", &[("authorization", &bearer)], "")).await;
+    assert_eq!(gone.status, 204, "{}", gone.text());
+    for dead in [&child, &last] {
+        assert_eq!(agent.get("api.test", "/x", &dead.nonce).await.refusal(), Some("nonce_revoked"));
+        assert_eq!(ask(&stage, &dead.nonce, json!({"agent": "researcher"})).await.refusal(), Some("nonce_revoked"));
+    }
+    stage.assert_silent(&[&own.nonce, &child.nonce, &last.nonce]);
+}
+
+#[tokio::test]
+async fn nothing_beyond_the_bounds_of_the_control_api_is_made() {
+    let stage = stage().await;
+    let own = mint(&stage, "worker", json!({"max_uses": 3, "labels": {"team": "x"}})).await;
+    let quiet = mint(&stage, "quiet", json!({})).await;
+    for (nonce, body, code) in [
+        (&quiet, json!({"agent": "researcher"}), "delegation_exceeds_parent"),
+        (&own, json!({"agent": "worker"}), "delegation_exceeds_parent"),
+        (&own, json!({"agent": "researcher", "service": "api", "scope": "write"}), "delegation_exceeds_parent"),
+        (&own, json!({"agent": "researcher", "max_uses": 4}), "delegation_exceeds_parent"),
+        (&own, json!({"agent": "researcher", "labels": {"team": "y"}}), "delegation_exceeds_parent"),
+        // The policy lets it go there, and the minter of the nonce has no say over that agent.
+        (&own, json!({"agent": "foreign"}), "forbidden"),
+        (&own, json!({"agent": "nobody"}), "forbidden"),
+        (&own, json!({"agent": "researcher", "task": "another"}), "invalid_request"),
+        (&own, json!({}), "invalid_request"),
+    ] {
+        let at_the_door = ask(&stage, &nonce.nonce, body.clone()).await;
+        assert_eq!(at_the_door.json()["code"], code, "{body}");
+        let path = format!("/v1/nonces/{}/delegate", nonce.id);
+        let (status, problem) = stage.sidecar.orchestrator().call("POST", &path, Some(body.clone())).await;
+        assert_eq!((status.as_u16(), &problem), (at_the_door.status.as_u16(), &at_the_door.json()), "{body}");
+    }
+    let keyed = ask_with(&stage, &own.nonce, &json!({"agent": "researcher"}), &[("idempotency-key", "k")]).await;
+    assert_eq!((keyed.status.as_u16(), &keyed.json()["errors"][0]["header"]), (400, &"Idempotency-Key".into()));
+    assert_eq!(mints(&stage), 2, "those of the minter");
+    let own = mint(&stage, "worker", json!({})).await;
+    for _ in 0..2 {
+        delegate(&stage, &own.nonce, json!({"agent": "researcher"})).await;
+    }
+    let third = ask(&stage, &own.nonce, json!({"agent": "researcher"})).await;
+    assert_eq!(third.json()["code"], "delegation_exceeds_parent", "children_max");
+}
