@@ -342,9 +342,8 @@ fn start_planes(planes: Planes) -> Shutdown {
         let proxy = planes.proxy.clone();
         Arc::new(move || proxy.rules().credentials.health().into_iter().map(control_health).collect())
     };
-    let scrape = scrape(&planes, health.clone());
+    let asking = (scrape(&planes, health.clone()), control::head_of(planes.audit.clone()));
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
-    let asking = (scrape, control::head_of(audit.clone()));
     let mut listeners = planes.listeners.transparent;
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
     let proxy = tokio::spawn(serve_agents(planes.proxy, listeners, stop_proxy.clone()));
