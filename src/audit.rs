@@ -11,11 +11,13 @@
 //! | `text` | agent-chosen text: masked and bounded on its way in |
 //! | `exchange` | one request from open to close |
 //! | `handle`, `queue` | the way to the writer |
-//! | `writer` | the pen: groups, failures, recovery |
+//! | `pen`, `writer` | who writes at the moment; groups, failures, recovery |
 //! | `record`, `fields`, `chain` | what a record says; its text; its seal |
+//! | `author` | the boot and its key: what is signed, and when |
 //! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
-//! | `verify`, `scan`, `tail`, `render` | reading an audit |
+//! | `verify`, `attest`, `gaps` | checking an audit: its chain, its signatures, what it says is missing |
+//! | `scan`, `tail`, `render` | reading an audit |
 //!
 //! The format is described in `docs/AUDIT.md`.
 
@@ -32,13 +34,17 @@ use crate::clock::SharedClock;
 use crate::model::Denial;
 
 mod alarm;
+mod attest;
+mod author;
 mod chain;
 mod exchange;
 mod facts;
 mod fields;
+mod gaps;
 #[cfg(test)]
 mod golden;
 mod handle;
+mod pen;
 mod queue;
 mod record;
 mod render;
@@ -55,20 +61,26 @@ mod writer;
 pub use alarm::{Alarm, AlarmKind, AlarmOutcome};
 pub use exchange::{Ending, Exchange, Recorded};
 pub use facts::{Decided, DecisionFacts, Event, ExchangeFacts, ITSELF};
+pub use gaps::{Gap, Gaps};
 pub use render::{Colour, render};
 pub use scan::{Scanned, scan};
 pub use tail::{Filter, Follow, Tail, tail};
 pub use tap::{Followed, Follower, Written};
-pub use verify::{Broken, Flaw, Verified, verify};
+pub use verify::{Broken, Flaw, Known, Signed, Verified, verify, verify_against};
 
+use author::Author;
 use handle::{ExchangeIds, Handle};
+use pen::Pen;
 use queue::Queue;
 use record::{Body, Entry, Request};
 use sink::Output;
-use writer::{Pen, Writer};
+use writer::Writer;
 
 /// Longest wait that is meant seriously; what is set beyond it counts as this.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// More often would be nothing but signing.
+const CHECKPOINT_EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// Where records go and how they are kept.
 #[derive(Debug, Clone)]
@@ -82,13 +94,21 @@ pub struct Config {
     pub queue_records_max: usize,
     /// How long a full queue or a stuck sink may hold a decision back before it is refused.
     pub wait_max: Duration,
+    /// How long a record may wait for a signature that covers it. One comes after 1,000 records in any case.
+    pub checkpoint_every: Duration,
 }
 
 impl Config {
-    /// The defaults: no fsync, 16,384 records may wait, a decision is held back for at most 2 s.
+    /// The defaults: no fsync, 16,384 records may wait, a decision is held back for at most 2 s, a checkpoint each minute.
     #[must_use]
     pub fn new(sink: Sink) -> Self {
-        Self { sink, sync: false, queue_records_max: 16_384, wait_max: Duration::from_secs(2) }
+        Self {
+            sink,
+            sync: false,
+            queue_records_max: 16_384,
+            wait_max: Duration::from_secs(2),
+            checkpoint_every: Duration::from_secs(60),
+        }
     }
 }
 
@@ -179,6 +199,25 @@ pub enum StartError {
 #[error("the audit cannot be written")]
 pub struct Unavailable;
 
+/// Where the chain stands: for whoever keeps it elsewhere, so that an end that was cut off or rewritten shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// This boot.
+    pub boot_id: Arc<str>,
+    /// The public key of its checkpoints, in hexadecimal.
+    pub key: Arc<str>,
+    /// Number and hash of the last record that was written; `None` before the first.
+    pub last: Option<(u64, String)>,
+}
+
+impl Head {
+    /// As `valetkey audit verify --head` takes it: `1234:9f…`.
+    #[must_use]
+    pub fn to_text(&self) -> Option<String> {
+        self.last.as_ref().map(|(seq, hash)| format!("{seq}:{hash}"))
+    }
+}
+
 /// What the readiness probe and the metrics want to know.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -223,12 +262,16 @@ impl Audit {
         let records_max = config.queue_records_max.clamp(2, tokio::sync::Semaphore::MAX_PERMITS);
         let queue = Queue::new(records_max);
         let (source, tap) = tap::tap();
+        let author = Author::new(hex::encode(boot))?;
+        let name = handle::Name { boot_id: author.boot_id.as_str().into(), key: hex::encode(author.public()).into() };
+        tracing::info!(audit.key = %name.key, "the audit's checkpoints are signed with a new key");
         let mut writer = Writer::new(writer::Parts {
             queue: queue.clone(),
             source,
             sink,
             clock: clock.clone(),
-            boot_id: hex::encode(boot),
+            author,
+            checkpoint_every: config.checkpoint_every.clamp(CHECKPOINT_EVERY_MIN, WAIT_MAX),
             head,
             is_synced: config.sync,
             backlog_records_max: records_max,
@@ -237,9 +280,8 @@ impl Audit {
         let pen = Pen::new(writer, queue.clone());
         spawn(pen.clone(), queue.clone())?;
         let ids = ExchangeIds::new(start);
-        Ok(Self {
-            handle: Arc::new(Handle { queue, pen, clock, wait_max, ids, is_cutting: AtomicBool::new(false), tap }),
-        })
+        let is_cutting = AtomicBool::new(false);
+        Ok(Self { handle: Arc::new(Handle { queue, pen, clock, wait_max, ids, is_cutting, tap, name }) })
     }
 
     /// Opens an exchange.
@@ -290,6 +332,14 @@ impl Audit {
             records: queue.records.load(Ordering::Relaxed),
             lost: queue.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// Where the chain stands, and who writes it.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        let last = self.handle.queue.head().map(|last| (last.seq, hex::encode(last.head)));
+        let handle::Name { boot_id, key } = self.handle.name.clone();
+        Head { boot_id, key, last }
     }
 
     /// Says that connections are being cut: an exchange that ends without a word from here on was not left by its client.

@@ -4,6 +4,7 @@
 //! - `home`: the pair of key and certificate in a directory
 //! - `files`: reading and replacing files in a directory without following links
 //! - `leaves`: the bounded cache of leaves and the budget of new ones
+//! - `permitted`: what a CA may sign that is limited to some hosts
 //! - `bundle`: `ca.pem` and `ca-bundle.pem`
 //! - `truststore`: `truststore.p12`
 
@@ -14,6 +15,7 @@ mod client_tests;
 mod files;
 mod home;
 mod leaves;
+mod permitted;
 mod truststore;
 
 use std::fmt;
@@ -31,6 +33,7 @@ use crate::model::Host;
 pub use bundle::publish_certificate;
 use certificate::Facts;
 use leaves::{Leaves, Mint};
+pub use permitted::Permitted;
 
 /// The key of the CA in its [`Home::Directory`], mode 0400.
 pub const KEY_FILE: &str = "ca-key.pem";
@@ -150,6 +153,12 @@ pub enum AuthorityError {
         /// The directory.
         path: PathBuf,
     },
+    /// A CA is there, and it is not limited to the hosts that were asked for.
+    #[error("the CA in {path} is not limited to these hosts", path = path.display())]
+    OtherNames {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The public files would stand beside the private key.
     #[error("{path} holds the CA's key and cannot be where public files are shared", path = path.display())]
     PublishedBesideKey {
@@ -186,6 +195,9 @@ impl AuthorityError {
             Self::Expired { .. } => {
                 "remove key and certificate to have a new CA made, then hand the new ca.pem to every client"
             }
+            Self::OtherNames { .. } => {
+                "make another one with --ca-dir, hand its ca.pem to every client, and then let `valetkey serve` use it"
+            }
             Self::NotYetValid { .. } => "check this machine's clock",
             Self::Busy { .. } => "end the other process, or use a directory of its own for each",
             Self::PublishedBesideKey { .. } => "publish into another directory than the CA's",
@@ -207,6 +219,8 @@ pub struct Description {
     pub not_after: Timestamp,
     /// Where the key is.
     pub home: Home,
+    /// The hosts that it is limited to; `None` where it is not.
+    pub permitted: Option<Permitted>,
 }
 
 /// The certificate of a CA in a directory, read without its key.
@@ -292,14 +306,32 @@ impl Authority {
     /// As [`Authority::open`].
     pub fn open_with(home: &Home, clock: SharedClock, limits: Limits) -> Result<Self, AuthorityError> {
         let now = clock.now().wall.as_second();
-        let (key, der) = match home {
-            Home::Directory(path) => home::open(path, now)?,
+        let pair = match home {
+            Home::Directory(path) => home::open(path, now, None)?,
             Home::Memory => {
                 let key = certificate::new_key()?;
-                let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
+                let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS, None)?;
                 (key, der)
             }
         };
+        Self::of(pair, home, clock, limits)
+    }
+
+    /// Opens the CA in a directory, or makes one that is limited to these hosts.
+    ///
+    /// # Errors
+    /// As [`Authority::open`], and where the one that is there is not limited to the same.
+    pub fn open_constrained(path: &Path, clock: SharedClock, permitted: &Permitted) -> Result<Self, AuthorityError> {
+        let pair = home::open(path, clock.now().wall.as_second(), Some(permitted))?;
+        Self::of(pair, &Home::Directory(path.to_owned()), clock, Limits::default())
+    }
+
+    fn of(
+        (key, der): (KeyPair, CertificateDer<'static>),
+        home: &Home,
+        clock: SharedClock,
+        limits: Limits,
+    ) -> Result<Self, AuthorityError> {
         let facts = Facts::read(&der).ok_or(AuthorityError::Generation)?;
         let issuer: Issuer<'static, KeyPair> =
             Issuer::from_ca_cert_der(&der, key).map_err(|_| AuthorityError::Generation)?;

@@ -175,14 +175,24 @@ pub fn own_door(
 /// What `/readyz` asks; each check is a name and what is wrong with it, if anything.
 pub type Readiness = Arc<dyn Fn() -> Vec<(&'static str, Option<String>)> + Send + Sync>;
 
-/// Serves `/livez`, `/readyz` and `/metrics` until `shutdown`; `scrape` reads what the metrics do not count themselves.
+/// What `/audit` asks.
+pub type HeadOf = Arc<dyn Fn() -> crate::audit::Head + Send + Sync>;
+
+/// Of a real audit.
+#[must_use]
+pub fn head_of(audit: Audit) -> HeadOf {
+    Arc::new(move || audit.head())
+}
+
+/// Serves `/livez`, `/readyz`, `/metrics` and `/audit` until `shutdown`; `scrape` reads what the metrics do not count
+/// themselves.
 pub async fn serve_admin(
     listener: tokio::net::TcpListener,
     readiness: Readiness,
     metrics: Arc<Metrics>,
-    scrape: Scrape,
+    (scrape, head): (Scrape, HeadOf),
     shutdown: CancellationToken,
 ) {
-    let admin = admin::Admin { readiness, metrics, scrape };
+    let admin = admin::Admin { readiness, metrics, scrape, head };
     serve::run(listener, Arc::new(admin), admin::LIMITS, shutdown).await;
 }

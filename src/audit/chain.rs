@@ -1,8 +1,10 @@
 //! The chain: how a record is sealed with a hash over itself and the one before, and read back.
 
+use jiff::Timestamp;
 use ring::digest;
 use serde::Deserialize;
 
+use super::author::{Author, PublicKey, Role, Signature, parse_signature};
 use super::fields::{Fields, HASH_CHARACTERS, hex, key};
 use super::record::Entry;
 
@@ -27,12 +29,18 @@ pub(super) struct Position {
 }
 
 /// Appends the line of `entry` that follows `position`, and says where the chain stands then.
-pub(super) fn seal(out: &mut Vec<u8>, boot_id: &str, position: Position, entry: &Entry, torn: Option<u64>) -> Position {
+pub(super) fn seal(
+    out: &mut Vec<u8>,
+    author: &Author,
+    position: Position,
+    entry: &Entry,
+    torn: Option<u64>,
+) -> Position {
     let start = out.len();
     let seq = position.seq + 1;
     out.extend_from_slice(b"{\"v\":1");
     let mut fields = Fields::after_first(out);
-    fields.text(key!("boot_id"), boot_id);
+    fields.text(key!("boot_id"), &author.boot_id);
     fields.number(key!("seq"), seq);
     fields.time(key!("time"), entry.time);
     fields.text(key!("type"), entry.body.kind());
@@ -40,7 +48,14 @@ pub(super) fn seal(out: &mut Vec<u8>, boot_id: &str, position: Position, entry: 
         fields.number(key!("recovered_torn_bytes"), bytes);
     }
     entry.body.write(&mut fields);
+    let role = Role::in_body(&entry.body);
+    if role == Role::Names {
+        fields.hash(key!("key"), author.public());
+    }
     fields.hash(key!("prev"), &position.head);
+    if role != Role::None {
+        author.sign(out, start);
+    }
     let head = hash(&position.head, &out[start..]);
     out.extend_from_slice(HASH_MEMBER);
     out.extend_from_slice(&hex(&head));
@@ -66,7 +81,15 @@ pub(super) struct Sealed {
     pub(super) boot_id: String,
     pub(super) seq: u64,
     pub(super) kind: String,
+    /// When it happened, where that can be read.
+    pub(super) time: Option<Timestamp>,
     pub(super) torn_bytes: Option<u64>,
+    /// How many were lost.
+    pub(super) records: Option<u64>,
+    /// The key of its boot.
+    pub(super) key: Option<PublicKey>,
+    /// Where the text that is signed ends, and the signature.
+    pub(super) signature: Option<(usize, Signature)>,
     pub(super) prev: Hash,
     pub(super) hash: Hash,
     /// The hash is that of the text.
@@ -80,7 +103,10 @@ struct Members {
     seq: u64,
     #[serde(rename = "type")]
     kind: String,
+    time: String,
     recovered_torn_bytes: Option<u64>,
+    records: Option<u64>,
+    key: Option<String>,
     prev: String,
     hash: String,
 }
@@ -99,7 +125,11 @@ impl Sealed {
             boot_id: members.boot_id,
             seq: members.seq,
             kind: members.kind,
+            time: members.time.parse().ok(),
             torn_bytes: members.recovered_torn_bytes,
+            records: members.records,
+            key: members.key.as_deref().and_then(parse_hash),
+            signature: parse_signature(open),
             prev,
             hash: sealed,
             is_intact,
@@ -127,7 +157,8 @@ mod tests {
             _place: None,
         };
         let mut out = Vec::new();
-        let next = seal(&mut out, "b", position, &entry, None);
+        let author = Author::of("b".into(), &[7; 32]).unwrap();
+        let next = seal(&mut out, &author, position, &entry, None);
         assert_eq!(out.pop(), Some(b'\n'));
         (out, next)
     }

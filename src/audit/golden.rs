@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::author::Author;
 use super::chain::{NO_HASH, Position, seal};
 use super::record::{Decision, End, Outcome, Request, Verdict};
 use super::*;
@@ -252,6 +253,7 @@ fn bodies() -> Vec<Body> {
         Body::Start { facts: json!({"version": NASTY, "n": [1, -2.5, true, null], "o": {}}) },
         Body::Stop { reason: "signal" },
         Body::Rotated,
+        Body::Checkpoint,
         Body::Outage,
         Body::Lost { records: 1_000 },
     ];
@@ -280,6 +282,7 @@ fn moments() -> Vec<jiff::Timestamp> {
 #[test]
 fn every_kind_of_record_has_the_text_that_it_always_had() {
     let mut out = Vec::new();
+    let author = Author::of("a6859a54001264778206a11d97710020".into(), &[7; 32]).unwrap();
     let mut position = Position { seq: 0, head: NO_HASH };
     for (body, time) in bodies().into_iter().zip(moments().into_iter().cycle()) {
         let torn = (position.seq == 2).then(|| {
@@ -287,7 +290,7 @@ fn every_kind_of_record_has_the_text_that_it_always_had() {
             22
         });
         let entry = Entry { time, body, acknowledge: None, _place: None };
-        position = seal(&mut out, "a6859a54001264778206a11d97710020", position, &entry, torn);
+        position = seal(&mut out, &author, position, &entry, torn);
     }
     let text = String::from_utf8(out).unwrap();
     if std::env::var_os("REGENERATE_VECTORS").is_some() {

@@ -9,10 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
+use super::pen::Pen;
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
 use super::tap::Tap;
-use super::writer::Pen;
 use crate::clock::SharedClock;
 
 /// Dropped with the last clone and the last exchange; then the writer ends.
@@ -25,6 +25,15 @@ pub(super) struct Handle {
     /// What ends without a word was cut by us.
     pub(super) is_cutting: AtomicBool,
     pub(super) tap: Tap,
+    pub(super) name: Name,
+}
+
+/// Who writes, as others are told.
+#[derive(Clone)]
+pub(super) struct Name {
+    pub(super) boot_id: Arc<str>,
+    /// The public key, in hexadecimal.
+    pub(super) key: Arc<str>,
 }
 
 impl Handle {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, watch};
 
+use super::chain::Position;
 use super::record::Entry;
 
 /// Shared by all handles and the writer.
@@ -20,6 +21,7 @@ pub(super) struct Queue {
     pub(super) is_healthy: AtomicBool,
     pub(super) records: AtomicU64,
     pub(super) lost: AtomicU64,
+    head: Mutex<Option<Position>>,
     is_over: watch::Sender<bool>,
 }
 
@@ -64,6 +66,7 @@ impl Queue {
             is_healthy: AtomicBool::new(true),
             records: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            head: Mutex::new(None),
             is_over: watch::Sender::new(false),
         })
     }
@@ -100,6 +103,16 @@ impl Queue {
     /// Counts records that are lost.
     pub(super) fn count_lost(&self, records: usize) {
         self.lost.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// The last record that is in the sink.
+    pub(super) fn head(&self) -> Option<Position> {
+        *self.head.lock()
+    }
+
+    /// For the writer.
+    pub(super) fn set_head(&self, position: Position) {
+        *self.head.lock() = Some(position);
     }
 
     /// Asks for a reopened sink.

@@ -48,6 +48,8 @@ pub(super) enum Body {
     Stop { reason: &'static str },
     /// First record of a new file.
     Rotated,
+    /// A signature over all that went before.
+    Checkpoint,
     /// From then until this record the sink could not be written.
     Outage,
     /// Records were lost before this one.
@@ -109,6 +111,7 @@ impl Body {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Rotated => "rotated",
+            Self::Checkpoint => "checkpoint",
             Self::Outage => "outage",
             Self::Lost { .. } => "lost",
             Self::Decision { .. } => "decision",
@@ -152,7 +155,8 @@ impl Body {
                 | Event::WebhookLost { .. }
                 | Event::Connection { .. } => (None, None),
             },
-            Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Outage | Self::Lost { .. } => (None, None),
+            Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Checkpoint => (None, None),
+            Self::Outage | Self::Lost { .. } => (None, None),
         }
     }
 
@@ -161,7 +165,7 @@ impl Body {
         match self {
             Self::Start { facts } => fields.json_bounded(key!("facts"), facts, START_FACTS_BYTES_MAX),
             Self::Stop { reason } => fields.text(key!("reason"), reason),
-            Self::Rotated | Self::Outage => {}
+            Self::Rotated | Self::Checkpoint | Self::Outage => {}
             Self::Lost { records } => fields.number(key!("records"), *records),
             Self::Decision { request, decision } => {
                 fields.text(key!("exchange.id"), &request.id);

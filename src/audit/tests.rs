@@ -1,5 +1,6 @@
 //! The audit as its users see it: on real files, pipes and devices.
 
+mod checkpoints;
 mod exchanges;
 mod failing;
 mod many;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::author::Author;
 use super::chain::{NO_HASH, Position, seal};
 use super::*;
 use crate::clock::SystemClock;
@@ -41,7 +43,7 @@ fn place() -> Place {
 }
 
 fn config(path: &Path) -> Config {
-    Config { sink: Sink::File(path.into()), sync: false, queue_records_max: 1024, wait_max: SOON }
+    Config { queue_records_max: 1024, wait_max: SOON, ..Config::new(Sink::File(path.into())) }
 }
 
 fn try_start(config: &Config) -> Result<Audit, StartError> {

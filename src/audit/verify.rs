@@ -2,7 +2,10 @@
 
 use std::io::{BufRead, ErrorKind, Read};
 
+use super::attest::Attest;
+use super::author::PublicKey;
 use super::chain::{Hash, LINE_BYTES_MAX, NO_HASH, Sealed, parse_hash};
+use super::gaps::Gaps;
 
 /// An audit that holds together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +14,43 @@ pub struct Verified {
     pub records: u64,
     /// Starts of a process among them.
     pub boots: u64,
+    /// Number of the last record in its boot.
+    pub seq: u64,
     /// Hash of the last record, 64 hexadecimal digits.
     pub head: String,
     /// Hash before the first record: zeros, or for a rotated file the head of the file before it.
     pub continues: String,
     /// Bytes after the last newline: a record that was being written. 0 when the file is whole.
     pub torn_tail_bytes: u64,
+    /// What is signed.
+    pub signed: Signed,
+    /// What is missing, and told of.
+    pub gaps: Gaps,
+}
+
+/// How far the signatures of an audit reach. Each of them covers all that stands before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The last boot's key, 64 hexadecimal digits.
+    pub key: Option<String>,
+    /// Signatures in it; all are good.
+    pub signatures: u64,
+    /// Records up to the last signature, that one counted.
+    pub covered: u64,
+    /// Records after it, of which none is signed yet.
+    pub uncovered: u64,
+    /// Records up to the last signature by a key that was given; `None` when none was.
+    pub noted_covered: Option<u64>,
+}
+
+/// What the operator knows of an audit beforehand.
+#[derive(Debug, Clone, Default)]
+pub struct Known<'a> {
+    /// A record that must be in it: its hash, or its number and its hash, `1234:9f…`.
+    pub head: Option<&'a str>,
+    /// Keys of boots, 64 hexadecimal digits each. The first of them that is found covers all before it; every boot
+    /// after that must have one of them, too.
+    pub keys: Vec<String>,
 }
 
 /// Where an audit does not hold together.
@@ -62,9 +96,27 @@ pub enum Flaw {
     /// The expected head is not in the audit.
     #[error("no record has the given head hash: the end was removed, or the head is of another audit")]
     HeadMissing,
-    /// The expected head is not 64 hexadecimal digits.
-    #[error("the given head is not a hash of 64 lower-case hexadecimal digits")]
+    /// The expected head is not 64 hexadecimal digits, with a number before it or without.
+    #[error("the given head is not a hash of 64 lower-case hexadecimal digits, as it is or as NUMBER:HASH")]
     HeadMalformed,
+    /// A record that must be signed is not, or not with the key of its boot.
+    #[error("the record is not signed with the key of its start: it was written by somebody else")]
+    Signature,
+    /// More than 1,000 records without one that is signed.
+    #[error("more than 1000 records in a row are not signed: they were written by somebody else")]
+    CheckpointMissing,
+    /// A file goes on with another key, without a start.
+    #[error("the key changes without a start: what follows was written by somebody else")]
+    KeyChanged,
+    /// A start after one with a key that was given has another.
+    #[error("this start has a key that was not given: one that was not noted, or a forgery from here on")]
+    KeyUnknown,
+    /// No boot has a key that was given.
+    #[error("no start has a key that was given: all of it was written anew, or it is another audit")]
+    KeyMissing,
+    /// A key that was given is none.
+    #[error("a given key is not 64 lower-case hexadecimal digits")]
+    KeyMalformed,
     /// Reading failed.
     #[error("cannot be read: {0}")]
     Unreadable(ErrorKind),
@@ -78,9 +130,19 @@ pub enum Flaw {
 ///
 /// # Errors
 /// [`Broken`] names the first line at which the audit does not hold together.
-pub fn verify(mut reader: impl BufRead, head: Option<&str>) -> Result<Verified, Broken> {
-    let wanted = head.map(|text| parse_hash(text).ok_or(Broken { line: 0, what: Flaw::HeadMalformed })).transpose()?;
-    let mut check = Check::new(wanted);
+pub fn verify(reader: impl BufRead, head: Option<&str>) -> Result<Verified, Broken> {
+    verify_against(reader, &Known { head, keys: Vec::new() })
+}
+
+/// Verifies as [`verify`] does, against all that is known beforehand.
+///
+/// # Errors
+/// [`Broken`], as there.
+pub fn verify_against(mut reader: impl BufRead, known: &Known<'_>) -> Result<Verified, Broken> {
+    let malformed = |what| Broken { line: 0, what };
+    let wanted = known.head.map(|text| Wanted::parse(text).ok_or(malformed(Flaw::HeadMalformed))).transpose()?;
+    let noted: Option<Vec<PublicKey>> = known.keys.iter().map(|text| parse_hash(text)).collect();
+    let mut check = Check::new(wanted, noted.ok_or(malformed(Flaw::KeyMalformed))?);
     let mut line = Vec::new();
     loop {
         let is_whole = read_line(&mut reader, &mut line).map_err(|what| check.broken_at_next(what))?;
@@ -105,6 +167,26 @@ fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> Result<bool, Flaw
     Ok(is_whole)
 }
 
+/// A record that must be there.
+#[derive(Clone, Copy)]
+struct Wanted {
+    seq: Option<u64>,
+    hash: Hash,
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None => Some(Self { seq: None, hash: parse_hash(text)? }),
+            Some((seq, hash)) => Some(Self { seq: Some(seq.parse().ok()?), hash: parse_hash(hash)? }),
+        }
+    }
+
+    fn is(self, sealed: &Sealed) -> bool {
+        self.hash == sealed.hash && self.seq.is_none_or(|seq| seq == sealed.seq)
+    }
+}
+
 struct Check {
     line: u64,
     records: u64,
@@ -113,14 +195,27 @@ struct Check {
     last: Option<(String, u64)>,
     continues: Hash,
     head: Hash,
-    wanted: Option<Hash>,
+    wanted: Option<Wanted>,
     /// Lines that are no records, since the record before: the first of them, and their bytes.
     torn: Option<(u64, u64)>,
+    attest: Attest,
+    gaps: Gaps,
 }
 
 impl Check {
-    fn new(wanted: Option<Hash>) -> Self {
-        Self { line: 0, records: 0, boots: 0, last: None, continues: NO_HASH, head: NO_HASH, wanted, torn: None }
+    fn new(wanted: Option<Wanted>, noted: Vec<PublicKey>) -> Self {
+        Self {
+            line: 0,
+            records: 0,
+            boots: 0,
+            last: None,
+            continues: NO_HASH,
+            head: NO_HASH,
+            wanted,
+            torn: None,
+            attest: Attest::new(noted),
+            gaps: Gaps::default(),
+        }
     }
 
     fn broken(&self, what: Flaw) -> Broken {
@@ -140,12 +235,12 @@ impl Check {
         };
         self.link(&sealed).map_err(|what| self.broken(what))?;
         self.check_torn(&sealed)?;
+        let (at, gaps) = (self.line, &mut self.gaps);
+        self.attest.next(&sealed, line, at, gaps).map_err(|what| self.broken(what))?;
         self.head = sealed.hash;
         self.records += 1;
         self.boots += u64::from(sealed.kind == "start");
-        if self.wanted == Some(sealed.hash) {
-            self.wanted = None;
-        }
+        self.wanted = self.wanted.filter(|wanted| !wanted.is(&sealed));
         self.last = Some((sealed.boot_id, sealed.seq));
         Ok(())
     }
@@ -194,12 +289,16 @@ impl Check {
         if self.records == 0 {
             return Err(self.broken(Flaw::Empty));
         }
+        let signed = self.attest.finish().map_err(|what| self.broken(what))?;
         Ok(Verified {
             records: self.records,
             boots: self.boots,
+            seq: self.last.as_ref().map_or(0, |(_, seq)| *seq),
             head: hex::encode(self.head),
             continues: hex::encode(self.continues),
             torn_tail_bytes,
+            signed,
+            gaps: self.gaps,
         })
     }
 }

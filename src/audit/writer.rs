@@ -3,11 +3,6 @@
 //! Records that are ready together are sealed into one buffer and share one `write(2)` (and one `fdatasync`). The
 //! chain moves on only over records that the kernel took whole. While the sink fails, records that somebody waits
 //! for are given back at once, and those that nobody waits for are kept, up to a bound.
-//!
-//! A decision is written by whoever waits for it, when that takes microseconds: into a healthy regular file, without
-//! fsync, while nobody else writes. Handing it to another thread and waiting for its answer costs several times as much
-//! as the write. Everything else is the thread's: pipes and terminals, fsync, a sink that fails or is slow, and records
-//! that nobody waits for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,9 +11,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::StartError;
+use super::author::{Author, Role, UNSIGNED_RECORDS_MAX};
 use super::chain::{NO_HASH, Position, seal};
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
@@ -41,52 +35,19 @@ const SLOW_FOR_MAX: Duration = Duration::from_secs(600);
 /// How often at the very end.
 const LAST_RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The writer, for one at a time; nobody's any more once the thread is over.
-pub(super) struct Pen {
-    writer: Mutex<Option<Writer>>,
-    queue: Arc<Queue>,
-}
-
-impl Pen {
-    pub(super) fn new(writer: Writer, queue: Arc<Queue>) -> Arc<Self> {
-        Arc::new(Self { writer: Mutex::new(Some(writer)), queue })
-    }
-
-    /// Writes what is in the queue, or calls the thread to do it.
-    pub(super) fn write_or_call(&self) {
-        let is_written = match self.writer.try_lock().as_deref_mut() {
-            Some(Some(writer)) => writer.write_now(),
-            Some(None) | None => false,
-        };
-        if !is_written {
-            self.queue.call();
-        }
-    }
-
-    /// The thread: writes until the queue is closed.
-    pub(super) fn run(&self) {
-        let mut retry_after = None;
-        loop {
-            self.queue.wait(retry_after);
-            let mut writer = self.writer.lock();
-            let Some(open) = writer.as_mut() else { return };
-            if open.write_all() {
-                *writer = None;
-                return;
-            }
-            retry_after = open.retry_after();
-        }
-    }
-}
-
 /// The sink, the chain, and what could not be written yet.
 pub(super) struct Writer {
     queue: Arc<Queue>,
     source: Source,
     sink: Output,
     clock: SharedClock,
-    boot_id: String,
+    author: Author,
     position: Position,
+    /// Records since the last one that is signed.
+    unsigned: u64,
+    /// When the first of them was written.
+    unsigned_since: Option<Instant>,
+    checkpoint_every: Duration,
     /// fdatasync after each group.
     is_synced: bool,
     /// Records that nobody waits for and that could not be written yet.
@@ -109,6 +70,7 @@ pub(super) struct Writer {
 struct Mark {
     end: usize,
     position: Position,
+    unsigned: u64,
 }
 
 /// The settings of a [`Writer`].
@@ -117,7 +79,9 @@ pub(super) struct Parts {
     pub(super) source: Source,
     pub(super) sink: Output,
     pub(super) clock: SharedClock,
-    pub(super) boot_id: String,
+    pub(super) author: Author,
+    /// How long a record may wait for a signature that covers it.
+    pub(super) checkpoint_every: Duration,
     /// Hash of the record before.
     pub(super) head: Option<super::chain::Hash>,
     pub(super) is_synced: bool,
@@ -131,8 +95,11 @@ impl Writer {
             source: parts.source,
             sink: parts.sink,
             clock: parts.clock,
-            boot_id: parts.boot_id,
+            author: parts.author,
             position: Position { seq: 0, head: parts.head.unwrap_or(NO_HASH) },
+            unsigned: 0,
+            unsigned_since: None,
+            checkpoint_every: parts.checkpoint_every,
             is_synced: parts.is_synced,
             backlog: VecDeque::new(),
             backlog_records_max: parts.backlog_records_max,
@@ -155,7 +122,7 @@ impl Writer {
     }
 
     /// Everything that there is; true at the end, when there will be nothing more.
-    fn write_all(&mut self) -> bool {
+    pub(super) fn write_all(&mut self) -> bool {
         let mut fresh = std::mem::take(&mut self.fresh);
         let signals = self.queue.take(&mut fresh);
         if signals.wants_reopen {
@@ -170,7 +137,7 @@ impl Writer {
     }
 
     /// The records in the queue, if that is quick; false where it is the thread's to write them, or to go on.
-    fn write_now(&mut self) -> bool {
+    pub(super) fn write_now(&mut self) -> bool {
         let is_rested = self.slow_until.is_none_or(|until| Instant::now() > until);
         if !is_rested || self.is_synced || !self.sink.is_regular() || self.retry_after().is_some() {
             return false;
@@ -199,6 +166,35 @@ impl Writer {
         has_more.then_some(RETRY_EVERY)
     }
 
+    /// When the thread shall look again, whether it is called or not.
+    pub(super) fn look_after(&self) -> Duration {
+        let waited = self.unsigned_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.retry_after().unwrap_or(self.checkpoint_every.saturating_sub(waited))
+    }
+
+    /// Keeps count of what is not signed yet.
+    fn count_unsigned(&mut self, unsigned: u64) {
+        self.unsigned = unsigned;
+        match unsigned {
+            0 => self.unsigned_since = None,
+            _ => _ = self.unsigned_since.get_or_insert_with(Instant::now),
+        }
+    }
+
+    /// Signs what has waited for it long enough; false when that cannot be written.
+    fn sign_in_time(&mut self) -> bool {
+        if self.unsigned_since.is_none_or(|since| since.elapsed() < self.checkpoint_every) {
+            return true;
+        }
+        let checkpoint = self.entry(Body::Checkpoint);
+        self.drain(&mut VecDeque::from([checkpoint]))
+    }
+
+    /// The next record must wait for a checkpoint.
+    fn needs_checkpoint(unsigned: u64, next: &Entry) -> bool {
+        unsigned >= UNSIGNED_RECORDS_MAX && Role::in_body(&next.body) == Role::None
+    }
+
     fn finish(&mut self, deadline: Instant) {
         while (!self.backlog.is_empty() || self.has_untold_loss()) && Instant::now() < deadline {
             thread::sleep(LAST_RETRY_EVERY);
@@ -213,7 +209,7 @@ impl Writer {
         let is_usable = self.attend_to_sink();
         self.tell_loss();
         let mut backlog = std::mem::take(&mut self.backlog);
-        let is_done = is_usable && self.drain(&mut backlog) && self.drain(fresh);
+        let is_done = is_usable && self.drain(&mut backlog) && self.drain(fresh) && self.sign_in_time();
         self.backlog = backlog;
         self.is_failing |= !is_usable;
         self.tell_health();
@@ -233,6 +229,9 @@ impl Writer {
     }
 
     fn set_aside(&mut self, entry: Entry) {
+        if matches!(entry.body, Body::Checkpoint) {
+            return; // another is made as soon as one can be written
+        }
         match entry.acknowledge {
             // Nobody listening any more is as good as told.
             Some(waiter) => {
@@ -265,6 +264,9 @@ impl Writer {
 
     fn drain(&mut self, entries: &mut VecDeque<Entry>) -> bool {
         while !entries.is_empty() {
+            if entries.front().is_some_and(|next| Self::needs_checkpoint(self.unsigned, next)) {
+                entries.push_front(self.entry(Body::Checkpoint));
+            }
             if self.write_group(entries).is_err() {
                 return false;
             }
@@ -279,9 +281,11 @@ impl Writer {
         let whole = self.marks.partition_point(|mark| mark.end <= written);
         let mut whole_bytes = 0;
         if let Some(last) = whole.checked_sub(1).and_then(|last| self.marks.get(last)) {
-            self.position = last.position;
-            whole_bytes = last.end;
+            let Mark { end, position, unsigned } = *last;
+            (self.position, whole_bytes) = (position, end);
+            self.count_unsigned(unsigned);
             self.sink.note_written();
+            self.queue.set_head(position);
         }
         if error.is_some() {
             self.sink.heal(written - whole_bytes);
@@ -316,13 +320,17 @@ impl Writer {
         if torn.is_some() {
             self.buffer.push(b'\n');
         }
-        let mut position = self.position;
+        let (mut position, mut unsigned) = (self.position, self.unsigned);
         // A sink that failed is probed with one record.
         let records_max = if self.is_failing { 1 } else { GROUP_RECORDS_MAX };
         for entry in entries.iter().take(records_max) {
+            if Self::needs_checkpoint(unsigned, entry) {
+                break;
+            }
             let recovered = torn.take().filter(|bytes| *bytes > 0);
-            position = seal(&mut self.buffer, &self.boot_id, position, entry, recovered);
-            self.marks.push(Mark { end: self.buffer.len(), position });
+            position = seal(&mut self.buffer, &self.author, position, entry, recovered);
+            unsigned = if Role::in_body(&entry.body) == Role::None { unsigned + 1 } else { 0 };
+            self.marks.push(Mark { end: self.buffer.len(), position, unsigned });
             if self.buffer.len() >= GROUP_BYTES_MAX {
                 break;
             }

@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::Host;
 
+use super::permitted::Permitted;
 use super::{AuthorityError, Description, Home};
 
 const HOUR: i64 = 3600;
@@ -70,13 +71,20 @@ pub(super) fn new_key() -> Result<KeyPair, AuthorityError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| AuthorityError::Generation)
 }
 
-/// A self-signed CA for `key` (RFC 5280, 4.2.1.9 and 4.2.1.3): it may sign leaves and nothing that signs.
-pub(super) fn new_authority(key: &KeyPair, now: i64, seconds: i64) -> Result<CertificateDer<'static>, AuthorityError> {
+/// A self-signed CA for `key` (RFC 5280, 4.2.1.9 and 4.2.1.3): it may sign leaves and nothing that signs, and only for
+/// what is `permitted` where that is limited.
+pub(super) fn new_authority(
+    key: &KeyPair,
+    now: i64,
+    seconds: i64,
+    permitted: Option<&Permitted>,
+) -> Result<CertificateDer<'static>, AuthorityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("{SUBJECT_PREFIX}{}", hex::encode(random::<4>()?)));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.name_constraints = permitted.map(Permitted::constraints);
     params.serial_number = Some(serial()?);
     Validity { from: now - AUTHORITY_BACKDATED_SECONDS, until: now + seconds }.write(&mut params);
     let certificate = params.self_signed(key).map_err(|_| AuthorityError::Generation)?;
@@ -132,6 +140,8 @@ pub(super) struct Facts {
     pub(super) fingerprint_sha256: [u8; 32],
     /// May it sign certificates (basicConstraints, and keyUsage where there is one)?
     pub(super) signs: bool,
+    /// What it may sign, if it is limited as ours are.
+    pub(super) permitted: Option<Permitted>,
     public_key: Vec<u8>,
 }
 
@@ -150,6 +160,7 @@ impl Facts {
             public_key_sha256: sha256(certificate.public_key().raw),
             fingerprint_sha256: sha256(der),
             signs: certificate.is_ca() && usage,
+            permitted: Permitted::read(&certificate),
             public_key: certificate.public_key().raw.to_vec(),
         })
     }
@@ -162,6 +173,7 @@ impl Facts {
             not_before: timestamp(self.validity.from),
             not_after: timestamp(self.validity.until),
             home: home.clone(),
+            permitted: self.permitted.clone(),
         }
     }
 
@@ -189,7 +201,7 @@ mod tests {
 
     fn authority(seconds: i64) -> (Facts, Issuer<'static, KeyPair>, CertificateDer<'static>) {
         let key = new_key().unwrap();
-        let der = new_authority(&key, NOW, seconds).unwrap();
+        let der = new_authority(&key, NOW, seconds, None).unwrap();
         (Facts::read(&der).unwrap(), Issuer::from_ca_cert_der(&der, key).unwrap(), der)
     }
 

@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::certificate::{self, Facts, WARN_SECONDS};
 use super::files::{Directory, Found};
+use super::permitted::Permitted;
 use super::{AuthorityError, CERTIFICATE_FILE, KEY_FILE};
 
 /// A key that its group or others have any right to is not ours alone.
@@ -15,23 +16,28 @@ const OTHERS: u32 = 0o077;
 
 type Pair = (KeyPair, CertificateDer<'static>);
 
-/// Reads the pair, or makes it where there is none. `now` in seconds since 1970.
-pub(super) fn open(path: &Path, now: i64) -> Result<Pair, AuthorityError> {
+/// Reads the pair, or makes it where there is none. `now` in seconds since 1970. Where it shall be limited, one that is
+/// there must be limited to the same.
+pub(super) fn open(path: &Path, now: i64, permitted: Option<&Permitted>) -> Result<Pair, AuthorityError> {
     let directory = Directory::open_or_make(path, 0o700)?;
     // Until the directory is dropped: two processes that start at once end up with one pair.
     directory.lock()?;
     match (directory.read(KEY_FILE)?, directory.read(CERTIFICATE_FILE)?) {
-        (Some(key), Some(certificate)) => load(&directory, path, &key, &certificate, now),
+        (Some(key), Some(certificate)) => {
+            let (key, der) = load(&directory, path, &key, &certificate, now)?;
+            let is_other = permitted.is_some() && read_facts(&directory, &der)?.permitted.as_ref() != permitted;
+            if is_other { Err(AuthorityError::OtherNames { path: path.to_owned() }) } else { Ok((key, der)) }
+        }
         (None, Some(_)) => Err(AuthorityError::KeyMissing { path: directory.join(KEY_FILE) }),
         (None, None) => {
             let key = certificate::new_key()?;
             directory.replace(KEY_FILE, 0o400, Zeroizing::new(key.serialize_pem()).as_bytes())?;
-            certify(&directory, key, now)
+            certify(&directory, key, now, permitted)
         }
         // The key is written first: a process that died in between leaves a key that no certificate was shown for.
         (Some(key), None) => {
             let key = read_key(&directory, &key)?;
-            certify(&directory, key, now)
+            certify(&directory, key, now, permitted)
         }
     }
 }
@@ -45,8 +51,13 @@ pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, CertificateDer<'
     Ok(Some((facts, der)))
 }
 
-fn certify(directory: &Directory, key: KeyPair, now: i64) -> Result<Pair, AuthorityError> {
-    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS)?;
+fn certify(
+    directory: &Directory,
+    key: KeyPair,
+    now: i64,
+    permitted: Option<&Permitted>,
+) -> Result<Pair, AuthorityError> {
+    let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS, permitted)?;
     directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }

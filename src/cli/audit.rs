@@ -1,24 +1,32 @@
 //! `valetkey audit`: whether an audit is whole, and what is in it.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
 use clap::{Args, Subcommand, ValueHint};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
-use super::{Failure, print};
-use crate::audit::{self, Broken, Colour, Filter, Flaw, Follow, Tail, Verified};
+use super::{Failure, health, print};
+use crate::audit::{self, Colour, Filter, Follow, Tail};
+
+mod verify;
 
 const VERIFY_EXAMPLES: &str = "Examples:
   valetkey audit verify audit.jsonl
   valetkey audit verify audit.jsonl --head $(cat yesterday.head)
+  valetkey audit verify audit.jsonl --key noted.keys --json
   zcat audit.jsonl.gz | valetkey audit verify -
 
-The chain shows every edit to whoever cannot write the whole file anew. Against those, keep the head that this prints
-somewhere else and give it with --head the next time.";
+The chain shows every edit to whoever cannot write the whole file anew. Against those, keep somewhere else what
+`valetkey audit head` prints: with --head, an end that was cut off or rewritten shows; with --key, the key of each
+start, everything that another wrote.";
+
+const HEAD_EXAMPLES: &str = "Examples:
+  valetkey audit head >> heads                    the last record, as `audit verify --head` takes it
+  valetkey audit head --key >> noted.keys         the key of this start, as `audit verify --key` takes it";
 
 const TAIL_EXAMPLES: &str = "Examples:
   valetkey audit tail audit.jsonl --follow
@@ -37,6 +45,9 @@ enum Command {
     /// Check that nothing in an audit was edited, removed, moved or inserted.
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(Verify),
+    /// Print where the chain of a running sidecar stands, to be kept elsewhere.
+    #[command(after_help = HEAD_EXAMPLES)]
+    Head(Head),
     /// Show records, one line each; --follow waits for more.
     #[command(after_help = TAIL_EXAMPLES)]
     Tail(Shown),
@@ -47,11 +58,28 @@ struct Verify {
     /// The audit, or - for standard input.
     #[arg(value_hint = ValueHint::FilePath)]
     file: PathBuf,
-    /// The hash of a record that must be in it: 64 hexadecimal digits, as an earlier verify printed them.
-    #[arg(long, value_name = "HASH")]
+    /// A record that must be in it, as `audit head` or an earlier verify printed it.
+    #[arg(long, value_name = "[NUMBER:]HASH")]
     head: Option<String>,
+    /// The key of a start, or a file with one on each line; can be given again. From the first of them on, no start
+    /// may have another.
+    #[arg(long, value_name = "KEY|FILE")]
+    key: Vec<String>,
     /// Print JSON.
     #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Head {
+    /// The sidecar's admin listener.
+    #[arg(long, env = "VALETKEY_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// Print the key that its checkpoints are signed with instead.
+    #[arg(long)]
+    key: bool,
+    /// Print both, and the boot, as JSON.
+    #[arg(long, conflicts_with = "key")]
     json: bool,
 }
 
@@ -106,94 +134,33 @@ struct FilterArguments {
 /// Runs one of them.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
-        Command::Verify(arguments) => verify(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Head(arguments) => head(arguments),
         Command::Tail(arguments) => tail(arguments),
     }
 }
 
-fn verify(arguments: &Verify) -> Result<(), Failure> {
-    let name = arguments.file.display();
-    let reader: Box<dyn BufRead> = if arguments.file.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        // An audit that is gone does not verify either.
-        let file = File::open(&arguments.file).map_err(|error| Failure::audit(format!("{name}: {error}")))?;
-        Box::new(BufReader::new(file))
+/// What `/audit` answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct Standing {
+    boot_id: String,
+    key: String,
+    head: Option<String>,
+}
+
+fn head(arguments: &Head) -> Result<(), Failure> {
+    let (_, body) = health::look(arguments.admin, "/audit")?;
+    let Ok(standing) = serde_json::from_slice::<Standing>(&body) else {
+        return Err(Failure::remote(format!(
+            "what answers at {} does not say where its audit stands; --admin names another address",
+            arguments.admin
+        )));
     };
-    match audit::verify(reader, arguments.head.as_deref()) {
-        Ok(verified) => whole(arguments, &verified),
-        Err(Broken { what: Flaw::HeadMalformed, .. }) => {
-            Err(Failure::usage(format!("--head: {}", Flaw::HeadMalformed)))
-        }
-        Err(broken) => {
-            if arguments.json {
-                print::json(&json!({
-                    "ok": false, "line": broken.line, "code": code(broken.what), "what": broken.what.to_string(),
-                }))?;
-            }
-            Err(Failure::audit(format!("{name}: {broken}\n  {}", hint(broken.what))))
-        }
-    }
-}
-
-fn whole(arguments: &Verify, verified: &Verified) -> Result<(), Failure> {
-    let is_continued = verified.continues.bytes().any(|digit| digit != b'0');
-    if arguments.json {
-        return print::json(&json!({
-            "ok": true,
-            "records": verified.records,
-            "boots": verified.boots,
-            "head": verified.head,
-            "continues": is_continued.then_some(&verified.continues),
-            "torn_tail_bytes": verified.torn_tail_bytes,
-        }));
-    }
-    let mut block = print::Block::default();
-    block
-        .fact("  records", verified.records)
-        .fact("  starts", verified.boots)
-        .fact("  head", &verified.head)
-        .maybe("  continues", is_continued.then_some(&verified.continues));
-    print::text(&format!("{} is whole\n{}", print::visible(&arguments.file.to_string_lossy()), block.render()))?;
-    if verified.torn_tail_bytes > 0 {
-        print::note(format_args!(
-            "{} after the last record: one that is being written, or that a crash cut off; the next start says so",
-            print::count(usize::try_from(verified.torn_tail_bytes).unwrap_or(usize::MAX), "byte", "bytes")
-        ));
-    }
-    Ok(())
-}
-
-/// For programs.
-fn code(flaw: Flaw) -> &'static str {
-    match flaw {
-        Flaw::Edited => "edited",
-        Flaw::Unlinked => "unlinked",
-        Flaw::Misnumbered => "misnumbered",
-        Flaw::Headless => "headless",
-        Flaw::Empty => "empty",
-        Flaw::NotARecord => "not_a_record",
-        Flaw::TornLine => "torn_line",
-        Flaw::Version => "version",
-        Flaw::TooLong => "too_long",
-        Flaw::HeadMissing => "head_missing",
-        Flaw::HeadMalformed => "head_malformed",
-        Flaw::Unreadable(_) => "unreadable",
-    }
-}
-
-fn hint(flaw: Flaw) -> &'static str {
-    match flaw {
-        Flaw::Edited | Flaw::Unlinked | Flaw::Misnumbered | Flaw::TornLine => {
-            "keep this file as evidence, and compare it with a copy that was shipped elsewhere"
-        }
-        Flaw::Headless => "look for the file before it; if it was never rotated, its beginning was removed",
-        Flaw::Empty | Flaw::NotARecord | Flaw::TooLong => "is it an audit of valetkey, and nothing else in it?",
-        Flaw::Version => "verify it with the version of valetkey that wrote it",
-        Flaw::HeadMissing | Flaw::HeadMalformed => {
-            "give the head of this file, or of the file that follows it, as `audit verify` printed it"
-        }
-        Flaw::Unreadable(_) => "name a file that this user may read, or - for standard input",
+    match (arguments.json, arguments.key, &standing.head) {
+        (true, _, _) => print::json(&standing),
+        (false, true, _) => print::text(&format!("{}\n", print::visible(&standing.key))),
+        (false, false, Some(head)) => print::text(&format!("{}\n", print::visible(head))),
+        (false, false, None) => Err(Failure::remote("it has not written a record yet: its audit cannot be written")),
     }
 }
 

@@ -10,9 +10,11 @@ use serde::Serialize;
 use super::{Failure, print};
 use crate::authority::{
     Authority, AuthorityError, CERTIFICATE_FILE, Description, Home, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE,
-    PUBLISHED_TRUSTSTORE_FILE, PublicPart, TRUSTSTORE_PASSWORD,
+    PUBLISHED_TRUSTSTORE_FILE, Permitted, PublicPart, TRUSTSTORE_PASSWORD,
 };
 use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::model::Host;
+use crate::{config, door};
 
 /// What `--ca-publish` writes.
 const PUBLISHED: [&str; 3] = [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_TRUSTSTORE_FILE];
@@ -20,6 +22,7 @@ const PUBLISHED: [&str; 3] = [PUBLISHED_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_T
 const EXAMPLES: &str = "Examples:
   valetkey ca init                               make one in certs/, or check the one there
   valetkey ca init --ca-publish certs/public     and write the files that `valetkey env` names
+  valetkey ca init --constrain --ca-dir narrow   make one that can sign for the policy's hosts alone
   valetkey ca bundle --output ca-bundle.pem      the system's roots and ours, for clients that take one file
   valetkey ca bundle --truststore roots.p12      the same for Java; the password is changeit";
 
@@ -40,6 +43,13 @@ enum Command {
         /// Also write ca.pem, ca-bundle.pem and truststore.p12, and nothing secret, into this directory.
         #[arg(long, env = "VALETKEY_CA_PUBLISH", value_name = "DIR", value_hint = ValueHint::DirPath)]
         ca_publish: Option<PathBuf>,
+        /// Limit it to the hosts of the policy, by name constraints: for one that goes into a system's store. Clients
+        /// refuse what it signs for any other host, so a host that is added later needs a new CA.
+        #[arg(long)]
+        constrain: bool,
+        /// The policy file for --constrain.
+        #[arg(long, env = "VALETKEY_POLICY", value_name = "FILE", default_value = "policy.toml", value_hint = ValueHint::FilePath)]
+        policy: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -79,7 +89,10 @@ struct Place {
 /// Runs one of them.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
-        Command::Init { place, ca_publish, json } => init(&place.ca_dir, ca_publish.as_deref(), *json),
+        Command::Init { place, ca_publish, constrain, policy, json } => {
+            let permitted = constrain.then(|| hosts(policy)).transpose()?;
+            init(&place.ca_dir, ca_publish.as_deref(), permitted.as_ref(), *json)
+        }
         Command::Show { place, json } => show(&read(&place.ca_dir)?, &place.ca_dir, *json),
         Command::Bundle { place, truststore: Some(path), .. } => truststore(&read(&place.ca_dir)?, path),
         Command::Bundle { place, output, json, truststore: None } => {
@@ -93,10 +106,24 @@ pub(super) fn unusable(error: &AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
 }
 
-fn init(directory: &Path, publish: Option<&Path>, json: bool) -> Result<(), Failure> {
+/// The hosts of a policy, and the agents' own door.
+fn hosts(policy: &Path) -> Result<Permitted, Failure> {
+    // Nothing of it is run or read here: credentials that need a command are as good as any.
+    let loaded =
+        config::load_policy(policy, true).map_err(|mistakes| super::policy::unusable_file(policy, &mistakes))?;
+    let own = Host::parse(door::HOST).ok();
+    let services = loaded.policy.services().iter().flat_map(|service| &service.hosts).map(|pattern| &pattern.host);
+    Permitted::new(services.chain(&own)).ok_or_else(|| Failure::policy("the policy has no host to limit a CA to"))
+}
+
+fn init(directory: &Path, publish: Option<&Path>, permitted: Option<&Permitted>, json: bool) -> Result<(), Failure> {
     let is_new = !directory.join(CERTIFICATE_FILE).exists();
     let clock: SharedClock = std::sync::Arc::new(SystemClock);
-    let authority = Authority::open(&Home::Directory(directory.to_owned()), clock).map_err(|error| unusable(&error))?;
+    let opened = match permitted {
+        None => Authority::open(&Home::Directory(directory.to_owned()), clock),
+        Some(permitted) => Authority::open_constrained(directory, clock, permitted),
+    };
+    let authority = opened.map_err(|error| unusable(&error))?;
     if let Some(publish) = publish {
         authority.publish(publish).map_err(|error| unusable(&error))?;
     }
@@ -167,6 +194,9 @@ struct Shown {
     is_valid: bool,
     certificate: PathBuf,
     key: PathBuf,
+    /// What it is limited to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permitted: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     made: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +219,7 @@ impl Shown {
             is_valid: description.not_before <= now && now < description.not_after,
             certificate: directory.join(CERTIFICATE_FILE),
             key: directory.join(KEY_FILE),
+            permitted: description.permitted.as_ref().map(Permitted::texts),
             made: None,
             published: None,
             days_left: description.not_after.duration_since(now).as_secs() / 86_400,
@@ -209,6 +240,9 @@ impl Shown {
             .fact("ends", format_args!("{} ({ends})", self.not_after))
             .fact("certificate", self.certificate.display())
             .fact("key", self.key.display());
+        if let Some(permitted) = &self.permitted {
+            block.list("only for", permitted);
+        }
         if let Some(published) = &self.published {
             block.list("published", published.iter().map(|path| path.display()));
         }
@@ -237,6 +271,7 @@ mod tests {
             not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2027-01-01T00:00:00Z".parse().unwrap(),
             home: Home::Memory,
+            permitted: None,
         };
         Shown::at(&description, Path::new("certs"), now.parse().unwrap())
     }

@@ -49,12 +49,7 @@ struct Readiness {
 
 /// Asks and tells.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let asked = runtime()?.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, ask(arguments.admin)).await });
-    let (status, body) = match asked {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(problem)) => return Err(unreachable(arguments.admin, &problem)),
-        Err(_) => return Err(unreachable(arguments.admin, "no answer within 5 seconds")),
-    };
+    let (status, body) = look(arguments.admin, "/readyz?verbose")?;
     let Ok(readiness) = serde_json::from_slice::<Readiness>(&body) else {
         return Err(Failure::remote(format!(
             "what answers at {} (status {status}) is not valetkey's admin listener; --admin names another address",
@@ -71,20 +66,28 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json { Ok(()) } else { print::text(&render(&readiness)) }
 }
 
+/// What a sidecar's admin listener answers.
+pub(super) fn look(admin: SocketAddr, target: &'static str) -> Result<(StatusCode, Bytes), Failure> {
+    match runtime()?.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, ask(admin, target)).await }) {
+        Ok(answer) => answer.map_err(|problem| unreachable(admin, &problem)),
+        Err(_) => Err(unreachable(admin, "no answer within 5 seconds")),
+    }
+}
+
 fn unreachable(admin: SocketAddr, problem: &str) -> Failure {
     Failure::remote(format!(
         "no sidecar answers at {admin}: {problem}\n  is it running? `valetkey serve` starts it; --admin names another address"
     ))
 }
 
-async fn ask(admin: SocketAddr) -> Result<(StatusCode, Bytes), String> {
+async fn ask(admin: SocketAddr, target: &'static str) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(admin).await.map_err(|error| plainly(&error))?;
     stream.set_nodelay(true).map_err(|error| plainly(&error))?;
     let broken = |error: hyper::Error| format!("the connection broke ({error})");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let request = Request::builder()
         .method(Method::GET)
-        .uri("/readyz?verbose")
+        .uri(target)
         .header(header::HOST, admin.to_string())
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

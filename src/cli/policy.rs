@@ -142,7 +142,7 @@ fn load(path: &std::path::Path, exec: &Exec) -> Result<Loaded, Failure> {
     config::load_policy(path, exec.allow_exec).map_err(|mistakes| unusable_file(path, &mistakes))
 }
 
-fn unusable_file(path: &std::path::Path, mistakes: &Mistakes) -> Failure {
+pub(super) fn unusable_file(path: &std::path::Path, mistakes: &Mistakes) -> Failure {
     Failure::policy(format!("{} cannot be used\n\n{}", path.display(), mistakes.report(Look::of_stderr()).trim_end()))
 }
 

@@ -1,4 +1,5 @@
-//! The read-only admin listener: `/livez`, `/readyz`, `/metrics`, for kubelet and Prometheus.
+//! The read-only admin listener: `/livez`, `/readyz`, `/metrics`, for kubelet and Prometheus, and `/audit`, for whoever
+//! keeps the audit's head and key elsewhere.
 //!
 //! Nothing here changes anything, takes a body, or names an agent.
 
@@ -10,9 +11,9 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::{Body, Incoming};
 use tokio::net::TcpStream;
 
-use super::Readiness;
 use super::answer::typed;
 use super::serve::{Answer, Limits, Service};
+use super::{HeadOf, Readiness};
 use crate::metrics::{self, Metrics, Scrape};
 
 /// What the admin listener puts up with.
@@ -28,6 +29,7 @@ pub(super) struct Admin {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) scrape: Scrape,
+    pub(super) head: HeadOf,
 }
 
 impl Service<TcpStream> for Admin {
@@ -52,7 +54,8 @@ impl Admin {
             "/livez" => |_, _| text(StatusCode::OK, "ok\n"),
             "/readyz" => Self::readyz,
             "/metrics" => |admin, _| admin.metrics(),
-            _ => return text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n"),
+            "/audit" => |admin, _| admin.audit(),
+            _ => return text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /audit\n"),
         };
         if *method == Method::GET || *method == Method::HEAD {
             return answer(self, query);
@@ -75,6 +78,13 @@ impl Admin {
         let body = serde_json::json!({ "ready": is_ready, "checks": shown });
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         typed(status, "application/json", format!("{body}\n"))
+    }
+
+    /// The audit's key, and its last record: as `valetkey audit verify` takes them.
+    fn audit(&self) -> Answer {
+        let head = (self.head)();
+        let body = serde_json::json!({ "boot_id": &*head.boot_id, "key": &*head.key, "head": head.to_text() });
+        typed(StatusCode::OK, "application/json", format!("{body}\n"))
     }
 
     fn metrics(&self) -> Answer {
@@ -102,6 +112,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::audit::Head;
     use crate::metrics::{AuditReading, Readings};
 
     fn admin(problem: Option<&'static str>) -> Admin {
@@ -116,6 +127,7 @@ mod tests {
             readiness: Arc::new(move || vec![("policy", None), ("audit", problem.map(str::to_owned))]),
             metrics: Metrics::new(),
             scrape: Arc::new(readings),
+            head: Arc::new(|| Head { boot_id: "b".into(), key: "k".into(), last: Some((7, "h".into())) }),
         }
     }
 
@@ -142,13 +154,19 @@ mod tests {
     async fn it_is_read_only() {
         let admin = admin(None);
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
-            for path in ["/livez", "/readyz", "/metrics"] {
+            for path in ["/livez", "/readyz", "/metrics", "/audit"] {
                 assert_eq!(ask(&admin, method.clone(), path, None).await.0, 405, "{method} {path}");
             }
             assert_eq!(ask(&admin, method, "/v1/nonces", None).await.0, 404);
         }
         assert_eq!(ask(&admin, Method::HEAD, "/livez", None).await.0, 200);
         assert_eq!(ask(&admin, Method::GET, "/debug/pprof", None).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn it_tells_where_the_audit_stands() {
+        let answer = ask(&admin(None), Method::GET, "/audit", None).await;
+        assert_eq!(answer, (200, "{\"boot_id\":\"b\",\"head\":\"7:h\",\"key\":\"k\"}\n".into()));
     }
 
     #[tokio::test]

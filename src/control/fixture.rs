@@ -183,7 +183,7 @@ impl Plane {
     fn with_sink(home: tempfile::TempDir, sink: Sink, audit_path: PathBuf) -> Self {
         let clock = ManualClock::new();
         let wait_max = Duration::from_millis(200);
-        let config = audit::Config { sink, sync: false, queue_records_max: 1000, wait_max };
+        let config = audit::Config { queue_records_max: 1000, wait_max, ..audit::Config::new(sink) };
         let audit = Audit::start(&config, clock.clone(), serde_json::json!({})).unwrap();
         let config = lease::Config { live_max: LEASES_MAX, tombstone_life: Duration::from_secs(60), tombstones_max: 9 };
         let store = Store::new(config, clock.clone());

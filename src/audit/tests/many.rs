@@ -23,8 +23,10 @@ async fn many_at_once_make_one_dense_chain() {
     }
     audit.stop("test", SOON).await;
     let verified = check(&place.path).unwrap();
-    assert_eq!(verified.records, 16_002);
     let records = lines(&place.path);
+    let checkpoints = records.iter().filter(|record| record["type"] == "checkpoint").count() as u64;
+    assert!(checkpoints >= 15);
+    assert_eq!(verified.records - checkpoints, 16_002);
     assert!(records.iter().zip(1_u64..).all(|(record, seq)| record["seq"] == seq));
     let mut ids: Vec<_> = records.iter().filter(|r| r["type"] == "end").map(|r| r["exchange.id"].to_string()).collect();
     ids.sort();

@@ -87,7 +87,8 @@ fn forged(records: &[(&str, u64, bool)]) -> Result<Verified, Broken> {
     for (boot_id, seq, is_start) in records {
         let body = if *is_start { Body::Start { facts: json!({}) } } else { Body::Stop { reason: "x" } };
         let entry = Entry { time: jiff::Timestamp::UNIX_EPOCH, body, acknowledge: None, _place: None };
-        head = seal(&mut out, boot_id, Position { seq: seq - 1, head }, &entry, None).head;
+        let author = Author::of((*boot_id).to_owned(), &[7; 32]).unwrap();
+        head = seal(&mut out, &author, Position { seq: seq - 1, head }, &entry, None).head;
     }
     verify(out.as_slice(), None)
 }

@@ -180,6 +180,7 @@ impl Sidecar {
             "control": self.control,
             "control_tcp": self.control_tcp.map(|address| address.to_string()),
             "pid": std::process::id(),
+            "audit_key": &*self.audit.head().key,
         });
         replace(path, &format!("{ready}\n"))
             .map_err(|error| Failure::other(format!("cannot write --ready-file {}: {error}", path.display())))
@@ -341,7 +342,7 @@ fn start_planes(planes: Planes) -> Shutdown {
         let proxy = planes.proxy.clone();
         Arc::new(move || proxy.rules().credentials.health().into_iter().map(control_health).collect())
     };
-    let scrape = scrape(&planes, health.clone());
+    let asking = (scrape(&planes, health.clone()), control::head_of(planes.audit.clone()));
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
     let mut listeners = planes.listeners.transparent;
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
@@ -365,7 +366,7 @@ fn start_planes(planes: Planes) -> Shutdown {
     let control = start_control(planes.listeners.control, planes.remote, parts, stop_planes.clone(), planes.left_alone);
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
-    let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, scrape, stop_planes.clone());
+    let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, asking, stop_planes.clone());
     Shutdown {
         proxy: (stop_proxy, proxy),
         planes: stop_planes,
