@@ -1,6 +1,6 @@
 //! Who calls, as whom it may act, and over which agents.
 
-use crate::model::{AgentName, Identity, MinterName};
+use crate::model::{AgentName, Identity, MinterName, Risk};
 use crate::policy::{MinterRule, Permission, Policy};
 
 use super::refusal::{Forbidden, Refusal};
@@ -55,6 +55,19 @@ impl Caller {
     pub(super) fn acting(&self, permission: Permission, agent: &AgentName) -> Result<&MinterRule, Refusal> {
         self.require(permission)?;
         self.having(permission).find(|minter| covers(minter, agent)).ok_or(Refusal::Forbidden(Forbidden::ForeignAgent))
+    }
+
+    /// The minter as which the caller mints for this agent something so risky.
+    pub(super) fn minting(&self, agent: &AgentName, risk: Risk) -> Result<&MinterRule, Refusal> {
+        self.acting(Permission::Mint, agent)?;
+        let mut minters = self.having(Permission::Mint).filter(|minter| covers(minter, agent));
+        minters.find(|minter| reaches(minter, risk)).ok_or(Refusal::Forbidden(Forbidden::Risk))
+    }
+
+    /// The minter of this name as which the caller renews or delegates for this agent something so risky.
+    pub(super) fn minting_as(&self, name: &MinterName, agent: &AgentName, risk: Risk) -> Result<&MinterRule, Refusal> {
+        let minter = self.acting_as(name, Permission::Mint, agent)?;
+        if reaches(minter, risk) { Ok(minter) } else { Err(Refusal::Forbidden(Forbidden::Risk)) }
     }
 
     /// The minter of this name as which the caller has this permission over this agent.
@@ -118,6 +131,10 @@ fn covers(minter: &MinterRule, agent: &AgentName) -> bool {
     minter.agents.as_ref().is_none_or(|agents| agents.contains(agent))
 }
 
+fn reaches(minter: &MinterRule, risk: Risk) -> bool {
+    minter.max_risk.is_none_or(|max| risk <= max)
+}
+
 /// May do everything, for all agents of the policy.
 fn built_in(name: &str) -> MinterRule {
     MinterRule {
@@ -125,6 +142,7 @@ fn built_in(name: &str) -> MinterRule {
         identities: Vec::new(),
         agents: None,
         may: ALL.to_vec(),
+        max_risk: None,
     }
 }
 

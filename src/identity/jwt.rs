@@ -67,8 +67,7 @@ impl<'a> Token<'a> {
 
     /// `exp`, `nbf` and `iat` at this moment, in seconds.
     pub(super) fn check_time(&self, now: i64) -> Result<(), Refused> {
-        let expiry = self.moment("exp")?.ok_or(Refused::Claim("exp"))?;
-        if now >= expiry {
+        if now >= self.expiry()? {
             return Err(Refused::Expired);
         }
         for name in ["nbf", "iat"] {
@@ -77,6 +76,11 @@ impl<'a> Token<'a> {
             }
         }
         Ok(())
+    }
+
+    /// `exp`, in seconds.
+    pub(super) fn expiry(&self) -> Result<i64, Refused> {
+        self.moment("exp")?.ok_or(Refused::Claim("exp"))
     }
 
     fn moment(&self, name: &'static str) -> Result<Option<i64>, Refused> {
