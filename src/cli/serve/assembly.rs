@@ -28,7 +28,6 @@ use crate::config::Loaded;
 use crate::control;
 use crate::control::webhooks::{Endpoint, Sending};
 use crate::credential::Credentials;
-use crate::identity::Prover;
 use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::net::{self, Dialer};
@@ -94,8 +93,7 @@ impl Sidecar {
         let bound = Bound::of(&listeners)?;
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
-        let verifier = gate.verifier(identities)?;
-        let remote = gate.open(listeners.remote.take(), verifier.clone(), policy.clone());
+        let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
@@ -110,7 +108,7 @@ impl Sidecar {
             own: control::own_door(current.clone(), leases.minter(), audit.clone(), metrics.clone(), clock.clone()),
             policy,
             credentials,
-            prover: Prover::new(verifier, clock.clone()),
+            prover,
             authority: authority.clone(),
             dialer: dialer.clone(),
             tls,

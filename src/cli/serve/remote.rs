@@ -12,7 +12,7 @@ use crate::authority::Authority;
 use crate::cli::Failure;
 use crate::clock::SharedClock;
 use crate::control::{Remote, RemoteTls, Trust};
-use crate::identity::{Identities, Verifier};
+use crate::identity::{Identities, Prover, Verifier};
 use crate::model::Host;
 use crate::net::Dialer;
 use crate::net::tls::ClientTls;
@@ -98,17 +98,21 @@ impl Gate {
         Self { tls, roots, own_pod: arguments.pod_uid.clone(), clock, dialer, trust: None }
     }
 
-    /// Puts the listener together, if there is one.
+    /// What proves agents, and the listener, if there is one.
     pub(super) fn open(
         &mut self,
         listener: Option<TcpListener>,
-        verifier: Arc<Verifier>,
+        identities: Identities,
         policy: Arc<Policy>,
-    ) -> Option<Remote> {
-        let (listener, tls) = listener.zip(self.tls.clone())?;
-        let trust = Arc::new(ArcSwap::from_pointee(Trust { verifier, policy }));
-        self.trust = Some(trust.clone());
-        Some(Remote { listener, tls, trust })
+    ) -> Result<(Arc<Prover>, Option<Remote>), Failure> {
+        let verifier = self.verifier(identities)?;
+        let prover = Prover::new(verifier.clone(), self.clock.clone());
+        let remote = listener.zip(self.tls.clone()).map(|(listener, tls)| {
+            let trust = Arc::new(ArcSwap::from_pointee(Trust { verifier, policy }));
+            self.trust = Some(trust.clone());
+            Remote { listener, tls, trust }
+        });
+        Ok((prover, remote))
     }
 
     /// What proves the identities of a policy that is to be in force in the place of one whose are proven by `verifier`.
@@ -133,7 +137,7 @@ impl Gate {
     }
 
     /// What proves the identities of a policy, of agents and of callers from elsewhere.
-    pub(super) fn verifier(&self, identities: Identities) -> Result<Arc<Verifier>, Failure> {
+    fn verifier(&self, identities: Identities) -> Result<Arc<Verifier>, Failure> {
         let verifier = Verifier::new(identities, self.own_pod.clone(), &self.dialer, &self.roots, self.clock.clone());
         verifier.map(Arc::new).map_err(Failure::authority)
     }
