@@ -9,6 +9,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `verifier` | from `Authorization` to an identity |
+//! | `prover` | the same for tokens that agents show to the proxy, which are known for a moment |
 //! | `bearer`, `files` | the token of a file, and whom its mode lets in |
 //! | `jwt`, `json` | a token, parsed once and strictly |
 //! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
@@ -25,6 +26,7 @@ mod json;
 mod jwks;
 mod jwt;
 mod keys;
+mod prover;
 mod refused;
 mod review;
 #[cfg(any(target_os = "linux", test))]
@@ -40,6 +42,7 @@ pub use files::{FileProblem, read_public, read_secret};
 pub use issuer::{IssuerSpec, Kind, Proof, is_service_account, is_trust_domain, spiffe_id, trust_domain_of};
 pub use jwks::{ALGORITHMS, Algorithm, Family};
 pub use jwt::TOKEN_BYTES_MAX;
+pub use prover::{Proof as TokenProof, Prover};
 pub use refused::Refused;
 pub use verifier::{Verifier, VerifierError};
 

@@ -87,6 +87,10 @@ pub struct Policy {
     minters: Vec<MinterRule>,
     /// Some rule looks at a body.
     bodies: bool,
+    /// Some agent can be proven by a token.
+    tokens: bool,
+    /// The shortest `reattest` of all.
+    reattest_min: Option<Duration>,
 }
 
 impl Policy {
@@ -98,6 +102,8 @@ impl Policy {
             parts.agents.into_iter().map(|agent| AgentRule { grants: mint::fold(agent.grants), ..agent }).collect();
         let indexes: Vec<RuleIndex> = services.iter().map(|service| RuleIndex::new(service)).collect();
         Self {
+            reattest_min: reattest_min(&services, &agents),
+            tokens: agents.iter().any(AgentRule::is_proven_by_token),
             bodies: indexes.iter().any(RuleIndex::looks_at_bodies),
             digest: parts.digest,
             is_reloaded: false,
@@ -354,6 +360,31 @@ impl Policy {
         self.minters.iter().find(|minter| minter.name == *name)
     }
 
+    /// True when some agent can be proven by a token.
+    #[must_use]
+    pub fn proves_by_token(&self) -> bool {
+        self.tokens
+    }
+
+    /// Within which time who presents an agent's nonces has to have been proven, whatever they are used for.
+    #[must_use]
+    pub fn reattest(&self, agent: &AgentName) -> Option<Duration> {
+        self.reattest_min?;
+        self.agent(agent)?.limits.reattest
+    }
+
+    /// The shortest time after which anybody has to be proven again.
+    #[must_use]
+    pub fn reattest_min(&self) -> Option<Duration> {
+        self.reattest_min
+    }
+
+    /// The riskiest of what is granted. A scope that the policy does not have counts as the riskiest.
+    #[must_use]
+    pub fn risk_of(&self, grants: &[LeaseGrant]) -> Risk {
+        mint::risk_of(self, grants)
+    }
+
     /// The minters as which this identity may act; none for an agent's identity.
     #[must_use]
     pub fn minters_for(&self, identity: &Identity) -> Vec<&MinterRule> {
@@ -408,4 +439,9 @@ impl Policy {
             Risk::High => high,
         }
     }
+}
+
+fn reattest_min(services: &[Arc<Service>], agents: &[AgentRule]) -> Option<Duration> {
+    let of_scopes = services.iter().flat_map(|service| &service.scopes).filter_map(|scope| scope.reattest);
+    of_scopes.chain(agents.iter().filter_map(|agent| agent.limits.reattest)).min()
 }

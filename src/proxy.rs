@@ -40,6 +40,7 @@ use crate::audit::{Audit, Exchange, Recorded};
 use crate::authority::Authority;
 use crate::credential::Credentials;
 use crate::door::SelfService;
+use crate::identity::{Prover, Verifier};
 use crate::lease::Lookup;
 use crate::metrics::Metrics;
 use crate::model::Denial;
@@ -123,6 +124,8 @@ pub struct Parts {
     pub policy: Arc<Policy>,
     /// The real credentials.
     pub credentials: Arc<Credentials>,
+    /// What proves agents by their tokens.
+    pub prover: Arc<Prover>,
     /// The local CA.
     pub authority: Arc<Authority>,
     /// The way out.
@@ -157,8 +160,8 @@ impl Proxy {
     /// Puts the proxy together; nothing is bound or sent yet.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { audit, leases, own, policy, credentials, authority, dialer, tls, metrics, limits } = parts;
-        let rules = Rules::new(policy, credentials, tls, dialer.clone(), limits.clone());
+        let Parts { audit, leases, own, policy, credentials, prover, authority, dialer, tls, metrics, limits } = parts;
+        let rules = Rules::new(policy, credentials, prover, tls, dialer.clone(), limits.clone());
         Arc::new(Self {
             audit,
             leases,
@@ -184,8 +187,10 @@ impl Proxy {
     }
 
     /// Puts another policy in force, from the next request on. Requests under way finish with what they began with.
-    pub fn adopt(&self, policy: Arc<Policy>, credentials: Arc<Credentials>, tls: TlsProfiles) {
-        let rules = Rules::new(policy, credentials, tls, self.dialer.clone(), self.limits.clone());
+    pub fn adopt(&self, policy: Arc<Policy>, credentials: Arc<Credentials>, verifier: Arc<Verifier>, tls: TlsProfiles) {
+        // Before the policy: what other issuers have proven is never held against it.
+        let prover = self.rules().prover.renewed(verifier);
+        let rules = Rules::new(policy, credentials, prover, tls, self.dialer.clone(), self.limits.clone());
         self.rules.store(Arc::new(rules));
     }
 

@@ -1,4 +1,5 @@
-//! How fast and how often: `rate` of a scope, and what an agent has of its own (`ttl`, `budget`, `self_renew`).
+//! How fast and how often: `rate` and `reattest` of a scope, and what an agent has of its own (`ttl`, `budget`, `self_renew`,
+//! `reattest`, `max_risk`).
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use super::section::{Keys, Node, Section};
 use super::service::ReadService;
 use crate::model::rate::RATE_COUNT_MAX;
 use crate::model::{Budget, Grant, Rate, Risk};
-use crate::policy::{AgentLimits, Ceiling};
+use crate::policy::{AgentLimits, Ceiling, Scope};
 
 const BUDGET: Keys = Keys { known: &["uses", "rate"], later: &[] };
 
@@ -26,6 +27,18 @@ fn rate(node: &Node<'_>) -> Option<Rate> {
     rate
 }
 
+/// Reads `reattest = "10m"`, where it is there.
+pub(super) fn read_reattest(section: &Section<'_>) -> Option<Option<Duration>> {
+    section.get("reattest").map_or(Some(None), |node| node.duration().map(Some))
+}
+
+/// Reads `max_risk`, where it is there. `high` is not among its words: it would limit nothing.
+pub(super) fn read_max_risk(section: &Section<'_>) -> Option<Option<Risk>> {
+    section
+        .get("max_risk")
+        .map_or(Some(None), |node| node.word(&[("low", Risk::Low), ("medium", Risk::Medium)]).map(Some))
+}
+
 /// Reads what an agent has of its own; `grants` is what it may have, as far as that could be read.
 pub(super) fn read_agent(
     section: &Section<'_>,
@@ -37,7 +50,9 @@ pub(super) fn read_agent(
     let budget = section.get("budget").map_or(Some(None), |node| read_budget(&node).map(Some));
     let self_renew = section.get("self_renew");
     let self_renew = self_renew.map_or(Some(false), |node| read_self_renew(&node, grants.unwrap_or(&[]), services));
-    Some(AgentLimits { ttl: ttl?, budget: budget?, self_renew: self_renew? })
+    let reattest = read_reattest(section);
+    let max_risk = read_agent_max_risk(section, grants.unwrap_or(&[]), services);
+    Some(AgentLimits { ttl: ttl?, budget: budget?, self_renew: self_renew?, reattest: reattest?, max_risk: max_risk? })
 }
 
 fn read_ttl(node: &Node<'_>, ceilings: Option<&[Ceiling; 3]>) -> Option<Duration> {
@@ -71,7 +86,7 @@ fn read_budget(node: &Node<'_>) -> Option<Budget> {
 /// An agent that holds something of high risk goes on only when somebody else says so.
 fn read_self_renew(node: &Node<'_>, grants: &[Grant], services: &[ReadService]) -> Option<bool> {
     let self_renew = node.boolean()?;
-    if self_renew && let Some(grant) = grants.iter().find(|grant| has_high_risk(grant, services)) {
+    if self_renew && let Some(grant) = grants.iter().find(|grant| risk_of(grant, services) == Some(Risk::High)) {
         let message = format!("a scope of {} that this agent may have is of high risk", grant.service);
         node.visible_fault(
             Code::CeilingExceeded,
@@ -83,8 +98,27 @@ fn read_self_renew(node: &Node<'_>, grants: &[Grant], services: &[ReadService]) 
     Some(self_renew)
 }
 
-fn has_high_risk(grant: &Grant, services: &[ReadService]) -> bool {
+/// What nobody may mint for it, its grants may not hold: whoever raises the risk of a scope learns of it here.
+fn read_agent_max_risk(section: &Section<'_>, grants: &[Grant], services: &[ReadService]) -> Option<Option<Risk>> {
+    let Some(node) = section.get("max_risk") else { return Some(None) };
+    let max = read_max_risk(section)?;
+    let Some(grant) = grants.iter().find(|grant| risk_of(grant, services) > max) else { return Some(max) };
+    let message = format!("a scope of {} that this agent may have is riskier", grant.service);
+    node.visible_fault(Code::CeilingExceeded, message, "take that scope out of its grants");
+    None
+}
+
+/// True where a scope among these has to be proven again and again.
+pub(super) fn has_reattest(grants: &[Grant], services: &[ReadService]) -> bool {
+    grants.iter().any(|grant| granted(grant, services).any(|scope| scope.reattest.is_some()))
+}
+
+/// The riskiest scope of a grant.
+fn risk_of(grant: &Grant, services: &[ReadService]) -> Option<Risk> {
+    granted(grant, services).map(|scope| scope.risk).max()
+}
+
+fn granted<'a>(grant: &'a Grant, services: &'a [ReadService]) -> impl Iterator<Item = &'a Scope> {
     let service = services.iter().filter_map(|read| read.built.as_ref()).find(|(built, _)| built.name == grant.service);
-    let risks = service.iter().flat_map(|(built, _)| &built.scopes).filter(|scope| grant.scopes.contains(&scope.name));
-    risks.map(|scope| scope.risk).max() == Some(Risk::High)
+    service.into_iter().flat_map(|(built, _)| &built.scopes).filter(|scope| grant.scopes.contains(&scope.name))
 }

@@ -18,7 +18,7 @@ use super::service;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
 use crate::credential::SourceSpec;
-use crate::model::{Budget, Rate};
+use crate::model::{Budget, Rate, Risk};
 use crate::policy::{
     AgentRule, Ceiling, DelegateRule, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted,
 };
@@ -232,6 +232,8 @@ pub(super) struct EffectiveScope {
     max_uses: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reattest: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -251,6 +253,7 @@ impl EffectiveScope {
             credential: scope.credential.to_string(),
             max_uses: scope.max_uses,
             rate: scope.rate.map(|rate| rate.to_string()),
+            reattest: scope.reattest.map(spell_duration),
             allow: allow.into_iter().filter_map(|rule| rule.allow).collect(),
             deny: deny.into_iter().filter_map(|rule| rule.deny).collect(),
             rules,
@@ -333,6 +336,10 @@ pub(super) struct EffectiveAgent {
     ttl: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     self_renew: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reattest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_risk: Option<&'static str>,
     grants: BTreeMap<String, Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delegate: Option<EffectiveDelegate>,
@@ -375,6 +382,8 @@ impl EffectiveAgent {
             identity: agent.identities.iter().map(ToString::to_string).collect(),
             ttl: agent.limits.ttl.map(spell_duration),
             self_renew: agent.limits.self_renew,
+            reattest: agent.limits.reattest.map(spell_duration),
+            max_risk: agent.limits.max_risk.map(Risk::as_str),
             grants: agent.grants.iter().map(|grant| (grant.service.to_string(), scopes(grant))).collect(),
             delegate: agent.delegate.as_ref().map(EffectiveDelegate::new),
             budget: agent.limits.budget.map(EffectiveBudget::new),
@@ -387,6 +396,8 @@ pub(super) struct EffectiveMinter {
     identity: Vec<String>,
     agents: Vec<String>,
     may: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_risk: Option<&'static str>,
 }
 
 impl EffectiveMinter {
@@ -399,6 +410,7 @@ impl EffectiveMinter {
             identity: minter.identities.iter().map(ToString::to_string).collect(),
             agents,
             may: minter.may.iter().map(|may| permission_word(*may)).collect(),
+            max_risk: minter.max_risk.map(Risk::as_str),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::people::entries;
 use super::section::{Keys, Named, Node, Section};
 use crate::identity::{
     ALGORITHMS, Address, Algorithm, IssuerSpec, Kind, Proof, is_certificate_name, is_service_account, is_trust_domain,
-    spiffe_id,
+    spiffe_id, trust_domain_of,
 };
 use crate::model::{IdentityRule, MinterName};
 
@@ -50,6 +50,17 @@ pub(super) struct ReadIssuer {
     name: String,
     kind: Option<KindWord>,
     pub(super) spec: Option<IssuerSpec>,
+}
+
+impl ReadIssuer {
+    /// True where it vouches for the trust domain of this SPIFFE ID; one with mistakes might.
+    pub(super) fn is_of_domain(&self, id: &str) -> bool {
+        let of = |spec: &IssuerSpec| match &spec.kind {
+            Kind::Spiffe { trust_domain } => trust_domain_of(id) == Some(trust_domain),
+            Kind::Kubernetes | Kind::Oidc => false,
+        };
+        self.kind == Some(KindWord::Spiffe) && self.spec.as_ref().is_none_or(of)
+    }
 }
 
 /// An issuer as `policy show` prints it.

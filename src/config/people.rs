@@ -18,10 +18,10 @@ const LIST_MAX: usize = 1024;
 const GRANT_SCOPES_MAX: usize = 256;
 
 const AGENT: Keys = Keys {
-    known: &["identity", "grants", "delegate", "ttl", "budget", "self_renew"],
-    later: &["reattest", "max_risk"],
+    known: &["identity", "grants", "delegate", "ttl", "budget", "self_renew", "reattest", "max_risk"],
+    later: &[],
 };
-const MINTER: Keys = Keys { known: &["identity", "agents", "may"], later: &["max_risk"] };
+const MINTER: Keys = Keys { known: &["identity", "agents", "may", "max_risk"], later: &[] };
 
 const MAY: [(&str, Permission); 5] = [
     ("mint", Permission::Mint),
@@ -78,7 +78,7 @@ fn read_agent(
     section.check_keys(&AGENT);
     let identity = section.require("identity", "identity = [\"uid:1000\"]: who may present its nonces");
     let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities, issuers));
-    let identities = identity.as_ref().zip(identities).and_then(|(node, read)| presentable(node, read));
+    let identities = identity.as_ref().zip(identities).and_then(|(node, read)| presentable(node, read, issuers));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
     // Absent is never; what could not be read makes no agent.
@@ -86,6 +86,11 @@ fn read_agent(
     let limits = allowance::read_agent(&section, grants.as_deref(), services, ceilings);
     if let (Some(node), true) = (&identity, read.identities.contains(&IdentityRule::Any)) {
         node.warn("anybody who reaches the listener may present this agent's nonces");
+        let reattests = limits.is_some_and(|limits| limits.reattest.is_some());
+        if reattests || allowance::has_reattest(grants.as_deref().unwrap_or_default(), services) {
+            let message = "`reattest` is about who is proven, and \"any\" is nobody".to_owned();
+            node.visible_fault(Code::Unreachable, message, "say who may present its nonces, or take `reattest` out");
+        }
     }
     let own = delegate.zip(limits);
     read.built = name.zip(identities).zip(grants).zip(own).map(|(((name, identities), grants), (delegate, limits))| {
@@ -105,15 +110,19 @@ fn read_agent_name(entry: &Named<'_>) -> Option<AgentName> {
     entry.label.name(entry.name, AgentName::parse)
 }
 
-/// The proxy proves uids alone. What else an agent is keeps it from minting, and cannot be all that it is.
-fn presentable(node: &Node<'_>, identities: Vec<IdentityRule>) -> Option<Vec<IdentityRule>> {
-    let is_proven = |rule: &IdentityRule| matches!(rule, IdentityRule::Any | IdentityRule::Uid(_));
+/// The proxy proves uids, and whom a token names. What else an agent is keeps it from minting, and cannot be all that it is.
+fn presentable(node: &Node<'_>, identities: Vec<IdentityRule>, issuers: &[ReadIssuer]) -> Option<Vec<IdentityRule>> {
+    let is_proven = |rule: &IdentityRule| match rule {
+        IdentityRule::Any | IdentityRule::Uid(_) | IdentityRule::Kubernetes(_) | IdentityRule::Oidc { .. } => true,
+        IdentityRule::Spiffe(id) => issuers.iter().any(|issuer| issuer.is_of_domain(id)),
+        IdentityRule::Bearer(_) | IdentityRule::Mtls(_) => false,
+    };
     if identities.iter().any(|rule| matches!(rule, IdentityRule::Bearer(_))) {
         node.not_supported("an agent's identity of the kind bearer:");
         return None;
     }
     if !identities.iter().any(is_proven) {
-        node.not_supported("an agent without a uid:, whose identity the proxy could prove,");
+        node.not_supported("an agent without an identity that the proxy could prove (uid:, or a token of an issuer)");
         return None;
     }
     for rule in identities.iter().filter(|rule| !is_proven(rule)) {
@@ -225,7 +234,8 @@ fn read_minter(
     let whose = section.require("agents", "agents = [\"NAME\"], or [\"*\"] for all");
     let whose = whose.and_then(|node| read_whose(&node, agents));
     let may = section.require("may", "may = [\"mint\", \"read\", \"revoke\"]").and_then(|node| read_may(&node));
-    let minter = MinterRule { name: name?, identities: identities?, agents: whose?, may: may? };
+    let max_risk = allowance::read_max_risk(&section);
+    let minter = MinterRule { name: name?, identities: identities?, agents: whose?, may: may?, max_risk: max_risk? };
     let effective = EffectiveMinter::new(&minter);
     Some((minter, effective))
 }

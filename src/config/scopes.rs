@@ -1,5 +1,7 @@
 //! `[[services.NAME.scopes]]`: named sets of rules with a risk.
 
+use std::time::Duration;
+
 use super::allowance;
 use super::conditions::CONDITION_KEYS;
 use super::credentials::ReadCredential;
@@ -25,6 +27,7 @@ const KEYS: Keys = Keys {
         "deny",
         "max_uses",
         "rate",
+        "reattest",
         CONDITION_KEYS[0],
         CONDITION_KEYS[1],
         CONDITION_KEYS[2],
@@ -50,6 +53,7 @@ pub(super) struct ReadScope<'a> {
     data: Option<Option<String>>,
     max_uses: Option<Option<u32>>,
     rate: Option<Option<Rate>>,
+    reattest: Option<Option<Duration>>,
     rules_whole: bool,
 }
 
@@ -94,6 +98,7 @@ fn read_one<'a>(
     let data = read_data(section);
     let max_uses = section.get("max_uses").map_or(Some(None), |node| node.number(1, u32::MAX).map(Some));
     let rate = allowance::read_rate(section);
+    let reattest = allowance::read_reattest(section);
     let credential_node = section.get("credential");
     let own_credential = credential_node.as_ref().and_then(|node| read_credential(node, credentials));
     let credential = if credential_node.is_some() { own_credential.clone() } else { service_credential.cloned() };
@@ -113,6 +118,7 @@ fn read_one<'a>(
         data,
         max_uses,
         rate,
+        reattest,
         rules_whole: rules.whole,
     })
 }
@@ -144,6 +150,7 @@ impl<'a> ReadScope<'a> {
             credential: self.credential?,
             max_uses: self.max_uses?,
             rate: self.rate?,
+            reattest: self.reattest?,
             allow: self.rules_whole.then(|| self.allow.into_iter().map(|rule| rule.rule).collect())?,
             deny: self.deny.into_iter().map(|rule| rule.rule).collect(),
         };

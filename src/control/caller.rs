@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, Identity, MinterName};
+use crate::model::{AgentName, Identity, MinterName, Risk};
 use crate::policy::{MinterRule, Permission, Policy};
 
 use super::refusal::{Forbidden, Refusal};
@@ -34,6 +34,12 @@ pub(super) fn still_may(
         None if [SELF_MINTER, SUPERVISED_MINTER].contains(&name.as_str()) => Ok(()),
         None => Err(Refusal::Forbidden(Forbidden::Permission)),
     }
+}
+
+/// Whether what is so risky is within a minter's reach by now.
+pub(super) fn still_reaches(policy: &Policy, name: &MinterName, risk: Risk) -> Result<(), Refusal> {
+    let is_beyond = policy.minter(name).is_some_and(|minter| !reaches(minter, risk));
+    if is_beyond { Err(Refusal::Forbidden(Forbidden::Risk)) } else { Ok(()) }
 }
 
 /// A caller who may act as at least one minter.
@@ -76,6 +82,19 @@ impl Caller {
     pub(super) fn acting(&self, permission: Permission, agent: &AgentName) -> Result<&MinterRule, Refusal> {
         self.require(permission)?;
         self.having(permission).find(|minter| covers(minter, agent)).ok_or(Refusal::Forbidden(Forbidden::ForeignAgent))
+    }
+
+    /// The minter as which the caller mints for this agent something so risky.
+    pub(super) fn minting(&self, agent: &AgentName, risk: Risk) -> Result<&MinterRule, Refusal> {
+        self.acting(Permission::Mint, agent)?;
+        let mut minters = self.having(Permission::Mint).filter(|minter| covers(minter, agent));
+        minters.find(|minter| reaches(minter, risk)).ok_or(Refusal::Forbidden(Forbidden::Risk))
+    }
+
+    /// The minter of this name as which the caller renews or delegates for this agent something so risky.
+    pub(super) fn minting_as(&self, name: &MinterName, agent: &AgentName, risk: Risk) -> Result<&MinterRule, Refusal> {
+        let minter = self.acting_as(name, Permission::Mint, agent)?;
+        if reaches(minter, risk) { Ok(minter) } else { Err(Refusal::Forbidden(Forbidden::Risk)) }
     }
 
     /// The minter of this name as which the caller has this permission over this agent.
@@ -139,6 +158,10 @@ fn covers(minter: &MinterRule, agent: &AgentName) -> bool {
     minter.agents.as_ref().is_none_or(|agents| agents.contains(agent))
 }
 
+fn reaches(minter: &MinterRule, risk: Risk) -> bool {
+    minter.max_risk.is_none_or(|max| risk <= max)
+}
+
 /// May do everything, for all agents of the policy.
 fn built_in(name: &str) -> MinterRule {
     MinterRule {
@@ -146,6 +169,7 @@ fn built_in(name: &str) -> MinterRule {
         identities: Vec::new(),
         agents: None,
         may: ALL.to_vec(),
+        max_risk: None,
     }
 }
 

@@ -60,9 +60,14 @@ pub(super) async fn delegate(
     let id = NonceId::parse(id).ok_or(Refusal::NotFound)?;
     let parent = control.live(id).ok_or_else(|| over(control, caller, id))?;
     let terms = parent.terms();
-    let minter = &caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name;
+    let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?;
     caller.acting_as(terms.minter, Permission::Mint, &asked.agent)?;
-    let approve = || approve(&control.policy(), &control.parts.clock.now(), minter, &parent, &asked).map(Cow::Owned);
+    let approve = || {
+        let approved = approve(&control.policy(), &control.parts.clock.now(), &minter.name, &parent, &asked)?;
+        caller.minting_as(&minter.name, &asked.agent, approved.plan.risk)?;
+        Ok(Cow::Owned(approved))
+    };
+    let minter = &minter.name;
     let body = || BodyHash::of(&format!("delegate {id} {}", body.canonical()));
     mint::answer(control, caller, &Order { minter, approve: &approve }, key, body).await
 }

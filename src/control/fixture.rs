@@ -45,6 +45,7 @@ fn scope(name: &str, risk: Risk, allow: &[&str]) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: None,
+        reattest: None,
         rate: None,
         allow: allow.iter().map(|rule| Rule::parse(rule, QueryRule::Any, false).unwrap()).collect(),
         deny: Vec::new(),
@@ -92,6 +93,7 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
         identities: vec![IdentityRule::Uid(uid)],
         agents: agents.map(|agents| agents.iter().map(|name| agent(name)).collect()),
         may: may.to_vec(),
+        max_risk: None,
     }
 }
 

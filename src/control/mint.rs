@@ -156,17 +156,18 @@ pub(super) fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refu
 }
 
 fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
-    let minter = caller.acting(Permission::Mint, &asked.agent)?.name.clone();
-    // Again when the lease is made; here so that there is no record of a mint that nobody gets.
-    if control.parts.leases.is_completed(&minter, &asked.task) {
-        return Err(Refusal::TaskCompleted);
-    }
+    caller.acting(Permission::Mint, &asked.agent)?;
     let plan = if asked.is_canary {
         control.policy().plan_canary(&asked.agent, asked.ttl)?
     } else {
         let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
         control.policy().plan(&request)?
     };
+    let minter = caller.minting(&asked.agent, plan.risk)?.name.clone();
+    // Again when the lease is made; here so that there is no record of a mint that nobody gets.
+    if control.parts.leases.is_completed(&minter, &asked.task) {
+        return Err(Refusal::TaskCompleted);
+    }
     Ok(Approved { asked, minter, plan, parent: None })
 }
 

@@ -120,6 +120,7 @@ impl OwnDoor {
         }
         let asked = ask::renewal(body)?;
         let terms = holder.lease.terms();
+        caller::still_reaches(&policy, terms.minter, policy.risk_of(terms.grants))?;
         let event = |expires_at| Event::Renewed {
             nonce_id: holder.lease.id(),
             agent: terms.agent.clone(),
@@ -141,6 +142,7 @@ impl OwnDoor {
             caller::still_may(&policy, terms.minter, Permission::Mint, agent)?;
         }
         let approved = delegate::approve(&policy, &self.clock.now(), terms.minter, &holder.lease, &asked)?;
+        caller::still_reaches(&policy, terms.minter, approved.plan.risk)?;
         let (id, nonce) = (self.leases.next_id(), mint::random_nonce()?);
         let Self { leases, audit, metrics, clock, .. } = self;
         let making =

@@ -74,6 +74,8 @@ pub(super) enum Forbidden {
     ForeignAgent,
     /// Another minter's nonce.
     ForeignMinter,
+    /// Riskier than the minter may mint.
+    Risk,
     /// The agent may not renew by itself.
     SelfRenew,
     /// The Host is not one of this socket's names.
@@ -247,6 +249,7 @@ impl Forbidden {
             Self::ForeignMinter => {
                 "Only the minter that minted this nonce may renew it, or delegate it to agents of its own."
             }
+            Self::Risk => "This is riskier than `max_risk` of your minter lets it mint, renew or delegate.",
             Self::SelfRenew => {
                 "The policy does not let this agent renew (`self_renew`); ask whoever minted this nonce."
             }

@@ -57,8 +57,8 @@ pub(super) async fn renew(control: &Control, caller: &Caller, id: &str, body: &J
     let id = NonceId::parse(id).ok_or(Refusal::NotFound)?;
     let lease = control.live(id).ok_or_else(|| over(control, caller, id))?;
     let terms = lease.terms();
-    let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?.name.clone();
     let (policy, parts) = (control.policy(), &control.parts);
+    let minter = caller.minting_as(terms.minter, terms.agent, policy.risk_of(terms.grants))?.name.clone();
     let (leases, audit, metrics, clock) = (&parts.leases, &parts.audit, &*parts.metrics, &parts.clock);
     let event = |expires_at| event(caller, &lease, minter, expires_at);
     Renewing { policy: &policy, leases, audit, metrics, clock }.renew(&lease, asked, event).await

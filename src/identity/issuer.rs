@@ -106,7 +106,7 @@ impl Issuer {
         }
     }
 
-    /// Verifies a token of this issuer; `text` is the whole token, `own_pod` the uid of the pod that we run in.
+    /// Verifies a token of this issuer; `text` is the whole token; none of the pod with the uid `own_pod` is taken.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
 
 use super::Refused;
 use super::json::{self, Json, Object};
@@ -68,8 +67,7 @@ impl<'a> Token<'a> {
 
     /// `exp`, `nbf` and `iat` at this moment, in seconds.
     pub(super) fn check_time(&self, now: i64) -> Result<(), Refused> {
-        let expiry = self.moment("exp")?.ok_or(Refused::Claim("exp"))?;
-        if now >= expiry {
+        if now >= self.expiry()? {
             return Err(Refused::Expired);
         }
         for name in ["nbf", "iat"] {
@@ -80,9 +78,9 @@ impl<'a> Token<'a> {
         Ok(())
     }
 
-    /// When it is over.
-    pub(super) fn expiry(&self) -> Option<Timestamp> {
-        self.moment("exp").ok().flatten().and_then(|moment| Timestamp::from_second(moment).ok())
+    /// `exp`, in seconds.
+    pub(super) fn expiry(&self) -> Result<i64, Refused> {
+        self.moment("exp")?.ok_or(Refused::Claim("exp"))
     }
 
     fn moment(&self, name: &'static str) -> Result<Option<i64>, Refused> {

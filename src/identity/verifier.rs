@@ -62,6 +62,12 @@ impl Verifier {
         Ok(Self { bearers, issuers, own_pod, clock })
     }
 
+    /// Believes nothing.
+    #[cfg(test)]
+    pub(super) fn of_nobody(clock: SharedClock) -> Self {
+        Self { bearers: Arc::default(), issuers: Vec::new(), own_pod: None, clock }
+    }
+
     /// True where it was made of these identities.
     #[must_use]
     pub fn is_of(&self, identities: &Identities) -> bool {
@@ -92,7 +98,7 @@ impl Verifier {
     #[must_use]
     pub fn token_ends(headers: &HeaderMap) -> Option<Timestamp> {
         let (_, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        Token::parse(token).ok()?.expiry()
+        Timestamp::from_second(Token::parse(token).ok()?.expiry().ok()?).ok()
     }
 
     async fn verify(&self, text: &str) -> Result<Identity, Refused> {
@@ -102,13 +108,24 @@ impl Verifier {
         if let Some(identity) = self.by_file(text).await? {
             return Ok(identity);
         }
+        self.by_issuer(text, self.own_pod.as_deref()).await.map(|(identity, _)| identity)
+    }
+
+    /// Whom an agent's token proves, and the second at which it expires. The sidecar's own pod is its agent's too, so that
+    /// a token of it is as good as any here; and the token of a file proves no agent.
+    pub(super) async fn prove(&self, text: &str) -> Result<(Identity, i64), Refused> {
+        self.by_issuer(text, None).await
+    }
+
+    async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<(Identity, i64), Refused> {
         if self.issuers.is_empty() || !text.contains('.') {
             return Err(Refused::Unknown);
         }
         let token = Token::parse(text)?;
         let now = self.clock.now().wall.as_second();
         let issuer = self.issuers.iter().find(|issuer| issuer.is_named_by(&token)).ok_or(Refused::Issuer)?;
-        issuer.verify(&token, text, now, self.own_pod.as_deref()).await
+        let identity = issuer.verify(&token, text, now, banned_pod).await?;
+        Ok((identity, token.expiry()?))
     }
 
     /// Whose file has this token. Every file is compared, whichever it is.

@@ -156,6 +156,11 @@ pub enum Denial {
     ExpectationFailed,
     CleartextForbidden,
     AgentUnidentified,
+    IdentityRefused {
+        because: String,
+    },
+    IdentityStale,
+    IdentityUnavailable,
     DestinationMismatch,
     BudgetSpent,
     RateLimited {
@@ -204,6 +209,9 @@ impl Denial {
             Self::ExpectationFailed => "expectation_failed",
             Self::CleartextForbidden => "cleartext_forbidden",
             Self::AgentUnidentified => "agent_unidentified",
+            Self::IdentityRefused { .. } => "identity_refused",
+            Self::IdentityStale => "identity_stale",
+            Self::IdentityUnavailable => "identity_unavailable",
             Self::DestinationMismatch => "destination_mismatch",
             Self::BudgetSpent => "budget_spent",
             Self::RateLimited { .. } => "rate_limited",
@@ -228,7 +236,9 @@ impl Denial {
             | Self::NonceExpired { .. }
             | Self::NonceRevoked { .. }
             | Self::NonceSpent { .. }
-            | Self::AgentUnidentified => 401,
+            | Self::AgentUnidentified
+            | Self::IdentityRefused { .. }
+            | Self::IdentityStale => 401,
             Self::AgentMismatch
             | Self::OutOfScope { .. }
             | Self::RiskRestricted { .. }
@@ -248,7 +258,11 @@ impl Denial {
             Self::RequestTooLarge(TooLarge::Head) => 431,
             Self::DestinationMismatch => 421,
             Self::RateLimited { .. } => 429,
-            Self::CredentialUnavailable { .. } | Self::AuditUnavailable | Self::Overloaded | Self::ShuttingDown => 503,
+            Self::CredentialUnavailable { .. }
+            | Self::IdentityUnavailable
+            | Self::AuditUnavailable
+            | Self::Overloaded
+            | Self::ShuttingDown => 503,
             Self::UpstreamUnreachable
             | Self::UpstreamUnclear(Unclear::Broke)
             | Self::UpstreamTls
@@ -268,6 +282,7 @@ impl Denial {
             | Self::UpstreamUnclear(_)
             | Self::AnswerUnscrubbable => Fault::Upstream,
             Self::CredentialUnavailable { .. }
+            | Self::IdentityUnavailable
             | Self::AuditUnavailable
             | Self::Overloaded
             | Self::ShuttingDown
@@ -283,6 +298,7 @@ impl Denial {
             self,
             Self::RateLimited { .. }
                 | Self::CredentialUnavailable { .. }
+                | Self::IdentityUnavailable
                 | Self::UpstreamUnreachable
                 | Self::UpstreamTimeout
                 | Self::RequestTimeout

@@ -125,18 +125,23 @@ pub(super) fn plan_canary(policy: &Policy, agent: &AgentName, ttl: Option<Durati
     Ok(MintPlan { identities, grants: Vec::new(), ttl, lifetime: ttl, ttl_capped_by, risk: Risk::Low, budget: None })
 }
 
-/// Decides what a renewal gets. A scope that the policy does not have counts as the riskiest.
+/// Decides what a renewal gets.
 pub(super) fn plan_renewal(
     policy: &Policy,
     agent: &AgentName,
     grants: &[LeaseGrant],
     asked: Option<Duration>,
 ) -> RenewalPlan {
+    period(policy, policy.agent(agent), risk_of(policy, grants), asked)
+}
+
+/// The riskiest of what is granted. A scope that the policy does not have counts as the riskiest.
+pub(super) fn risk_of(policy: &Policy, grants: &[LeaseGrant]) -> Risk {
     let risk_of = |service: &ServiceName, scope: &ScopeName| {
         policy.service(service).and_then(|service| service.scope(scope)).map_or(Risk::High, |scope| scope.risk)
     };
     let risks = grants.iter().flat_map(|grant| grant.scopes.iter().map(|(scope, _)| risk_of(&grant.service, scope)));
-    period(policy, policy.agent(agent), risks.max().unwrap_or(Risk::High), asked)
+    risks.max().unwrap_or(Risk::High)
 }
 
 /// The shortest of all wins; of two that are alike, the ceiling is named.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DelegateRule;
-use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName};
+use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName, Risk};
 
 /// One `[agents.NAME]`.
 #[derive(Debug, Clone)]
@@ -21,6 +21,17 @@ pub struct AgentRule {
     pub limits: AgentLimits,
 }
 
+impl AgentRule {
+    /// True where a token can prove it.
+    #[must_use]
+    pub fn is_proven_by_token(&self) -> bool {
+        self.identities.iter().any(|rule| match rule {
+            IdentityRule::Kubernetes(_) | IdentityRule::Spiffe(_) | IdentityRule::Oidc { .. } => true,
+            IdentityRule::Any | IdentityRule::Uid(_) | IdentityRule::Bearer(_) | IdentityRule::Mtls(_) => false,
+        })
+    }
+}
+
 /// How long, how often and how fast an agent may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AgentLimits {
@@ -30,6 +41,10 @@ pub struct AgentLimits {
     pub budget: Option<Budget>,
     /// It may renew its nonces itself; never where it may have a scope of high risk.
     pub self_renew: bool,
+    /// Its nonces are refused unless who presents them was proven within this time.
+    pub reattest: Option<Duration>,
+    /// Nothing riskier is among its grants.
+    pub max_risk: Option<Risk>,
 }
 
 /// One `[minters.NAME]`.
@@ -43,6 +58,8 @@ pub struct MinterRule {
     pub agents: Option<Vec<AgentName>>,
     /// What it may do.
     pub may: Vec<Permission>,
+    /// Nothing riskier may it mint, renew or delegate; `None` is no limit.
+    pub max_risk: Option<Risk>,
 }
 
 /// What a minter may do.

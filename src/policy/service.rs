@@ -1,6 +1,7 @@
 //! What a policy says of one API.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -95,6 +96,8 @@ pub struct Scope {
     pub max_uses: Option<u32>,
     /// How fast one nonce may use it.
     pub rate: Option<Rate>,
+    /// It is refused unless who presents was proven within this time.
+    pub reattest: Option<Duration>,
     /// What it allows.
     pub allow: Vec<Rule>,
     /// What it forbids to a nonce that holds it, whatever else allows it.

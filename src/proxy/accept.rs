@@ -22,9 +22,10 @@ use super::flow::Body;
 use super::pace::{Pace, Paced, Protocol};
 use super::{Limits, Proxy, connect, transparent};
 use crate::audit::Event;
+use crate::clock::{Clock, SystemClock};
 use crate::identity;
 use crate::metrics::Metrics;
-use crate::model::{Destination, Identity};
+use crate::model::{Destination, Identity, Now};
 use crate::net::intercept::Interception;
 
 /// How long accepting rests when the system has no file or memory for another connection.
@@ -49,6 +50,8 @@ pub struct Connection {
     pub id: u64,
     /// The client's address.
     pub peer: SocketAddr,
+    /// When it was accepted.
+    pub opened: Now,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
     _place: Place,
@@ -67,7 +70,8 @@ impl Connection {
     fn of(peer: SocketAddr, local: SocketAddr, owner: OnceLock<Option<Identity>>, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, peer, local, owner, _place: place })
+        let opened = SystemClock.now();
+        Arc::new(Self { id, peer, opened, local, owner, _place: place })
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.

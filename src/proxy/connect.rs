@@ -9,10 +9,13 @@ use hyper::body::Incoming;
 
 use super::accept::Connection;
 use super::flow::Body;
+use super::gate::{self, Admitted};
+use super::grant::Presenter;
 use super::pace::Busy;
-use super::{Proxy, decrypt, gate, refuse, unread};
+use super::{Proxy, decrypt, refuse, unread};
 use crate::audit::Event;
 use crate::door;
+use crate::identity::TokenProof;
 use crate::model::{Ambiguity, Denial, Destination, NonceHash, Scheme};
 use crate::policy::{ProxyAuth, Unlisted};
 
@@ -29,10 +32,20 @@ pub struct Session {
     pub form: Form,
     /// The nonce that came as the proxy's credentials with the `CONNECT`, or with this request in absolute form.
     pub voucher: Option<NonceHash>,
+    /// Whom a token proved that came there in the nonce's place.
+    pub proof: Option<Arc<TokenProof>>,
     /// What its upstream speaks, as far as its answers have told.
     pub spoken: Spoken,
     /// The destination as upstream is asked for it.
     pub authority: AskedFor,
+}
+
+impl Session {
+    /// Who presents what comes in it.
+    #[must_use]
+    pub fn presenter(&self) -> Presenter<'_> {
+        Presenter { connection: &self.connection, proof: self.proof.as_deref() }
+    }
 }
 
 /// A destination as a URI spells it, parsed by the first request that needs it.
@@ -84,6 +97,15 @@ pub struct Tunnel {
     pub destination: Destination,
     /// The nonce that came with it as the proxy's credentials.
     pub voucher: Option<NonceHash>,
+    /// Whom a token proved that came in the nonce's place.
+    pub proof: Option<Arc<TokenProof>>,
+}
+
+impl Tunnel {
+    /// One that nothing came with.
+    pub(super) fn unvouched(connection: Arc<Connection>, destination: Destination) -> Self {
+        Self { connection, destination, voucher: None, proof: None }
+    }
 }
 
 /// Whatever arrives on the proxy's own port.
@@ -93,17 +115,22 @@ pub(super) async fn front(
     request: Request<Incoming>,
     busy: Busy,
 ) -> Response<Body> {
+    let admitted = gate::admit(&proxy, &connection, request.headers()).await;
     if request.method() == Method::CONNECT {
-        return tunnel(&proxy, connection, request);
+        return tunnel(&proxy, connection, request, admitted);
     }
-    match absolute(&proxy, &connection, &request) {
+    match absolute(&connection, &request, admitted) {
         // Boxed, so that a `CONNECT` does not carry its size.
         Ok(session) => Box::pin(proxy.serve(&session, request, busy)).await,
         Err(denial) => refused(&proxy, &connection, None, &denial),
     }
 }
 
-fn absolute(proxy: &Proxy, connection: &Arc<Connection>, request: &Request<Incoming>) -> Result<Session, Denial> {
+fn absolute(
+    connection: &Arc<Connection>,
+    request: &Request<Incoming>,
+    admitted: Result<Admitted, Denial>,
+) -> Result<Session, Denial> {
     let scheme = match request.uri().scheme_str() {
         Some("https") => Scheme::Https,
         Some("http") => Scheme::Http,
@@ -112,30 +139,35 @@ fn absolute(proxy: &Proxy, connection: &Arc<Connection>, request: &Request<Incom
     let authority = request.uri().authority().ok_or(Denial::RequestAmbiguous(Ambiguity::TargetForm))?;
     let destination = Destination::parse(authority.as_str(), Some(scheme.default_port()))
         .map_err(|_| Denial::RequestAmbiguous(Ambiguity::Host))?;
-    let voucher = gate::admit(proxy, connection, request.headers())?;
+    let Admitted { voucher, proof } = admitted?;
     Ok(Session {
         connection: connection.clone(),
         destination,
         scheme,
         form: Form::Absolute,
         voucher,
+        proof,
         spoken: Spoken::default(),
         authority: AskedFor::default(),
     })
 }
 
-fn tunnel(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
+fn tunnel(
+    proxy: &Arc<Proxy>,
+    connection: Arc<Connection>,
+    mut request: Request<Incoming>,
+    admitted: Result<Admitted, Denial>,
+) -> Response<Body> {
     let destination = match destination(&request) {
         Ok(destination) => destination,
         Err(denial) => return refused(proxy, &connection, None, &denial),
     };
-    let admitted = gate::admit(proxy, &connection, request.headers());
-    let (way, voucher) = match admitted.and_then(|voucher| Ok((way(proxy, &destination)?, voucher))) {
+    let (way, Admitted { voucher, proof }) = match admitted.and_then(|it| Ok((way(proxy, &destination)?, it))) {
         Ok(admitted) => admitted,
         Err(denial) => return refused(proxy, &connection, Some(&destination), &denial),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    let tunnel = Tunnel { connection, destination, voucher };
+    let tunnel = Tunnel { connection, destination, voucher, proof };
     let task = {
         let proxy = proxy.clone();
         async move {

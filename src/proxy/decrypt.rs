@@ -48,6 +48,7 @@ pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, c
         scheme: Scheme::Https,
         form,
         voucher: tunnel.voucher,
+        proof: tunnel.proof.clone(),
         spoken: Spoken::default(),
         authority: AskedFor::default(),
     };

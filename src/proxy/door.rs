@@ -21,7 +21,7 @@ use super::deliver::Scene;
 use super::extract::{OwnCall, extract_own};
 use super::flow::{Body, Inbound};
 use super::grant::alarms;
-use super::grant::{dead, describe, is_same_task, present};
+use super::grant::{dead, describe, is_fresh_for_all, is_same_task, present};
 use super::refused::Refused;
 use super::rules::Rules;
 use crate::audit::{Decided, DecisionFacts, Ending, Exchange};
@@ -95,7 +95,7 @@ impl Proxy {
     fn admit(&self, rules: &Rules, session: &Session, call: OwnCall) -> Result<(door::Call, Admitted), Refused> {
         let policy = &rules.policy;
         let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
-        facts.presented_by = session.connection.known_owner().cloned();
+        facts.presented_by = session.presenter().known(&self.leases).cloned();
         let OwnCall { head, body, nonce, strays } = call;
         if let Some(stray) = strays.first() {
             match self.leases.find(&stray.hash) {
@@ -110,6 +110,10 @@ impl Proxy {
             Ok(lease) => lease,
             Err(denial) => return Err(Refused::new(denial, facts)),
         };
+        // What makes more of it is for whom was proven lately, as its scopes ask.
+        if head.method == Method::POST && !is_fresh_for_all(policy, session.presenter(), &lease, &self.leases) {
+            return Err(Refused::new(Denial::IdentityStale, facts));
+        }
         // Who wants to end it is never told to wait; the call is one that does end it, so that it comes once.
         let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let is_revoke = head.method == Method::DELETE && target == door::OWN_PATH && body.is_end_stream();
@@ -130,7 +134,7 @@ impl Proxy {
         facts: &mut DecisionFacts,
     ) -> Result<Arc<Lease>, Denial> {
         let find = |hash: &NonceHash, facts: &mut DecisionFacts| {
-            present(&self.leases, &rules.policy, &session.connection, hash, facts)
+            present(&self.leases, &rules.policy, session.presenter(), hash, facts)
         };
         let known = facts.clone();
         facts.presented_in = session.voucher.map(|_| "proxy");

@@ -23,7 +23,7 @@ use crate::policy::{Policy, Service, Target};
 
 pub use lift::{Basic, Lifted};
 pub use own::{OwnCall, extract_own};
-pub use proxied::proxy_nonce;
+pub use proxied::{proxy_nonce, proxy_token};
 pub use strays::Stray;
 pub use trailers::check_trailers;
 

@@ -1,48 +1,93 @@
-//! Who may come in at the front: the nonce in the proxy's credentials, before anything is opened for it.
+//! Who may come in at the front: the nonce or the token in the proxy's credentials, before anything is opened for it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 
 use super::Proxy;
 use super::accept::Connection;
-use super::extract::proxy_nonce;
-use super::grant::present;
+use super::extract::{proxy_nonce, proxy_token};
+use super::grant::{Presenter, present};
+use super::rules::Rules;
 use crate::audit::DecisionFacts;
+use crate::identity::{Refused, TokenProof};
 use crate::model::denial::Misplaced;
 use crate::model::{Denial, NonceHash};
 use crate::policy::ProxyAuth;
 
-/// The nonce that vouches for a tunnel or for a request in absolute form, if one came.
+/// What came in as the proxy's credentials, and is good.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// The nonce that vouches for the tunnel, or for the request in absolute form.
+    pub(super) voucher: Option<NonceHash>,
+    /// Whom the token proves that came in its place.
+    pub(super) proof: Option<Arc<TokenProof>>,
+}
+
+/// Reads the proxy's credentials.
 ///
-/// Unless it is required, it is only read here: what is wrong with it is said inside the tunnel, where an agent can read it.
+/// A nonce that is not required is only read here: what is wrong with it is said inside the tunnel, where an agent can read
+/// it. A token is verified, once for the whole tunnel; one that proves nobody gets none.
 ///
 /// # Errors
-/// [`Denial`]: it came in clear text over a network; or it is required, and did not come or does not hold.
-pub(super) fn admit(proxy: &Proxy, connection: &Connection, headers: &HeaderMap) -> Result<Option<NonceHash>, Denial> {
+/// [`Denial`]: they came in clear text over a network; the token proves nobody; or they are required, and did not come or
+/// do not hold.
+pub(super) async fn admit(proxy: &Proxy, connection: &Connection, headers: &HeaderMap) -> Result<Admitted, Denial> {
     let rules = proxy.rules();
     let voucher = proxy_nonce(headers, &rules.policy)?;
+    let is_looked_for = voucher.is_none() && rules.policy.proves_by_token();
+    let token = if is_looked_for { proxy_token(headers)? } else { None };
     let required = rules.policy.proxy_auth();
-    stay_on_this_machine(connection.peer.ip(), voucher.is_some(), required)?;
-    match (required, voucher) {
-        (ProxyAuth::None, voucher) => Ok(voucher),
-        (ProxyAuth::Required, None) => Err(Denial::AgentUnidentified),
-        (ProxyAuth::Required, Some(hash)) => {
-            let mut facts = DecisionFacts { presented_in: Some("proxy"), ..DecisionFacts::default() };
-            let presented = present(&proxy.leases, &rules.policy, connection, &hash, &mut facts);
-            if let Some(alarm) = facts.alarm {
-                proxy.raise(*alarm);
-            }
-            presented.map(|_| Some(hash))
-        }
+    stay_on_this_machine(connection.peer.ip(), (voucher.is_some(), token.is_some()), required)?;
+    let proof = match token {
+        // Boxed, since it is seldom, and large.
+        Some(token) => Some(Box::pin(rules.prover.prove(token, rules.policy.reattest_min())).await.map_err(unproven)?),
+        None => None,
+    };
+    match required {
+        ProxyAuth::None => {}
+        ProxyAuth::Required => require(proxy, &rules, connection, voucher.as_ref(), proof.as_deref())?,
+    }
+    Ok(Admitted { voucher, proof })
+}
+
+/// A live nonce in the right hands, or the token of an agent.
+fn require(
+    proxy: &Proxy,
+    rules: &Rules,
+    connection: &Connection,
+    voucher: Option<&NonceHash>,
+    proof: Option<&TokenProof>,
+) -> Result<(), Denial> {
+    let Some(hash) = voucher else {
+        let is_agent = proof.is_some_and(|proof| rules.policy.is_agent(&proof.identity));
+        return if is_agent { Ok(()) } else { Err(Denial::AgentUnidentified) };
+    };
+    let mut facts = DecisionFacts { presented_in: Some("proxy"), ..DecisionFacts::default() };
+    let presenter = Presenter { connection, proof };
+    let presented = present(&proxy.leases, &rules.policy, presenter, hash, &mut facts);
+    if let Some(alarm) = facts.alarm {
+        proxy.raise(*alarm);
+    }
+    presented.map(drop)
+}
+
+fn unproven(refused: Refused) -> Denial {
+    tracing::debug!(reason = %refused, "an agent's token proves nothing");
+    if refused.is_ours() {
+        Denial::IdentityUnavailable
+    } else {
+        Denial::IdentityRefused { because: refused.to_string() }
     }
 }
 
-/// The listener speaks plain HTTP, so that a nonce is neither taken from beyond loopback nor asked for there.
-fn stay_on_this_machine(peer: IpAddr, has_nonce: bool, required: ProxyAuth) -> Result<(), Denial> {
+/// The listener speaks plain HTTP, so that neither a nonce nor a token is taken from beyond loopback, or asked for there.
+fn stay_on_this_machine(peer: IpAddr, (has_nonce, has_token): (bool, bool), required: ProxyAuth) -> Result<(), Denial> {
     match (peer.to_canonical().is_loopback(), required) {
         (true, _) => Ok(()),
         (false, _) if has_nonce => Err(Denial::NonceMisplaced(Misplaced::Proxy)),
+        (false, _) if has_token => Err(Denial::CleartextForbidden),
         (false, ProxyAuth::Required) => Err(Denial::CleartextForbidden),
         (false, ProxyAuth::None) => Ok(()),
     }
@@ -55,7 +100,7 @@ mod tests {
     #[test]
     fn a_nonce_is_taken_over_loopback_alone() {
         let judge = |peer: &str, has_nonce, required| {
-            stay_on_this_machine(peer.parse().unwrap(), has_nonce, required).map_err(|denial| denial.code())
+            stay_on_this_machine(peer.parse().unwrap(), (has_nonce, false), required).map_err(|denial| denial.code())
         };
         for near in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(judge(near, true, ProxyAuth::Required), Ok(()), "{near}");
@@ -65,6 +110,10 @@ mod tests {
             assert_eq!(judge(far, true, ProxyAuth::Required), Err("nonce_misplaced"), "{far}");
             assert_eq!(judge(far, false, ProxyAuth::Required), Err("cleartext_forbidden"), "no challenge: {far}");
             assert_eq!(judge(far, false, ProxyAuth::None), Ok(()), "{far}");
+            for required in [ProxyAuth::None, ProxyAuth::Required] {
+                let token = stay_on_this_machine(far.parse().unwrap(), (false, true), required);
+                assert_eq!(token, Err(Denial::CleartextForbidden), "{far}");
+            }
         }
     }
 }

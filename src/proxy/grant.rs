@@ -3,13 +3,13 @@
 pub(super) mod alarms;
 mod attach;
 mod given;
+mod who;
 
 use std::sync::Arc;
 
 pub use given::{Wanted, body_wanted};
 use smallvec::SmallVec;
 
-use super::accept::Connection;
 use super::connect::Session;
 use super::extract::{Presented, Stray};
 use super::inject::Tie;
@@ -17,10 +17,11 @@ use super::refused::{Refused, Story};
 use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
 use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation, Restriction};
 use crate::model::denial::{Misplaced, Missing};
-use crate::model::{CredentialName, Denial, Identity, IdentityRule, NonceHash, Scheme, ScopeName};
+use crate::model::{CredentialName, Denial, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Scope, Service, Verdict};
 
 pub(super) use attach::is_same_task;
+pub use who::{Presenter, is_fresh_for_all};
 
 /// Scopes of a lease in one service that are looked at without an allocation.
 const SCOPES_INLINE: usize = 4;
@@ -92,7 +93,7 @@ impl Decided for Permit {
 pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Presented) -> Result<Permit, Refused> {
     let scene = Scene { leases, policy, session };
     let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
-    facts.presented_by = session.connection.known_owner().cloned();
+    facts.presented_by = session.presenter().known(leases).cloned();
     if presented.services.is_empty() && scene.is_clear_text_only() {
         return Err(Refused::new(Denial::CleartextForbidden, facts));
     }
@@ -113,7 +114,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
         (None, None) => scene.anonymous(presented, facts, Missing::Nowhere),
         (None, Some((vouching, facts))) => scene.attach(&vouching, presented, facts),
         (Some(lifted), vouching) => {
-            let lease = present(leases, policy, &session.connection, &lifted.hash, &mut facts);
+            let lease = present(leases, policy, session.presenter(), &lifted.hash, &mut facts);
             let same = |lease: Arc<Lease>| match &vouching {
                 Some((vouching, _)) if !attach::is_same_task(vouching, &lease) => Err(Denial::AgentMismatch),
                 Some(_) | None => Ok(lease),
@@ -130,7 +131,7 @@ pub fn grant(leases: &Lookup, policy: &Policy, session: &Session, presented: Pre
 pub(super) fn present(
     leases: &Lookup,
     policy: &Policy,
-    connection: &Connection,
+    presenter: Presenter<'_>,
     hash: &NonceHash,
     facts: &mut DecisionFacts,
 ) -> Result<Arc<Lease>, Denial> {
@@ -148,24 +149,8 @@ pub(super) fn present(
         Found::Unknown => return Err(Denial::NonceUnknown),
     };
     describe(&lease, facts);
-    identify(policy, connection, &lease, facts)?;
+    who::identify(policy, presenter, &lease, leases, facts)?;
     Ok(lease)
-}
-
-/// The nonce is bound to an agent; the caller must be that agent, as far as the policy asks for proof.
-fn identify(policy: &Policy, connection: &Connection, lease: &Lease, facts: &mut DecisionFacts) -> Result<(), Denial> {
-    let terms = lease.terms();
-    let rules = policy.identities_since(terms.agent).unwrap_or(terms.identities);
-    if rules.contains(&IdentityRule::Any) {
-        return Ok(());
-    }
-    let proven: Option<&Identity> = connection.owner();
-    facts.presented_by = proven.cloned();
-    match proven {
-        _ if rules.iter().any(|rule| rule.admits(proven)) => Ok(()),
-        Some(_) => Err(Denial::AgentMismatch),
-        None => Err(Denial::AgentUnidentified),
-    }
 }
 
 /// Everything that a decision looks at and nothing that it changes.
@@ -309,6 +294,15 @@ impl Scene<'_> {
         (!lease.ancestors().any(|lease| is_denied(lease))).then_some(observed)
     }
 
+    /// What stands against a scope just now, whatever its rules say.
+    fn hindrance(&self, lease: &Lease, scope: &Scope, restrictions: &[Restriction]) -> Option<Denial> {
+        if let Some(restriction) = restrictions.iter().find(|restriction| !restriction.cap.allows(scope.risk)) {
+            return Some(Denial::RiskRestricted { until: restriction.until.wall });
+        }
+        let is_fresh = who::is_fresh(self.policy, self.session.presenter(), lease, scope, self.leases);
+        (!is_fresh).then_some(Denial::IdentityStale)
+    }
+
     fn try_service(
         &self,
         service: &Arc<Service>,
@@ -371,8 +365,8 @@ impl Scene<'_> {
             facts.risk = Some(scope.risk);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
-            if let Some(restriction) = restrictions.iter().find(|restriction| !restriction.cap.allows(scope.risk)) {
-                restricted = Some(Denial::RiskRestricted { until: restriction.until.wall });
+            if let Some(denial) = self.hindrance(lease, scope, &restrictions) {
+                restricted = Some(denial);
                 continue;
             }
             facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();

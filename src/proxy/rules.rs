@@ -9,6 +9,7 @@ use super::Limits;
 use super::inject::Searches;
 use super::relay::{Parent, TlsProfiles, Upstream};
 use crate::credential::Credentials;
+use crate::identity::Prover;
 use crate::net::Dialer;
 use crate::policy::Policy;
 
@@ -18,6 +19,8 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Its credentials.
     pub credentials: Arc<Credentials>,
+    /// What proves its agents by their tokens.
+    pub prover: Arc<Prover>,
     pub(super) upstream: Upstream,
     pub(super) searches: Searches,
 }
@@ -26,12 +29,13 @@ impl Rules {
     pub(super) fn new(
         policy: Arc<Policy>,
         credentials: Arc<Credentials>,
+        prover: Arc<Prover>,
         tls: TlsProfiles,
         dialer: Arc<Dialer>,
         limits: Limits,
     ) -> Self {
         let parent = policy.parent_proxy().map(|proxy| Parent::new(proxy.clone(), credentials.clone()));
         let upstream = Upstream::new(dialer, parent, policy.clone(), tls, limits);
-        Self { policy, credentials, upstream, searches: Searches::default() }
+        Self { policy, credentials, prover, upstream, searches: Searches::default() }
     }
 }

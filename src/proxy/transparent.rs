@@ -106,10 +106,8 @@ async fn tls(proxy: &Arc<Proxy>, connection: Arc<Connection>, mut client: Prefix
     seen.extend_from_slice(&client.prefix);
     let client = Prefixed { prefix: seen.into(), stream: client.stream };
     match passage(proxy, &destination) {
-        Ok(Way::Read(config)) => {
-            decrypt::open(proxy, Tunnel { connection, destination, voucher: None }, client, config).await
-        }
-        Ok(Way::Unread) => unread::pass(proxy, Tunnel { connection, destination, voucher: None }, client).await,
+        Ok(Way::Read(config)) => decrypt::open(proxy, Tunnel::unvouched(connection, destination), client, config).await,
+        Ok(Way::Unread) => unread::pass(proxy, Tunnel::unvouched(connection, destination), client).await,
         Err(denial) => note(proxy, &connection, Some(destination), denial.code()),
     }
 }
@@ -155,6 +153,7 @@ impl Front {
                     scheme: Scheme::Http,
                     form: Form::Origin,
                     voucher: None,
+                    proof: None,
                     spoken: Spoken::default(),
                     authority: AskedFor::default(),
                 });

@@ -6,6 +6,7 @@ mod events;
 mod explaining;
 mod idempotency;
 mod leaks;
+mod max_risk;
 mod renewal;
 mod revocations;
 mod risk;

@@ -19,6 +19,7 @@ mod limits;
 mod mixing;
 mod observing;
 mod parent;
+mod presenting;
 mod process;
 mod proxied;
 mod proxy_auth;

@@ -93,7 +93,7 @@ impl Sidecar {
         let bound = Bound::of(&listeners)?;
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
-        let remote = gate.open(listeners.remote.take(), identities, policy.clone())?;
+        let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
@@ -108,6 +108,7 @@ impl Sidecar {
             own: control::own_door(current.clone(), leases.minter(), (&audit, &metrics, &clock), bound.proxy),
             policy,
             credentials,
+            prover,
             authority: authority.clone(),
             dialer: dialer.clone(),
             tls,

@@ -36,7 +36,7 @@ pub(super) struct Reloading {
     pub(super) metrics: Arc<Metrics>,
     /// Who is told of events.
     pub(super) webhooks: watch::Sender<Vec<Arc<Endpoint>>>,
-    /// Who proves callers from elsewhere.
+    /// Who proves agents and callers from elsewhere.
     pub(super) gate: Gate,
 }
 
@@ -45,7 +45,7 @@ struct Read {
     loaded: Loaded,
     tls: TlsProfiles,
     webhooks: Vec<Arc<Endpoint>>,
-    verifier: Option<Arc<Verifier>>,
+    verifier: Arc<Verifier>,
 }
 
 /// What tells one state of the file from another without reading it.
@@ -116,7 +116,9 @@ impl Reloading {
             assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
         let webhooks = webhooks::endpoints(std::mem::take(&mut loaded.webhooks), &self.authority)?;
         let identities = std::mem::take(&mut loaded.identities);
-        let verifier = self.gate.review(identities, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
+        let known = self.proxy.rules().prover.verifier().clone();
+        let verifier = self.gate.review(identities, &loaded.policy, &known);
+        let verifier = verifier.map_err(|failure| failure.sentence().to_owned())?;
         Ok(Read { loaded, tls, webhooks, verifier })
     }
 
@@ -130,7 +132,7 @@ impl Reloading {
         let policy = Arc::new(policy.reloaded());
         let digest = policy.digest().clone();
         // Requests first: what is minted under the new policy is never judged by the old one.
-        self.proxy.adopt(policy.clone(), credentials, tls);
+        self.proxy.adopt(policy.clone(), credentials, verifier.clone(), tls);
         self.current.replace(policy.clone());
         self.gate.adopt(verifier, policy);
         self.webhooks.send_replace(webhooks);

@@ -12,7 +12,7 @@ use crate::authority::Authority;
 use crate::cli::Failure;
 use crate::clock::SharedClock;
 use crate::control::{Remote, RemoteTls, Trust};
-use crate::identity::{Identities, Verifier};
+use crate::identity::{Identities, Prover, Verifier};
 use crate::model::Host;
 use crate::net::Dialer;
 use crate::net::tls::ClientTls;
@@ -67,7 +67,7 @@ impl RemoteArguments {
     }
 }
 
-/// Makes what callers from elsewhere are proven by, at the start and whenever the policy changes.
+/// Makes what agents and callers from elsewhere are proven by, at the start and whenever the policy changes.
 pub(super) struct Gate {
     tls: Option<Arc<RemoteTls>>,
     /// Without the local CA, which vouches for no key server.
@@ -98,36 +98,45 @@ impl Gate {
         Self { tls, roots, own_pod: arguments.pod_uid.clone(), clock, dialer, trust: None }
     }
 
-    /// Puts the listener together, if there is one.
+    /// What proves agents, and the listener, if there is one.
     pub(super) fn open(
         &mut self,
         listener: Option<TcpListener>,
         identities: Identities,
         policy: Arc<Policy>,
-    ) -> Result<Option<Remote>, Failure> {
-        let Some((listener, tls)) = listener.zip(self.tls.clone()) else { return Ok(None) };
+    ) -> Result<(Arc<Prover>, Option<Remote>), Failure> {
         let verifier = self.verifier(identities)?;
-        let trust = Arc::new(ArcSwap::from_pointee(Trust { verifier, policy }));
-        self.trust = Some(trust.clone());
-        Ok(Some(Remote { listener, tls, trust }))
+        let prover = Prover::new(verifier.clone(), self.clock.clone());
+        let remote = listener.zip(self.tls.clone()).map(|(listener, tls)| {
+            let trust = Arc::new(ArcSwap::from_pointee(Trust { verifier, policy }));
+            self.trust = Some(trust.clone());
+            Remote { listener, tls, trust }
+        });
+        Ok((prover, remote))
     }
 
-    /// What proves the identities of a policy that is to be in force; `None` where there is no listener.
-    pub(super) fn review(&self, identities: Identities, policy: &Policy) -> Result<Option<Arc<Verifier>>, Failure> {
-        let (Some(tls), Some(trust)) = (&self.tls, &self.trust) else { return Ok(None) };
-        refuse_listed(tls, policy)?;
-        let verifier = trust.load().verifier.clone();
+    /// What proves the identities of a policy that is to be in force in the place of one whose are proven by `verifier`.
+    pub(super) fn review(
+        &self,
+        identities: Identities,
+        policy: &Policy,
+        verifier: &Arc<Verifier>,
+    ) -> Result<Arc<Verifier>, Failure> {
+        if let Some(tls) = &self.tls {
+            refuse_listed(tls, policy)?;
+        }
         // Keys that were fetched are kept where nothing has changed.
-        if verifier.is_of(&identities) { Ok(Some(verifier)) } else { self.verifier(identities).map(Some) }
+        if verifier.is_of(&identities) { Ok(verifier.clone()) } else { self.verifier(identities) }
     }
 
-    /// Puts a policy and what proves its identities in force.
-    pub(super) fn adopt(&self, verifier: Option<Arc<Verifier>>, policy: Arc<Policy>) {
-        if let (Some(trust), Some(verifier)) = (&self.trust, verifier) {
+    /// Puts a policy and what proves its identities in force for the listener, if there is one.
+    pub(super) fn adopt(&self, verifier: Arc<Verifier>, policy: Arc<Policy>) {
+        if let Some(trust) = &self.trust {
             trust.store(Arc::new(Trust { verifier, policy }));
         }
     }
 
+    /// What proves the identities of a policy, of agents and of callers from elsewhere.
     fn verifier(&self, identities: Identities) -> Result<Arc<Verifier>, Failure> {
         let verifier = Verifier::new(identities, self.own_pod.clone(), &self.dialer, &self.roots, self.clock.clone());
         verifier.map(Arc::new).map_err(Failure::authority)

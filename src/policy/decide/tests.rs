@@ -78,6 +78,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         data: None,
         credential: credential.clone(),
         max_uses: None,
+        reattest: None,
         rate: None,
         allow: rules(text.allow),
         deny: rules(text.deny),

@@ -60,6 +60,7 @@ fn scope(name: &str, (risk, max_uses, allow, deny): &ScopeDraw) -> Scope {
         data: None,
         credential: CredentialName::parse("key").unwrap(),
         max_uses: *max_uses,
+        reattest: None,
         rate: None,
         allow: rules(allow),
         deny: rules(deny),

@@ -11,6 +11,7 @@ fn scope(name: &str, risk: Risk, max_uses: Option<u32>) -> Scope {
         data: None,
         credential: crate::model::CredentialName::parse("key").unwrap(),
         max_uses,
+        reattest: None,
         rate: None,
         allow: Vec::new(),
         deny: Vec::new(),
@@ -54,7 +55,7 @@ fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRu
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {
     let name = MinterName::parse(name).unwrap();
-    MinterRule { name, identities: vec![identity], agents: None, may: vec![Permission::Mint] }
+    MinterRule { name, identities: vec![identity], agents: None, may: vec![Permission::Mint], max_risk: None }
 }
 
 fn policy() -> Policy {

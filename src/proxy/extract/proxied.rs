@@ -19,8 +19,33 @@ pub fn proxy_nonce(headers: &HeaderMap, policy: &Policy) -> Result<Option<NonceH
     let mut values = headers.get_all(header::PROXY_AUTHORIZATION).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
+        // Letters that look like a nonce come about by chance in a token, which is judged as a whole.
+        (Some(value), None) if policy.proves_by_token() && is_jwt(value) => Ok(None),
         (Some(value), None) => Ok(hash(value, &policy.services().iter().filter_map(|s| s.placeholder.as_ref()))),
         (Some(_), Some(_)) => Err(Denial::RequestAmbiguous(Ambiguity::RepeatedHeader)),
+    }
+}
+
+/// The token of a `Bearer` in `Proxy-Authorization`, as it is; `None` where something else, or nothing, came.
+///
+/// # Errors
+/// [`Denial::RequestAmbiguous`]: the field is there twice.
+pub fn proxy_token(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
+    let mut values = headers.get_all(header::PROXY_AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(Denial::RequestAmbiguous(Ambiguity::RepeatedHeader)),
+    };
+    let said = value.to_str().ok().and_then(|text| text.split_once(' '));
+    Ok(said.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim()))
+}
+
+/// Three parts, of which the first is JSON in base64url: no nonce begins like that.
+fn is_jwt(value: &HeaderValue) -> bool {
+    match said(value) {
+        Said::Token(token) => token.starts_with("eyJ") && token.bytes().filter(|b| *b == b'.').count() == 2,
+        Said::Pair(_) | Said::Other(_) => false,
     }
 }
 
@@ -94,6 +119,16 @@ mod tests {
             assert_eq!(read(&field.replace("{}", NONCE)), expected, "{field}");
         }
         assert_eq!(read(&format!("bAsIc  {}", STANDARD.encode(format!("{NONCE}:")))), expected);
+    }
+
+    #[test]
+    fn a_token_is_told_from_a_nonce() {
+        let is_jwt = |text: &str| super::is_jwt(&HeaderValue::from_str(text).unwrap());
+        assert!(is_jwt("Bearer eyJhbGciOiJFUzI1NiJ9.e30.c2ln") && is_jwt(&format!("bearer eyJ.{NONCE}.x")));
+        let basic = format!("Basic {}", STANDARD.encode(format!("eyJ.{NONCE}.x:")));
+        for other in [&format!("Bearer {NONCE}"), "Bearer eyJ", "Bearer eyJ.a", "Bearer eyJ.a.b.c", "eyJ.a.b", &basic] {
+            assert!(!is_jwt(other), "{other}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Voucher {
     /// Looks it up.
     pub fn of(leases: &Lookup, policy: &Policy, session: &Session, hash: &NonceHash, known: &DecisionFacts) -> Self {
         let mut facts = DecisionFacts { presented_in: Some("proxy"), ..known.clone() };
-        Self { lease: present(leases, policy, &session.connection, hash, &mut facts), facts }
+        Self { lease: present(leases, policy, session.presenter(), hash, &mut facts), facts }
     }
 
     /// Its live lease.

@@ -60,7 +60,7 @@ fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Prese
     }
     let hash = presented.lifted.as_ref().map(|lifted| lifted.hash).or(session.voucher)?;
     let mut facts = DecisionFacts { policy_digest: Some(policy.digest().clone()), ..DecisionFacts::default() };
-    let lease = present(leases, policy, &session.connection, &hash, &mut facts).ok()?;
+    let lease = present(leases, policy, session.presenter(), &hash, &mut facts).ok()?;
     let request = request(session, presented);
     let held = presented.services.iter().filter(|service| holds(&lease, service));
     // What the nonces above may not do depends on the body, too.

@@ -57,7 +57,7 @@ pub(super) fn retry_after_seconds(denial: &Denial) -> Option<u64> {
     } else if let Denial::CredentialUnavailable { retry_after } = denial {
         retry_after.map(seconds)
     } else {
-        matches!(denial, Denial::Overloaded | Denial::ShuttingDown).then_some(1)
+        matches!(denial, Denial::Overloaded | Denial::ShuttingDown | Denial::IdentityUnavailable).then_some(1)
     }
 }
 
@@ -124,6 +124,8 @@ fn proxy_error(denial: &Denial) -> &'static str {
         | Denial::HostNotListed
         | Denial::CleartextForbidden
         | Denial::AgentUnidentified
+        | Denial::IdentityRefused { .. }
+        | Denial::IdentityStale
         | Denial::BudgetSpent
         | Denial::RateLimited { .. } => "http_request_denied",
         Denial::AddressForbidden => "destination_ip_prohibited",
@@ -140,7 +142,10 @@ fn proxy_error(denial: &Denial) -> &'static str {
         // Connecting late is one way of answering late.
         Denial::UpstreamTimeout | Denial::UpstreamUnclear(Unclear::Late) => "http_response_timeout",
         Denial::AnswerUnscrubbable => "http_response_content_coding",
-        Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable | Denial::Internal => "proxy_internal_error",
+        Denial::CredentialUnavailable { .. }
+        | Denial::IdentityUnavailable
+        | Denial::AuditUnavailable
+        | Denial::Internal => "proxy_internal_error",
         Denial::Overloaded | Denial::ShuttingDown => "proxy_internal_response",
     }
 }

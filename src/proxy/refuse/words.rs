@@ -107,6 +107,9 @@ fn title(denial: &Denial) -> &'static str {
         Denial::ExpectationFailed => "Unknown expectation",
         Denial::CleartextForbidden => "Clear text forbidden",
         Denial::AgentUnidentified => "Caller not identified",
+        Denial::IdentityRefused { .. } => "Proof of identity refused",
+        Denial::IdentityStale => "Identity to be proven again",
+        Denial::IdentityUnavailable => "Identity cannot be verified",
         Denial::DestinationMismatch => "Destinations disagree",
         Denial::BudgetSpent => "Allowance used up",
         Denial::RateLimited { .. } => "Too many requests",
@@ -167,6 +170,9 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::AgentUnidentified => {
             "the caller could not be identified, and only identified callers are served".into()
         }
+        Denial::IdentityRefused { because } => format!("the proof of who calls is not accepted: {because}").into(),
+        Denial::IdentityStale => "the identity of the caller was proven too long ago, or its proof has expired".into(),
+        Denial::IdentityUnavailable => "who calls cannot be verified just now, and nobody is believed without".into(),
         Denial::DestinationMismatch => "the request names another host than its connection was opened to".into(),
         Denial::BudgetSpent => "the allowance of this task is used up".into(),
         Denial::RateLimited { retry_after } => {
@@ -295,6 +301,11 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::ExpectationFailed => &["send it without that Expect field"],
         Denial::CleartextForbidden => &["use https"],
         Denial::AgentUnidentified => &["start the agent under the identity that the policy names", OPERATOR],
+        Denial::IdentityRefused { .. } => {
+            &["get a fresh token for this sidecar's audience, and connect again", OPERATOR]
+        }
+        Denial::IdentityStale => &["open a new connection to the proxy, with a fresh token if you use one"],
+        Denial::IdentityUnavailable => &[LATER, OPERATOR],
         Denial::DestinationMismatch => &["open a connection of its own to each host"],
         Denial::BudgetSpent => &["ask your orchestrator for a larger allowance, or end the task"],
         Denial::RateLimited { .. } => &["wait as long as Retry-After says, then send it again"],

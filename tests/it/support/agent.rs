@@ -111,6 +111,11 @@ impl Agent {
         Self { proxy_authorization: Some(format!("Basic {}", STANDARD.encode(pair))), ..self.clone() }
     }
 
+    /// The same agent with this in `Proxy-Authorization`.
+    pub fn saying(&self, field: &str) -> Self {
+        Self { proxy_authorization: Some(field.to_owned()), ..self.clone() }
+    }
+
     /// A TCP connection to the proxy.
     pub async fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.proxy).await.expect("the proxy");

@@ -258,6 +258,7 @@ impl FakeUpstream {
     }
 
     /// Forgets what arrived, in a test that goes on for long.
+    #[allow(dead_code, reason = "for the faults, which share this support")]
     pub fn forget(&self) {
         self.seen.lock().expect("not poisoned").clear();
     }

@@ -49,6 +49,8 @@ pub(super) fn direction(way: &[String], was: Option<&Value>, is: Option<&Value>)
         ("services", "rules") if is_deny(was.or(is)) => presence(was, is).reversed(),
         ("services", "deny") => presence(was, is).reversed(),
         ("services", "hosts" | "slots" | "allow" | "rules") | ("credentials", "hosts") => presence(was, is),
+        ("agents" | "minters", "max_risk") => by(ceiling(was), ceiling(is)),
+        ("services" | "agents", "reattest") => by(within(was), within(is)),
         ("agents" | "minters", "identity") | ("minters", "agents" | "may") => presence(was, is),
         _ => Direction::Other,
     }
@@ -97,6 +99,16 @@ fn flag(value: Option<&Value>) -> Option<bool> {
 fn rank(value: Option<&Value>) -> Option<usize> {
     let word = value?.as_str()?;
     ["low", "medium", "high"].iter().position(|risk| *risk == word)
+}
+
+/// None is without a limit.
+fn ceiling(value: Option<&Value>) -> Option<usize> {
+    if value.is_none() { Some(usize::MAX) } else { rank(value) }
+}
+
+/// None is without a limit.
+fn within(value: Option<&Value>) -> Option<u64> {
+    if value.is_none() { Some(u64::MAX) } else { seconds(value) }
 }
 
 /// None is without a limit.

@@ -1,0 +1,232 @@
+//! Tokens that agents show to the proxy: verified once, then known by their digest for a moment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::jwt::TOKEN_BYTES_MAX;
+use super::{Refused, Verifier};
+use crate::clock::SharedClock;
+use crate::model::{Deadline, Identity, Now};
+
+/// So long a token is not verified again: clients open tunnels in bursts. A key that is withdrawn, or a pod that is gone,
+/// is believed so much longer.
+const FRESH_FOR: Duration = Duration::from_secs(30);
+/// Tokens that are known at most; what has no place is verified each time.
+const KNOWN_MAX: usize = 1024;
+/// Tokens that are verified at a time.
+const AT_A_TIME_MAX: usize = 16;
+/// How long a token waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What proves the agents of a policy by their tokens.
+pub struct Prover {
+    verifier: Arc<Verifier>,
+    clock: SharedClock,
+    known: Mutex<HashMap<[u8; 32], Arc<Proof>>>,
+    turns: Semaphore,
+    in_force: Arc<AtomicBool>,
+}
+
+/// An identity that a token has proven. It is of use while [`Proof::holds`] says so.
+#[derive(Debug)]
+pub struct Proof {
+    /// Whom the token names.
+    pub identity: Identity,
+    /// When it was verified.
+    pub at: Now,
+    until: Deadline,
+    in_force: Arc<AtomicBool>,
+}
+
+impl Proof {
+    /// True until the token expires, or its issuers are no longer those of the policy.
+    #[must_use]
+    pub fn holds(&self, now: &Now) -> bool {
+        self.in_force.load(Ordering::Acquire) && !self.until.is_over(now)
+    }
+}
+
+impl Prover {
+    /// Proves by the issuers of this verifier.
+    #[must_use]
+    pub fn new(verifier: Arc<Verifier>, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self {
+            verifier,
+            clock,
+            known: Mutex::default(),
+            turns: Semaphore::new(AT_A_TIME_MAX),
+            in_force: Arc::new(AtomicBool::new(true)),
+        })
+    }
+
+    /// The same prover where the issuers are the same, with what it knows. Otherwise another one, and nothing that this
+    /// one has proven holds any longer: an issuer of another policy can have the name of one of this.
+    #[must_use]
+    pub fn renewed(self: &Arc<Self>, verifier: Arc<Verifier>) -> Arc<Self> {
+        if Arc::ptr_eq(&self.verifier, &verifier) {
+            return self.clone();
+        }
+        self.in_force.store(false, Ordering::Release);
+        Self::new(verifier, self.clock.clone())
+    }
+
+    /// What verifies.
+    #[must_use]
+    pub fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
+    }
+
+    /// Whom a token proves, in a policy whose shortest `reattest` is this: a new connection always proves enough for that.
+    ///
+    /// # Errors
+    /// [`Refused`]: nobody.
+    pub async fn prove(&self, token: &str, reattest_min: Option<Duration>) -> Result<Arc<Proof>, Refused> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refused::TooLong);
+        }
+        let key = key(token);
+        let fresh_for = reattest_min.map_or(FRESH_FOR, |within| FRESH_FOR.min(within / 2));
+        if let Some(proof) = self.known(&key, fresh_for) {
+            return Ok(proof);
+        }
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or(Refused::Unavailable)?;
+        // Others with the same token may have waited for the same answer.
+        if let Some(proof) = self.known(&key, fresh_for) {
+            return Ok(proof);
+        }
+        // Before it is verified, so that what takes long makes nothing look fresher.
+        let at = self.clock.now();
+        let (identity, expiry) = self.verifier.prove(token).await?;
+        let until = deadline(&at, expiry).ok_or(Refused::Expired)?;
+        let proof = Arc::new(Proof { identity, at, until, in_force: self.in_force.clone() });
+        self.keep(key, &proof);
+        Ok(proof)
+    }
+
+    fn known(&self, key: &[u8; 32], fresh_for: Duration) -> Option<Arc<Proof>> {
+        let now = self.clock.now();
+        self.known.lock().get(key).filter(|proof| is_fresh(proof, fresh_for, &now)).cloned()
+    }
+
+    fn keep(&self, key: [u8; 32], proof: &Arc<Proof>) {
+        let now = self.clock.now();
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.retain(|_, proof| is_fresh(proof, FRESH_FOR, &now));
+        }
+        if known.len() < KNOWN_MAX {
+            known.insert(key, proof.clone());
+        }
+    }
+}
+
+fn is_fresh(proof: &Proof, fresh_for: Duration, now: &Now) -> bool {
+    proof.holds(now) && !proof.at.plus(fresh_for).is_over(now)
+}
+
+fn key(token: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    key
+}
+
+/// The moment on both clocks at which a token with this `exp` is over; `None` if it is.
+fn deadline(now: &Now, expiry: i64) -> Option<Deadline> {
+    let left = Timestamp::from_second(expiry).ok()?.duration_since(now.wall);
+    let left = Duration::try_from(left).ok().filter(|left| !left.is_zero())?;
+    Some(now.plus(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    fn prover(clock: &Arc<ManualClock>) -> Arc<Prover> {
+        Prover::new(Arc::new(Verifier::of_nobody(clock.clone())), clock.clone())
+    }
+
+    fn proof(prover: &Prover, lasts: Duration) -> Arc<Proof> {
+        let at = prover.clock.now();
+        let identity = Identity::Kubernetes("agents/worker".into());
+        Arc::new(Proof { identity, at, until: at.plus(lasts), in_force: prover.in_force.clone() })
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_for_a_moment_and_never_beyond_its_end() {
+        let clock = ManualClock::new();
+        let prover = prover(&clock);
+        assert_eq!(prover.prove("a.b.c", None).await.err(), Some(Refused::Unknown));
+        for (lasts, known_for) in
+            [(Duration::from_secs(600), FRESH_FOR), (Duration::from_secs(7), Duration::from_secs(7))]
+        {
+            prover.keep(key("a.b.c"), &proof(&prover, lasts));
+            clock.advance(known_for - Duration::from_millis(1));
+            assert!(prover.prove("a.b.c", None).await.is_ok());
+            assert!(prover.prove("a.b.d", None).await.is_err(), "another token");
+            clock.advance(Duration::from_millis(1));
+            assert_eq!(prover.prove("a.b.c", None).await.err(), Some(Refused::Unknown), "verified again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_for_half_of_the_shortest_reattest() {
+        let clock = ManualClock::new();
+        let prover = prover(&clock);
+        prover.keep(key("a.b.c"), &proof(&prover, Duration::from_secs(600)));
+        let reattest = Some(Duration::from_secs(10));
+        clock.advance(Duration::from_secs(4));
+        assert!(prover.prove("a.b.c", reattest).await.is_ok());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(prover.prove("a.b.c", reattest).await.err(), Some(Refused::Unknown), "verified again");
+        assert!(prover.prove("a.b.c", None).await.is_ok());
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let clock = ManualClock::new();
+        let prover = prover(&clock);
+        for number in 0..2 * KNOWN_MAX {
+            prover.keep(key(&number.to_string()), &proof(&prover, Duration::from_secs(600)));
+        }
+        assert_eq!(prover.known.lock().len(), KNOWN_MAX);
+        clock.advance(FRESH_FOR);
+        prover.keep(key("new"), &proof(&prover, Duration::from_secs(600)));
+        assert_eq!(prover.known.lock().len(), 1, "what is not fresh makes room");
+    }
+
+    #[test]
+    fn a_proof_ends_with_its_token_by_either_clock_and_with_its_issuers() {
+        let clock = ManualClock::new();
+        let prover = prover(&clock);
+        let now = clock.now();
+        let proof = proof(&prover, Duration::from_secs(60));
+        assert!(proof.holds(&now));
+        let back = Now { boot: now.boot + Duration::from_secs(60), wall: now.wall };
+        let ahead = Now { boot: now.boot, wall: now.plus(Duration::from_secs(60)).wall };
+        assert!(!proof.holds(&back) && !proof.holds(&ahead));
+        let same = prover.renewed(prover.verifier().clone());
+        assert!(Arc::ptr_eq(&same, &prover) && proof.holds(&now));
+        let other = prover.renewed(Arc::new(Verifier::of_nobody(clock)));
+        assert!(!Arc::ptr_eq(&other, &prover) && !proof.holds(&now));
+    }
+
+    #[test]
+    fn what_is_over_has_no_deadline() {
+        let now = ManualClock::new().now();
+        let second = now.wall.as_second();
+        assert_eq!(deadline(&now, second - 1), None);
+        assert_eq!(deadline(&now, second), None);
+        let until = deadline(&now, second + 60).unwrap();
+        assert!(!until.is_over(&now) && until.remaining(&now) <= Duration::from_secs(60));
+    }
+}
