@@ -1,9 +1,10 @@
-//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`.
+//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask fuzz`, `cargo xtask bench`.
 
 mod bench;
 mod check;
 mod counts;
 mod deny;
+mod fuzz;
 mod prepare;
 mod suites;
 mod tee;
@@ -30,6 +31,8 @@ enum Chore {
     Test(TestArguments),
     /// Measure the sidecar beside a floor and its peers, and print medians and ratios.
     Bench(bench::Arguments),
+    /// Try the properties of parsers and scrubber on inputs that nobody thought of, each for a while.
+    Fuzz(fuzz::Arguments),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
     Check(Network),
     /// The licences, bans and sources of the dependencies, as deny.toml has them.
@@ -72,6 +75,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
             suites::run(&workspace, &arguments.only, arguments.json)?
         }
         Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
+        Chore::Fuzz(arguments) => fuzz::run(&Workspace::open(true)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,
     };

@@ -10,8 +10,14 @@ use valetkey::policy::Policy;
 use valetkey::proxy::extract::proxy_nonce;
 use valetkey::proxy::{Limits, fuzzing};
 
-const SLOTS: [&str; 6] =
-    ["\"bearer\"", "\"token\", \"raw\"", "\"basic-user\"", "\"basic-password\"", "\"header:x-api-key\"", "\"query:key\""];
+const SLOTS: [&str; 6] = [
+    "\"bearer\"",
+    "\"token\", \"raw\"",
+    "\"basic-user\"",
+    "\"basic-password\"",
+    "\"header:x-api-key\"",
+    "\"query:key\"",
+];
 const NONCE_PREFIX: &str = "an_";
 const PLACEHOLDER: (&str, &str) = ("sk_test_", ".end");
 

@@ -8,8 +8,12 @@ use valetkey::proxy::scrub::{Masker, Needles};
 use crate::reading::decoded;
 
 /// Secrets with nothing to escape, with everything to escape, and one whose beginning comes again in it.
-const SECRETS: [&[u8]; 4] =
-    [b"sk_live_4eC39HqLyjWDarjtT1zdp7dc", b"ab/c+d=\"e\\f&g<h>'i j~0123", b"abcabcabcabcabcd", b"AAAAAAAAAAAAAAAAAAAAAAAA"];
+const SECRETS: [&[u8]; 4] = [
+    b"sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    b"ab/c+d=\"e\\f&g<h>'i j~0123",
+    b"abcabcabcabcabcd",
+    b"AAAAAAAAAAAAAAAAAAAAAAAA",
+];
 
 /// From this byte on, a byte of an input stands for a spelling of the secret.
 const SPELLING_FROM: u8 = 0xd0;
@@ -122,7 +126,8 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let each = |spell: &dyn Fn(u8) -> String| secret.iter().map(|byte| spell(*byte)).collect::<String>().into_bytes();
     let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let percent = |byte: u8| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    let letters = |byte: u8, escaped: String| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { escaped };
+    let letters =
+        |byte: u8, escaped: String| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { escaped };
     let html = |byte: u8| letters(byte, format!("&#{byte};"));
     let json = serde_json::to_string(&String::from_utf8_lossy(secret)).unwrap_or_default();
     let mut spellings = vec![

@@ -51,7 +51,7 @@ pub fn head(data: &[u8]) {
     let (first, fields) = lines.split_first().expect("a request line");
     judge_line(first, &presented);
     judge_host(first, fields);
-    judge_framing(fields);
+    judge_framing(fields, &presented);
     judge_sent(fields, &presented);
 }
 
@@ -92,13 +92,19 @@ fn is_ours(authority: &str) -> bool {
     Destination::parse(authority, Some(443)).as_ref() == Ok(destination())
 }
 
-/// At most one length, plain; or chunked once; never both.
-fn judge_framing(fields: &[&[u8]]) {
+/// At most one length, plain; or chunked once. Beside chunked a length means nothing (RFC 9112, 6.3), and does not go on.
+fn judge_framing(fields: &[&[u8]], presented: &Presented) {
     let (lengths, encodings) = (values(fields, "content-length"), values(fields, "transfer-encoding"));
-    assert!(lengths.len() + encodings.len() <= 1, "{lengths:?} {encodings:?}");
-    assert!(encodings.iter().all(|encoding| encoding.eq_ignore_ascii_case("chunked")), "{encodings:?}");
-    let is_plain = |text: &String| text.parse::<u64>().is_ok_and(|length| length.to_string() == *text);
-    assert!(lengths.iter().all(is_plain), "{lengths:?}");
+    assert!(encodings.len() <= 1 && encodings.iter().all(|it| it.eq_ignore_ascii_case("chunked")), "{encodings:?}");
+    let going: Vec<_> = presented.head.headers.get_all("content-length").iter().collect();
+    let is_plain = |text: &str| text.parse::<u64>().is_ok_and(|length| length.to_string() == text);
+    if encodings.is_empty() {
+        let is_one = lengths.windows(2).all(|pair| pair[0] == pair[1]);
+        assert!(is_one && lengths.iter().all(|length| is_plain(length)), "{lengths:?}");
+        assert_eq!(going.len(), usize::from(!lengths.is_empty()), "{lengths:?} came, {going:?} goes on");
+    } else {
+        assert!(going.is_empty(), "a length goes on beside chunked");
+    }
     assert!(values(fields, "authorization").len() <= 1 && values(fields, "x-api-key").len() <= 1, "two credentials");
 }
 
