@@ -17,6 +17,8 @@ mod explaining;
 #[cfg(test)]
 mod fixture;
 mod front;
+#[doc(hidden)]
+pub mod fuzzing;
 mod idempotency;
 mod json;
 mod leaks;

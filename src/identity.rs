@@ -21,6 +21,8 @@ mod bearer;
 mod certificate;
 mod fetch;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod issuer;
 mod json;
 mod jwks;

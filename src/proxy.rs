@@ -11,6 +11,8 @@ mod deliver;
 mod door;
 pub mod extract;
 pub mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 pub mod grant;
 pub mod inject;

@@ -8,7 +8,7 @@ use trie::{Draft, Ending, Matches, Trie};
 
 use super::rule::Rule;
 use super::service::{Scope, Service};
-use super::target::{Target, before_delimiter};
+use super::target::{Target, before_delimiter, without_ends};
 
 /// Segments that are walked without an allocation.
 const SEGMENTS_INLINE: usize = 16;
@@ -86,15 +86,43 @@ impl RuleIndex {
     }
 }
 
-/// As it is; with encoded slashes as slashes; without what follows `;`, `?` or `#`; both.
+/// What a server may take off a path that its sender has left in it.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Nothing,
+    /// In each segment what follows `;`, `?` or `#`.
+    Segments,
+    /// And the segments behind one with `?` or `#`: decoded first, the path ends there.
+    Path,
+}
+
+/// As it is; with encoded slashes as slashes; cut; without blanks, and dots at the end, around its segments; and each of
+/// these with each other.
 fn readings(target: &Target) -> impl Iterator<Item = Segments<'_>> {
     let delimiters = target.segments().any(|segment| segment.contains([';', '?', '#']));
-    let split = [false, true].into_iter().take(1 + usize::from(target.has_encoded_slash()));
-    split.flat_map(move |split| {
-        let cut = [false, true].into_iter().take(1 + usize::from(delimiters));
-        cut.map(move |cut| {
-            let parts = target.segments().flat_map(move |segment| segment.split(move |c| split && c == '/'));
-            parts.map(|part| if cut { before_delimiter(part) } else { part }).collect()
-        })
+    let cuts: &[Cut] = if delimiters { &[Cut::Nothing, Cut::Segments, Cut::Path] } else { &[Cut::Nothing] };
+    let has_ends = delimiters
+        || target.has_encoded_slash()
+        || target.segments().any(|segment| without_ends(segment).len() < segment.len());
+    let of_both = |is_there: bool| [false, true].into_iter().take(1 + usize::from(is_there));
+    of_both(target.has_encoded_slash()).flat_map(move |split| {
+        let cuts = cuts.iter().flat_map(move |cut| of_both(has_ends).map(move |trim| (*cut, trim)));
+        cuts.map(move |(cut, trim)| reading(target, split, cut, trim))
     })
+}
+
+fn reading(target: &Target, split: bool, cut: Cut, trim: bool) -> Segments<'_> {
+    let parts = target.segments().flat_map(move |segment| segment.split(move |c| split && c == '/'));
+    let mut segments = Segments::new();
+    for part in parts {
+        let kept = match cut {
+            Cut::Nothing => part,
+            Cut::Segments | Cut::Path => before_delimiter(part),
+        };
+        segments.push(if trim { without_ends(kept) } else { kept });
+        if matches!(cut, Cut::Path) && part.contains(['?', '#']) {
+            break;
+        }
+    }
+    segments
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-pub(super) use decode::{before_delimiter, segment as decode_segment};
+pub(super) use decode::{before_delimiter, segment as decode_segment, without_ends};
 pub use query::{QueryParameter, QuerySlot};
 
 use crate::model::Ambiguity;

@@ -67,6 +67,12 @@ impl Connection {
         Self::of(peer, original, OnceLock::from(identity::redirected_owner(peer, original)), place)
     }
 
+    /// One without a socket, of which nobody is the owner.
+    pub(super) fn of_nobody() -> Arc<Self> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::of(nowhere, nowhere, OnceLock::from(None), Place { metrics: Metrics::new(), _permit: None })
+    }
+
     fn of(peer: SocketAddr, local: SocketAddr, owner: OnceLock<Option<Identity>>, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -173,13 +179,13 @@ async fn explicit(proxy: Arc<Proxy>, stream: TcpStream, connection: Arc<Connecti
 /// A connection's place among the many: taken, and counted, until the last of its tunnels and exchanges is over.
 pub(super) struct Place {
     metrics: Arc<Metrics>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
     fn new(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
         metrics.connections(1);
-        Self { metrics: metrics.clone(), _permit: permit }
+        Self { metrics: metrics.clone(), _permit: Some(permit) }
     }
 }
 

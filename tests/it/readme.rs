@@ -12,7 +12,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_valetkey");
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where repository paths in the documents begin.
-const PLACES: [&str; 9] = ["src/", "tests/", "docs/", "deploy/", "examples/", "certs/", "xtask/", ".ci/", ".cargo/"];
+const PLACES: [&str; 10] =
+    ["src/", "tests/", "fuzz/", "docs/", "deploy/", "examples/", "certs/", "xtask/", ".ci/", ".cargo/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -20,7 +21,8 @@ fn root() -> &'static Path {
 
 /// Every document, by its path from the root.
 fn documents() -> BTreeMap<PathBuf, String> {
-    let mut paths: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from).to_vec();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from).to_vec();
     for directory in ["docs", "deploy", "examples", "certs"] {
         let entries = std::fs::read_dir(root().join(directory)).expect("a directory");
         let names = entries.map(|entry| Path::new(directory).join(entry.expect("an entry").file_name()));
@@ -295,6 +297,23 @@ fn every_test_that_the_readme_names_is_there_and_every_promise_is_named() {
         let name = entry.expect("an entry").file_name().into_string().expect("a name");
         assert!(readme.contains(&format!("(tests/it/promises/{name})")), "the README does not name {name}");
     }
+}
+
+#[test]
+fn every_lesson_names_a_test_that_is_there() {
+    let text = read("docs/LESSONS.md");
+    let mut count = 0;
+    for line in text.lines().filter(|line| line.ends_with("` |")) {
+        let cell = line.trim_end_matches(" |").rsplit(" | ").next().expect("a last cell");
+        let names: Vec<&str> = quoted(cell).collect();
+        let [name, file] = names[..] else { panic!("not a test in a file: {line}") };
+        let code = read(file);
+        // The properties are tests by a macro that lists their names.
+        let is_listed = || code.contains("targets! {") && code.split_whitespace().any(|word| word == name);
+        assert!(code.contains(&format!("fn {name}(")) || is_listed(), "{name} is not in {file}");
+        count += 1;
+    }
+    assert!(count >= 60, "only {count} lessons");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`,
-//! `cargo xtask faults`, `cargo xtask soak`.
+//! The project's chores: `cargo xtask test`, `attack`, `faults`, `soak`, `fuzz`, `check`, `deny` and `bench`.
 
 mod bench;
 mod check;
 mod counts;
 mod deny;
 mod faults;
+mod fuzz;
 mod prepare;
 mod suites;
 mod tee;
@@ -36,6 +36,8 @@ enum Chore {
     Faults(faults::Faults),
     /// Minutes of mixed traffic with some faults: errors, growth of memory and descriptors.
     Soak(faults::Soak),
+    /// Try the properties of parsers and scrubber on inputs that nobody thought of, each for a while.
+    Fuzz(fuzz::Arguments),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
     Check(Network),
     /// The licences, bans and sources of the dependencies, as deny.toml has them.
@@ -80,6 +82,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
         Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
         Chore::Faults(arguments) => faults::run(&Workspace::open(false)?, arguments)?,
         Chore::Soak(arguments) => faults::soak(&Workspace::open(false)?, arguments)?,
+        Chore::Fuzz(arguments) => fuzz::run(&Workspace::open(true)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,
     };

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{End, Method, Pattern, QueryRule, Rule, Segment};
+use crate::policy::target::{before_delimiter, without_ends};
 
 impl Rule {
     /// True when this deny can forbid something that `allow` allows. Says true where it is not certain.
@@ -55,21 +56,22 @@ impl Pattern {
             (false, true) => own > others,
             (false, false) => own == others,
         };
-        lengths && self.segments.iter().zip(&other.segments).all(|(own, others)| own.overlaps(others))
+        // Denies also read a path that ends in the middle, at an escaped `?` or `#`: a capture can hold one.
+        let ends_early = others >= own && matches!(other.segments.get(own.wrapping_sub(1)), Some(Segment::Capture(_)));
+        (lengths || ends_early) && self.segments.iter().zip(&other.segments).all(|(own, others)| own.overlaps(others))
     }
 }
 
 impl Segment {
-    /// Of a deny, which also reads a segment without what follows `;`, `?` or `#`.
+    /// Of a deny, which also reads a segment without what follows `;`, `?` or `#`, and without blanks and dots at its ends.
     fn overlaps(&self, other: &Self) -> bool {
-        let before = |text: &'_ str| text.find([';', '?', '#']);
         match (self, other) {
             (Self::Literal(own), Self::Literal(others)) => {
-                own == others || before(others).is_some_and(|at| others[..at] == **own)
+                own == others || **own == *without_ends(before_delimiter(others))
             }
             (Self::Literal(own), Self::Capture(beginning)) => {
                 own.len() > beginning.len() && own.starts_with(&**beginning)
-                    || before(beginning).is_some_and(|at| beginning[..at] == **own)
+                    || **own == *without_ends(before_delimiter(beginning))
             }
             (Self::Capture(beginning), Self::Literal(others)) => {
                 others.len() > beginning.len() && others.starts_with(&**beginning)
@@ -92,6 +94,9 @@ mod tests {
         for (deny, allow, can) in [
             ("* /v1/keys", "GET /v1/{id}", true),
             ("* /v1/keys", "GET /v1/keys/{id}", false),
+            ("* /v1/keys", "GET /v1/{id}/part", true),
+            ("* /v1/keys", "GET /v1/keys./part", false),
+            ("* /v1/keys", "GET /v1/keys.", true),
             ("GET /v1/{*rest}", "HEAD /v1/a/b", true),
             ("HEAD /v1/a", "GET /v1/a", true),
             ("GET /v1/a", "WEBSOCKET /v1/a", true),

@@ -91,6 +91,15 @@ pub(in crate::policy) fn before_delimiter(segment: &str) -> &str {
     segment.split([';', '?', '#']).next().unwrap_or(segment)
 }
 
+/// What is left of a decoded segment when a reader takes blanks off its ends, and dots off its end, as Windows does.
+pub(in crate::policy) fn without_ends(segment: &str) -> &str {
+    let is_plain = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    if is_plain(segment.as_bytes().first()) && is_plain(segment.as_bytes().last()) {
+        return segment;
+    }
+    segment.trim_matches(is_dropped).trim_end_matches(|c| c == '.' || is_dropped(c))
+}
+
 /// White space, which Windows trims, and what normalisers take out: joiners, marks of direction, soft hyphens.
 fn is_dropped(c: char) -> bool {
     c.is_whitespace()
