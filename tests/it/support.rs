@@ -25,6 +25,13 @@ pub use sidecar::TestSidecar;
 pub use stage::Stage;
 pub use upstream::FakeUpstream;
 
+/// The binary under test: the one in `VALETKEY_TEST_BINARY`, else the one that was built with these tests.
+pub fn binary() -> &'static str {
+    static BINARY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    BINARY
+        .get_or_init(|| std::env::var("VALETKEY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valetkey").into()))
+}
+
 /// A credential that occurs nowhere else; made afresh for each use.
 pub fn canary() -> String {
     let mut random = [0u8; 20];

@@ -1,5 +1,6 @@
-//! The project's chores: `cargo xtask test`, `cargo xtask check`, `cargo xtask deny`, `cargo xtask bench`.
+//! The project's chores: `cargo xtask test`, `attack`, `check`, `deny` and `bench`.
 
+mod attack;
 mod bench;
 mod check;
 mod counts;
@@ -28,6 +29,8 @@ struct Cli {
 enum Chore {
     /// Install what the tests need and run all of them; the last line is `N passed, N failed, N skipped`.
     Test(TestArguments),
+    /// Attack the built binary as the catalogue in tests/attacks says, and print which of its rows hold.
+    Attack(attack::Arguments),
     /// Measure the sidecar beside a floor and its peers, and print medians and ratios.
     Bench(bench::Arguments),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
@@ -71,6 +74,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
             let workspace = Workspace::open(arguments.network.offline)?;
             suites::run(&workspace, &arguments.only, arguments.json)?
         }
+        Chore::Attack(arguments) => attack::run(&Workspace::open(arguments.is_offline())?, arguments)?,
         Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,

@@ -182,7 +182,7 @@ impl Builder {
         }
         let log = std::fs::File::create(directory.join("stderr.log")).expect("a file");
         let output = std::fs::File::create(directory.join("stdout.log")).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
+        let mut command = Command::new(super::binary());
         command.arg("serve").env_remove("SSLKEYLOGFILE").current_dir(directory);
         for (flag, value) in &self.defaults {
             command.arg(flag).args(value.as_deref().map(place));
