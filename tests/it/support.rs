@@ -14,6 +14,7 @@ pub mod stage;
 pub mod stranger;
 pub mod streams;
 pub mod upstream;
+pub mod watch;
 pub mod websocket;
 pub mod wire;
 
@@ -32,9 +33,11 @@ pub fn binary() -> &'static str {
         .get_or_init(|| std::env::var("VALETKEY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valetkey").into()))
 }
 
-/// A credential that occurs nowhere else; made afresh for each use.
+/// A credential that occurs nowhere else; made afresh for each use, and looked for when a sidecar is over.
 pub fn canary() -> String {
     let mut random = [0u8; 20];
     getrandom::fill(&mut random).expect("randomness");
-    format!("sk_live_{}", hex::encode(random))
+    let canary = format!("sk_live_{}", hex::encode(random));
+    watch::guard(&canary);
+    canary
 }
