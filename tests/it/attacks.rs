@@ -2,9 +2,13 @@
 
 mod answers;
 mod authorities;
+mod echoes;
 mod fields;
 mod framing;
+mod hosts;
 mod interim;
+mod nonces;
+mod paths;
 mod places;
 mod sockets;
 mod trailers;

@@ -45,7 +45,7 @@ impl Desk {
 
     /// A command of ours, without this machine's settings.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
+        let mut command = Command::new(crate::support::binary());
         let own = std::env::vars_os().map(|(name, _)| name);
         for name in own.filter(|name| name.to_string_lossy().starts_with("VALETKEY_")) {
             command.env_remove(name);
@@ -62,7 +62,7 @@ impl Desk {
     /// Types a line in a shell that knows us as `$V`.
     fn sh(&self, script: &str) -> Done {
         let mut shell = Command::new("sh");
-        shell.args(["-c", script]).env("V", env!("CARGO_BIN_EXE_valetkey")).current_dir(self.directory.path());
+        shell.args(["-c", script]).env("V", crate::support::binary()).current_dir(self.directory.path());
         Done::of(&shell.stdin(Stdio::null()).output().expect("a shell"))
     }
 }

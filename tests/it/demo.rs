@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The demo in a directory where there is nothing, with nothing of ours in its environment.
 fn demo(directory: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
+    let mut command = Command::new(crate::support::binary());
     command
         .arg("demo")
         .args(flags)

@@ -3,6 +3,7 @@
 mod admin;
 mod architecture;
 mod attacks;
+mod catalogue;
 mod cli;
 mod control;
 mod demo;

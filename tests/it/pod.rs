@@ -161,7 +161,7 @@ impl Pod {
             mode(file, 0o444);
         }
         // The build directory may be closed to other users.
-        std::fs::copy(env!("CARGO_BIN_EXE_valetkey"), self.path("valetkey")).expect("the binary");
+        std::fs::copy(crate::support::binary(), self.path("valetkey")).expect("the binary");
         mode("valetkey", 0o755);
     }
 

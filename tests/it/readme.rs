@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{FakeUpstream, canary};
+use crate::support::{FakeUpstream, binary, canary};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_valetkey");
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where repository paths in the documents begin.
@@ -85,10 +84,11 @@ impl Laptop {
         std::fs::create_dir(path("runtime")).expect("a directory");
         std::fs::write(path("roots.pem"), &upstream.authority.pem).expect("a file");
         let (roots, ready, address) = (path("roots.pem"), path("ready.json"), upstream.address);
-        let serve = format!("SSL_CERT_FILE={roots} exec {BINARY} \"$@\" --ready-file {ready}");
+        let binary = binary();
+        let serve = format!("SSL_CERT_FILE={roots} exec {binary} \"$@\" --ready-file {ready}");
         let serve = format!("{serve} --connect-to api.stripe.com:443:{address}");
         for (name, script) in [
-            ("valetkey", format!("[ \"$1\" != serve ] || {serve}\nexec {BINARY} \"$@\"\n")),
+            ("valetkey", format!("[ \"$1\" != serve ] || {serve}\nexec {binary} \"$@\"\n")),
             // It is built already.
             ("cargo", "exit 0\n".to_owned()),
         ] {
@@ -222,7 +222,7 @@ fn every_command_in_the_documents_is_one_that_we_have() {
         for block in blocks(&text, |info| info.starts_with("sh") || info == "console") {
             for command in commands(&block) {
                 // With --help nothing is run, and unknown commands and flags are mistakes all the same.
-                let output = Command::new(BINARY).args(&command).arg("--help").output().expect("the binary");
+                let output = Command::new(binary()).args(&command).arg("--help").output().expect("the binary");
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{}: valetkey {}: {said}", path.display(), command.join(" "));
                 count += 1;
@@ -319,7 +319,7 @@ fn every_lesson_names_a_test_that_is_there() {
 #[test]
 fn every_flag_of_serve_is_described_with_its_default() {
     let help =
-        Command::new(BINARY).args(["serve", "--help"]).env_remove("XDG_RUNTIME_DIR").output().expect("the binary");
+        Command::new(binary()).args(["serve", "--help"]).env_remove("XDG_RUNTIME_DIR").output().expect("the binary");
     let help = String::from_utf8(help.stdout).expect("text");
     let text = read("docs/ARCHITECTURE.md");
     let rows: BTreeMap<&str, &str> =
@@ -345,7 +345,7 @@ fn every_flag_of_serve_is_described_with_its_default() {
 
 #[test]
 fn the_exit_codes_are_those_of_the_help() {
-    let help = Command::new(BINARY).arg("--help").output().expect("the binary");
+    let help = Command::new(binary()).arg("--help").output().expect("the binary");
     let help = String::from_utf8(help.stdout).expect("text");
     let codes =
         help.lines().skip_while(|line| *line != "Exit codes:").skip(1).map_while(|line| line.trim().split_once("  "));

@@ -14,6 +14,7 @@ pub mod stage;
 pub mod stranger;
 pub mod streams;
 pub mod upstream;
+pub mod watch;
 pub mod websocket;
 pub mod wire;
 
@@ -25,14 +26,18 @@ pub use sidecar::TestSidecar;
 pub use stage::Stage;
 pub use upstream::FakeUpstream;
 
-/// The sidecar's binary: the one that was built with these tests, or that `VALETKEY_BINARY_UNDER_TEST` names.
-pub fn binary() -> std::ffi::OsString {
-    std::env::var_os("VALETKEY_BINARY_UNDER_TEST").unwrap_or_else(|| env!("CARGO_BIN_EXE_valetkey").into())
+/// The binary under test: the one in `VALETKEY_TEST_BINARY`, else the one that was built with these tests.
+pub fn binary() -> &'static str {
+    static BINARY: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    BINARY
+        .get_or_init(|| std::env::var("VALETKEY_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valetkey").into()))
 }
 
-/// A credential that occurs nowhere else; made afresh for each use.
+/// A credential that occurs nowhere else; made afresh for each use, and looked for when a sidecar is over.
 pub fn canary() -> String {
     let mut random = [0u8; 20];
     getrandom::fill(&mut random).expect("randomness");
-    format!("sk_live_{}", hex::encode(random))
+    let canary = format!("sk_live_{}", hex::encode(random));
+    watch::guard(&canary);
+    canary
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::workspace::{Workspace, announce, succeeds};
 
 /// What the tests look for the sidecar's binary in.
-const BINARY: &str = "VALETKEY_BINARY_UNDER_TEST";
+const BINARY: &str = "VALETKEY_TEST_BINARY";
 
 /// Which faults, and how often.
 #[derive(Debug, Args)]

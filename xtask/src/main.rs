@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask test`, `attack`, `faults`, `soak`, `fuzz`, `check`, `deny` and `bench`.
 
+mod attack;
 mod bench;
 mod check;
 mod counts;
@@ -30,6 +31,8 @@ struct Cli {
 enum Chore {
     /// Install what the tests need and run all of them; the last line is `N passed, N failed, N skipped`.
     Test(TestArguments),
+    /// Attack the built binary as the catalogue in tests/attacks says, and print which of its rows hold.
+    Attack(attack::Arguments),
     /// Measure the sidecar beside a floor and its peers, and print medians and ratios.
     Bench(bench::Arguments),
     /// Break everything around the sidecar, again and again, and look for leaks, lost records, second sends and hangs.
@@ -79,6 +82,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
             let workspace = Workspace::open(arguments.network.offline)?;
             suites::run(&workspace, &arguments.only, arguments.json)?
         }
+        Chore::Attack(arguments) => attack::run(&Workspace::open(arguments.is_offline())?, arguments)?,
         Chore::Bench(arguments) => bench::run(&Workspace::open(false)?, arguments)?,
         Chore::Faults(arguments) => faults::run(&Workspace::open(false)?, arguments)?,
         Chore::Soak(arguments) => faults::soak(&Workspace::open(false)?, arguments)?,

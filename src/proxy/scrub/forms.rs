@@ -19,7 +19,7 @@ pub(super) type Form = Zeroizing<Vec<u8>>;
 type Escape = fn(u8, &mut Vec<u8>);
 
 /// Every escape that is applied to a whole text.
-const ESCAPES: [Escape; 19] = [
+const ESCAPES: [Escape; 21] = [
     |byte, out| percent_unless(byte, b"", false, out),
     |byte, out| percent_unless(byte, b"-._~", true, out),
     |byte, out| percent_unless(byte, b"-._~/", true, out),
@@ -38,6 +38,8 @@ const ESCAPES: [Escape; 19] = [
     |byte, out| html(byte, b"&#x27;", out),
     html_decimal,
     html_hex,
+    |byte, out| out.extend_from_slice(format!("&#{byte};").as_bytes()),
+    |byte, out| out.extend_from_slice(format!("&#x{byte:x};").as_bytes()),
     |byte, out| out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
 ];
 

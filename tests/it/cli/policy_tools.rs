@@ -125,7 +125,7 @@ fn a_file_of_cases_is_read_as_strictly_as_a_policy() {
 fn the_example_says_what_its_cases_expect() {
     let script = root("examples/policy/check.sh");
     let mut command = std::process::Command::new(script);
-    let output = command.env("VALETKEY_BINARY", env!("CARGO_BIN_EXE_valetkey")).output().expect("a shell");
+    let output = command.env("VALETKEY_BINARY", crate::support::binary()).output().expect("a shell");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.ends_with("4 passed, 0 failed, 0 skipped\n"), "{text}");
 }

@@ -25,7 +25,7 @@ impl Private {
         std::fs::write(place("policy.toml"), policy).expect("a file");
         std::fs::write(place("api.pem"), &TestAuthority::new().pem).expect("a file");
         let log = std::fs::File::create(place("stderr.log")).expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_valetkey"))
+        let child = Command::new(crate::support::binary())
             .args(["serve", "--supervised", "--ca-in-memory", "--policy", "policy.toml", "--audit", audit])
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--control", "control.sock"])
             .env("API_KEY", canary())

@@ -76,7 +76,7 @@ fn a_policy_on_standard_input_is_not_confused_with_the_secrets_that_are_there_la
     let directory = tempfile::tempdir().expect("a directory");
     let (policy, secret) = (directory.path().join("policy.toml"), canary());
     std::fs::write(&policy, policies::ONE_API.replace("upstream_ca = \"{dir}/api.pem\"", "")).expect("a file");
-    let output = Command::new(env!("CARGO_BIN_EXE_valetkey"))
+    let output = Command::new(crate::support::binary())
         .args([
             "serve",
             "--policy",

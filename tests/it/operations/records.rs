@@ -12,7 +12,7 @@ fn an_emptied_audit_does_not_verify() {
     for content in ["", "garbage without an end", "{\"v\":1,\"boot_id\":\""] {
         let file = directory.path().join("audit.jsonl");
         std::fs::write(&file, content).expect("a file");
-        let output = Command::new(env!("CARGO_BIN_EXE_valetkey"))
+        let output = Command::new(crate::support::binary())
             .args(["audit", "verify", "--json"])
             .arg(&file)
             .output()

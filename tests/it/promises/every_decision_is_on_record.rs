@@ -6,7 +6,7 @@ use crate::support::agent::with;
 use crate::support::{Stage, TestSidecar};
 
 fn verify(sidecar: &TestSidecar) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_valetkey"))
+    Command::new(crate::support::binary())
         .args(["audit", "verify"])
         .arg(sidecar.path("audit.jsonl"))
         .output()

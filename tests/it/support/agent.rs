@@ -18,8 +18,8 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::watch::{Heard, Listening};
 use super::wire::read_answers;
 
 /// Longest that a test waits for one answer.
@@ -32,6 +32,7 @@ pub struct Agent {
     roots: RootCertStore,
     /// What it says in `Proxy-Authorization` with each `CONNECT`.
     proxy_authorization: Option<String>,
+    heard: Heard,
 }
 
 /// A whole answer.
@@ -73,7 +74,12 @@ impl Reply {
 }
 
 /// An open tunnel with HTTP/1.1 or HTTP/2 in it.
-pub enum Tunnel {
+pub struct Tunnel {
+    sender: Sender,
+    heard: Heard,
+}
+
+enum Sender {
     H1(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
     H2(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
 }
@@ -98,7 +104,12 @@ impl Agent {
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
             roots.add(certificate.expect("a certificate")).expect("a root");
         }
-        Self { proxy, roots, proxy_authorization: None }
+        Self { proxy, roots, proxy_authorization: None, heard: Heard::default() }
+    }
+
+    /// The same agent, all that it receives being heard.
+    pub fn heard_by(self, heard: &Heard) -> Self {
+        Self { heard: heard.clone(), ..self }
     }
 
     /// The same agent at another proxy.
@@ -127,7 +138,9 @@ impl Agent {
     pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = self.tcp().await;
         stream.write_all(bytes).await.expect("writable");
-        read_answers(&mut stream, 1, PATIENCE).await
+        let answer = read_answers(&mut stream, 1, PATIENCE).await;
+        self.heard.hear(answer.as_bytes());
+        answer
     }
 
     /// CONNECT; the head of the answer and the socket.
@@ -150,6 +163,7 @@ impl Agent {
                 _ => break,
             }
         }
+        self.heard.hear(&answer);
         (String::from_utf8_lossy(&answer).into_owned(), stream)
     }
 
@@ -170,21 +184,17 @@ impl Agent {
     }
 
     /// CONNECT and TLS to `host:443`, with an SNI of its own.
-    pub async fn tls_tunnel(&self, host: &str, sni: &str, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn tls_tunnel(&self, host: &str, sni: &str, alpn: &[&[u8]]) -> io::Result<Listening> {
         self.tls_tunnel_with(host, sni, &Arc::new(self.tls(alpn))).await
     }
 
     /// The same with a configuration, which remembers its sessions.
-    pub async fn tls_tunnel_with(
-        &self,
-        host: &str,
-        sni: &str,
-        config: &Arc<ClientConfig>,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn tls_tunnel_with(&self, host: &str, sni: &str, config: &Arc<ClientConfig>) -> io::Result<Listening> {
         let (answer, stream) = self.connect(&format!("{host}:443")).await;
         assert!(answer.contains(" 200 "), "CONNECT was refused: {answer}");
         let name = ServerName::try_from(sni.to_owned()).expect("a name");
-        TlsConnector::from(config.clone()).connect(name, stream).await
+        let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
+        Ok(Listening::new(stream, &self.heard))
     }
 
     /// A tunnel with HTTP/1.1 in it.
@@ -196,7 +206,7 @@ impl Agent {
             .await
             .expect("HTTP/1.1");
         tokio::spawn(connection.with_upgrades());
-        Tunnel::H1(sender)
+        Tunnel { sender: Sender::H1(sender), heard: self.heard.clone() }
     }
 
     /// A tunnel with HTTP/2 in it.
@@ -208,7 +218,7 @@ impl Agent {
             .await
             .expect("HTTP/2");
         tokio::spawn(connection);
-        Tunnel::H2(sender)
+        Tunnel { sender: Sender::H2(sender), heard: self.heard.clone() }
     }
 
     /// HTTP/2 in a tunnel, frame by frame.
@@ -258,8 +268,8 @@ impl Tunnel {
     /// Sends a request; the head of its answer, if there is one.
     pub async fn try_start(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
         let sending = async {
-            match self {
-                Self::H1(sender) => {
+            match &mut self.sender {
+                Sender::H1(sender) => {
                     sender.ready().await.expect("an open tunnel");
                     let (mut head, body) = request.into_parts();
                     let host = head.uri.authority().expect("a host").to_string();
@@ -269,13 +279,16 @@ impl Tunnel {
                     head.uri = head.uri.path_and_query().expect("a path").as_str().parse().expect("a path");
                     sender.send_request(Request::from_parts(head, body)).await
                 }
-                Self::H2(sender) => {
+                Sender::H2(sender) => {
                     sender.ready().await.expect("an open tunnel");
                     sender.send_request(request).await
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, sending).await.expect("an answer in time")
+        let mut response = tokio::time::timeout(PATIENCE, sending).await.expect("an answer in time")?;
+        self.heard.hear(format!("{:?}", response.headers()).as_bytes());
+        response.extensions_mut().insert(self.heard.clone());
+        Ok(response)
     }
 
     /// Sends a request and reads its whole answer.
@@ -307,5 +320,9 @@ pub async fn read(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
     let collected = body.collect().await?;
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
-    Ok(Reply { status: head.status, reason, headers: head.headers, trailers, body })
+    let reply = Reply { status: head.status, reason, headers: head.headers, trailers, body };
+    if let Some(heard) = head.extensions.get::<Heard>() {
+        heard.hear(&reply.everything());
+    }
+    Ok(reply)
 }

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::upstream::Recorder;
+use super::watch::Watch;
 use super::{FakeUpstream, Namespace, TestSidecar};
 
 /// How long a sidecar may take to be ready.
@@ -20,6 +22,7 @@ pub struct Builder {
     directory: Option<Arc<tempfile::TempDir>>,
     user: Option<u32>,
     namespace: Option<Arc<Namespace>>,
+    upstreams: Vec<(Vec<String>, Recorder)>,
 }
 
 impl Builder {
@@ -44,12 +47,14 @@ impl Builder {
             directory: None,
             user: None,
             namespace: None,
+            upstreams: Vec::new(),
         }
     }
 
     /// An upstream: `{host}:443` goes there, and its CA is at `{dir}/NAME.pem`.
     pub fn upstream(mut self, hosts: &[&str], name: &str, upstream: &FakeUpstream) -> Self {
         self.files.push((format!("{name}.pem"), upstream.authority.pem.clone()));
+        self.upstreams.push((hosts.iter().map(|host| (*host).to_owned()).collect(), upstream.recorder()));
         for host in hosts {
             let from = if host.contains(':') { (*host).to_owned() } else { format!("{host}:443") };
             self = self.flag("--connect-to").flag(&format!("{from}:{}", upstream.address));
@@ -123,6 +128,7 @@ impl Builder {
 
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> TestSidecar {
+        let (watch, is_near) = (self.watch(), self.namespace.is_none());
         let (mut child, directory) = self.spawn();
         let ready = directory.path().join("ready.json");
         let begun = Instant::now();
@@ -140,7 +146,17 @@ impl Builder {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        TestSidecar { proxy: address("proxy"), admin: address("admin"), directory, child }
+        TestSidecar { proxy: address("proxy"), admin: address("admin"), directory, child, watch, is_near }
+    }
+
+    fn watch(&self) -> Watch {
+        Watch {
+            policy: self.policy.clone(),
+            environment: self.environment.clone(),
+            inputs: self.files.iter().map(|(name, _)| name.into()).collect(),
+            upstreams: self.upstreams.clone(),
+            ..Watch::default()
+        }
     }
 
     /// Starts it and expects it to end by itself: exit code and standard error.

@@ -5,9 +5,25 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Fails if `secret` is anywhere in `bytes`, plainly or encoded.
 pub fn assert_clean(secret: &str, bytes: &[u8], what: &str) {
-    for (form, needle) in forms(secret) {
-        let found = memchr::memmem::find(&bytes.to_ascii_lowercase(), needle.to_ascii_lowercase().as_bytes());
-        assert!(found.is_none(), "the credential is in {what}, as {form}: {}", String::from_utf8_lossy(bytes));
+    Needles::of(&[secret]).assert_clean(bytes, what);
+}
+
+/// Credentials in all their forms, in lower case, made once for many searches.
+pub struct Needles(Vec<(&'static str, Vec<u8>)>);
+
+impl Needles {
+    pub fn of(secrets: &[impl AsRef<str>]) -> Self {
+        let all = secrets.iter().flat_map(|secret| forms(secret.as_ref()));
+        Self(all.map(|(form, text)| (form, text.to_ascii_lowercase().into_bytes())).collect())
+    }
+
+    /// Fails if one of them is anywhere in `bytes`, whatever its case.
+    pub fn assert_clean(&self, bytes: &[u8], what: &str) {
+        let lower = bytes.to_ascii_lowercase();
+        for (form, needle) in &self.0 {
+            let found = memchr::memmem::find(&lower, needle);
+            assert!(found.is_none(), "the credential is in {what}, as {form}: {}", String::from_utf8_lossy(bytes));
+        }
     }
 }
 
@@ -16,6 +32,7 @@ pub fn forms(secret: &str) -> Vec<(&'static str, String)> {
     let bytes = secret.as_bytes();
     let mut forms = vec![
         ("plain text", secret.to_owned()),
+        ("the reverse", secret.chars().rev().collect()),
         ("hex", hex::encode(bytes)),
         ("percent", bytes.iter().map(|byte| format!("%{byte:02X}")).collect()),
         ("JSON escapes", bytes.iter().map(|byte| format!("\\u{byte:04x}")).collect()),

@@ -9,9 +9,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
+use super::watch::Heard;
+
 /// An orchestrator on a control socket.
 pub struct Orchestrator {
     socket: PathBuf,
+    heard: Heard,
 }
 
 /// A minted nonce, as the API gave it.
@@ -38,7 +41,12 @@ pub fn post(path: &str, kind: &str, body: &str) -> Request<Full<Bytes>> {
 
 impl Orchestrator {
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, heard: Heard::default() }
+    }
+
+    /// The same, whose answers are heard.
+    pub fn heard_by(self, heard: &Heard) -> Self {
+        Self { heard: heard.clone(), ..self }
     }
 
     /// One call; status and body (null if there is none).
@@ -67,6 +75,7 @@ impl Orchestrator {
         let (head, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         connection.abort();
+        self.heard.hear(&[format!("{:?}\n", head.headers).as_bytes(), &body].concat());
         (head.status, head.headers, body)
     }
 

@@ -10,15 +10,20 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 pub use super::builder::Builder;
+use super::watch::{Watch, metrics};
 use super::wire::{WireAnswer, answers, read_answers};
 use super::{Agent, Orchestrator};
 
-/// A running sidecar with its own directory; killed when dropped.
+/// A running sidecar with its own directory. When dropped it is killed, and everything that anybody got to see of it is
+/// searched for the credentials of the test.
 pub struct TestSidecar {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     pub directory: Arc<tempfile::TempDir>,
     pub(super) child: Child,
+    pub(super) watch: Watch,
+    /// Whether it is in the network of the tests.
+    pub(super) is_near: bool,
 }
 
 impl TestSidecar {
@@ -47,12 +52,12 @@ impl TestSidecar {
 
     /// An agent that trusts the sidecar's CA.
     pub fn agent(&self) -> Agent {
-        Agent::new(self.proxy, &self.text("public/ca.pem"))
+        Agent::new(self.proxy, &self.text("public/ca.pem")).heard_by(&self.watch.heard)
     }
 
     /// An orchestrator on the control socket.
     pub fn orchestrator(&self) -> Orchestrator {
-        Orchestrator::new(self.control())
+        Orchestrator::new(self.control()).heard_by(&self.watch.heard)
     }
 
     /// `GET` from the admin listener.
@@ -61,6 +66,7 @@ impl TestSidecar {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("writable");
         let text = read_answers(&mut stream, 1, Duration::from_secs(10)).await;
+        self.watch.heard.hear(text.as_bytes());
         answers(text.as_bytes(), true).pop().expect("an answer")
     }
 
@@ -113,8 +119,14 @@ impl TestSidecar {
 
 impl Drop for TestSidecar {
     fn drop(&mut self) {
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        let metrics = if is_running && self.is_near { metrics(self.admin) } else { Vec::new() };
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // A test that has failed has said why.
+        if !std::thread::panicking() {
+            self.watch.sweep(self.directory.path(), &metrics);
+        }
     }
 }
 

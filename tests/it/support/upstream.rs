@@ -37,9 +37,25 @@ pub struct Seen {
     pub trailers: Option<HeaderMap>,
 }
 
+/// Where an upstream notes what arrives.
+pub type Recorder = Arc<Mutex<Vec<Seen>>>;
+
 impl Seen {
+    /// All of it, for looking for what must not be there.
+    pub fn everything(&self) -> Vec<u8> {
+        let mut all = format!("{} {}\n", self.method, self.target).into_bytes();
+        for (name, value) in self.headers.iter().chain(self.trailers.iter().flatten()) {
+            all.extend_from_slice(name.as_str().as_bytes());
+            all.extend_from_slice(b": ");
+            all.extend_from_slice(value.as_bytes());
+            all.push(b'\n');
+        }
+        all.extend_from_slice(&self.body);
+        all
+    }
+
     /// From the bytes of an HTTP/1.1 head.
-    fn of_head(connection: u64, head: &str) -> Self {
+    pub fn of_head(connection: u64, head: &str) -> Self {
         let mut words = head.split(' ').map(str::to_owned);
         let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
         let fields = fields.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
@@ -64,7 +80,7 @@ impl Seen {
 pub struct FakeUpstream {
     pub address: SocketAddr,
     pub authority: Arc<TestAuthority>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Recorder,
     connections: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -250,6 +266,11 @@ impl FakeUpstream {
             }
         });
         Self { address, authority, seen, connections, task }
+    }
+
+    /// Where it notes what arrives.
+    pub fn recorder(&self) -> Recorder {
+        self.seen.clone()
     }
 
     /// Everything that arrived so far.
