@@ -10,6 +10,7 @@ mod door;
 mod early;
 mod events;
 mod expecting;
+mod exposed;
 mod grpc;
 mod large;
 mod leaking;
