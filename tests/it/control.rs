@@ -7,6 +7,7 @@ mod explaining;
 mod idempotency;
 mod leaks;
 mod renewal;
+mod reports;
 mod revocations;
 mod risk;
 mod supervised;

@@ -205,7 +205,7 @@ impl Judge {
             let sender = self.scene.sender.clone();
             let alarm = Alarm::new(AlarmKind::CredentialExposed, AlarmOutcome::Refused, place);
             let nonce_id = sender.as_ref().map(|lease| lease.id());
-            self.raise(Alarm { nonce_id, ..alarm }, sender.as_deref());
+            self.raise(&Alarm { nonce_id, ..alarm }, sender.as_deref());
         }
     }
 
@@ -217,10 +217,10 @@ impl Judge {
             return;
         }
         self.told.push(id);
-        self.raise(Alarm { nonce_id: Some(id), ..Alarm::new(kind, outcome, "body") }, lease);
+        self.raise(&Alarm { nonce_id: Some(id), ..Alarm::new(kind, outcome, "body") }, lease);
     }
 
-    fn raise(&self, alarm: Alarm, lease: Option<&Lease>) {
+    fn raise(&self, alarm: &Alarm, lease: Option<&Lease>) {
         let terms = lease.map(Lease::terms);
         let alarm = Alarm {
             exchange_id: Some(self.scene.exchange_id.clone()),
@@ -228,7 +228,7 @@ impl Judge {
             service: Some(self.scene.service.clone()),
             agent: terms.map(|terms| terms.agent.clone()),
             task: terms.map(|terms| terms.task.clone()),
-            ..alarm
+            ..alarm.clone()
         };
         if alarm.outcome != AlarmOutcome::Noted {
             self.scene.metrics.alarm(alarm.kind.as_str());
