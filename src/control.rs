@@ -29,6 +29,7 @@ mod query;
 mod refusal;
 mod remote;
 mod renew;
+mod reports;
 mod revoking;
 mod risk;
 mod route;
@@ -55,6 +56,7 @@ use crate::metrics::{Metrics, Scrape};
 use crate::policy::Current;
 use front::Control;
 pub use remote::{Remote, RemoteTls, RemoteTlsError, Trust};
+pub use reports::Reports;
 
 /// How one credential is doing, as a value.
 #[derive(Debug, Clone)]
@@ -160,6 +162,12 @@ pub async fn serve_supervised(
 ) -> std::io::Result<()> {
     let control = Control::new(parts, crate::identity::socket_peer, shutdown.clone());
     supervised::serve(channel, Arc::new(control), shutdown).await
+}
+
+/// Takes reports of leaks from outside until `shutdown`; present ones are finished.
+pub async fn serve_reports(reports: Reports, shutdown: CancellationToken) {
+    let (listener, desk) = reports::Desk::new(reports);
+    serve::run(listener, Arc::new(desk), reports::LIMITS, shutdown).await;
 }
 
 /// What agents may do to their own leases, for the proxy to hand their calls to.

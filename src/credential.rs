@@ -13,6 +13,7 @@ pub mod source;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -109,7 +110,20 @@ pub struct Health {
 /// All credentials of the policy.
 pub struct Credentials {
     slots: HashMap<CredentialName, Source>,
+    shared: Shared,
+}
+
+/// What all of them have in common.
+struct Shared {
     clock: SharedClock,
+    /// Counts the values that came into use.
+    changes: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn again(&self) -> Self {
+        Self { clock: Arc::clone(&self.clock), changes: Arc::clone(&self.changes) }
+    }
 }
 
 /// A credential as the policy describes it, and what was made of that.
@@ -124,11 +138,12 @@ impl Credentials {
     /// A command's variables are looked for there and then in the process environment.
     #[must_use]
     pub fn new(specs: Vec<Spec>, environment: HashMap<String, Zeroizing<String>>, clock: SharedClock) -> Self {
-        let source = |spec: Spec| (spec.name.clone(), Source { slot: open(&spec, &environment, &clock), spec });
+        let shared = Shared { clock, changes: Arc::default() };
+        let source = |spec: Spec| (spec.name.clone(), Source { slot: open(&spec, &environment, &shared), spec });
         let slots = specs.into_iter().map(source).collect();
         // What no credential uses is wiped here too.
         drop(environment);
-        Self { slots, clock }
+        Self { slots, shared }
     }
 
     /// Those of another policy. What is described as before goes on with its value and its version.
@@ -141,14 +156,26 @@ impl Credentials {
             let known = self.slots.get(&spec.name).filter(|known| known.spec == spec);
             let slot = match (known, &spec.source) {
                 (Some(known), _) => Arc::clone(&known.slot),
-                (None, SourceSpec::Env { .. }) => missing(&spec, &self.clock),
+                (None, SourceSpec::Env { .. }) => missing(&spec, &self.shared),
                 (None, SourceSpec::File { .. } | SourceSpec::Exec { .. }) => {
-                    open(&spec, &HashMap::new(), &self.clock).counting_from(self.version(&spec.name))
+                    open(&spec, &HashMap::new(), &self.shared).counting_from(self.version(&spec.name))
                 }
             };
             (spec.name.clone(), Source { spec, slot })
         };
-        Self { slots: specs.into_iter().map(source).collect(), clock: Arc::clone(&self.clock) }
+        Self { slots: specs.into_iter().map(source).collect(), shared: self.shared.again() }
+    }
+
+    /// How many values have come into use so far, of all credentials; counts on through another policy.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
+    }
+
+    /// All values that are loaded, whether or not they are to be loaded again before their next use.
+    #[must_use]
+    pub fn loaded(&self) -> Vec<Arc<Versioned>> {
+        self.slots.values().filter_map(|source| source.slot.loaded()).collect()
     }
 
     /// The present value; single-flight where it has to be fetched.
@@ -192,10 +219,10 @@ impl Credentials {
     }
 }
 
-fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &SharedClock) -> Arc<Slot> {
+fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, shared: &Shared) -> Arc<Slot> {
     let Spec { name, source, scrubbed } = spec.clone();
-    let label = |source, subject| Label { name, source, subject, scrubbed };
-    let clock = Arc::clone(clock);
+    let Shared { clock, changes } = shared.again();
+    let label = |source, subject| Label { name, source, subject, scrubbed, changes };
     match source {
         SourceSpec::Env { name } => {
             let outcome = environment::find(&name, environment);
@@ -214,10 +241,12 @@ fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, clock: &S
 }
 
 /// A variable that nobody has taken over.
-fn missing(spec: &Spec, clock: &SharedClock) -> Arc<Slot> {
-    let SourceSpec::Env { name } = &spec.source else { return open(spec, &HashMap::new(), clock) };
-    let label = Label { name: spec.name.clone(), source: "env", subject: variable(name), scrubbed: spec.scrubbed };
-    Slot::settled(label, Err(Problem::NotTaken), Arc::clone(clock))
+fn missing(spec: &Spec, shared: &Shared) -> Arc<Slot> {
+    let SourceSpec::Env { name } = &spec.source else { return open(spec, &HashMap::new(), shared) };
+    let Shared { clock, changes } = shared.again();
+    let (name, subject) = (spec.name.clone(), variable(name));
+    let label = Label { name, source: "env", subject, scrubbed: spec.scrubbed, changes };
+    Slot::settled(label, Err(Problem::NotTaken), clock)
 }
 
 fn variable(name: &str) -> String {

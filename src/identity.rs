@@ -15,6 +15,7 @@
 //! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
 //! | `jwks`, `keys`, `fetch` | public keys, where they come from, and how long they are believed |
 //! | `review` | asking a cluster's API server instead |
+//! | `scanning` | the signature of a secret scanner's report |
 //! | `certificate` | whom a client's certificate names |
 
 mod bearer;
@@ -31,6 +32,7 @@ mod keys;
 mod prover;
 mod refused;
 mod review;
+mod scanning;
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
 mod verifier;
@@ -46,6 +48,7 @@ pub use jwks::{ALGORITHMS, Algorithm, Family};
 pub use jwt::TOKEN_BYTES_MAX;
 pub use prover::{Proof as TokenProof, Prover};
 pub use refused::Refused;
+pub use scanning::{Scanner, ScannerKeys};
 pub use verifier::{Verifier, VerifierError};
 
 use crate::model::Identity;

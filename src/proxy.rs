@@ -53,7 +53,7 @@ use connect::Session;
 use deliver::{Cleaned, Scene, scrub};
 use door::Door;
 use extract::body::Hold;
-use extract::{Presented, extract};
+use extract::{Presented, extract, find_in_fields};
 use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, Wanted, body_wanted, grant};
 use inject::{Search, inject};
@@ -212,14 +212,21 @@ impl Proxy {
     async fn serve(&self, session: &Session, request: Request<Incoming>, busy: Busy) -> Response<Body> {
         let begun = Instant::now();
         let request = Inbound::of(request, &busy); // what nobody wants of its body is drained
-        let scene = Scene::of(session, &request);
+        let mut scene = Scene::of(session, &request);
+        let rules = self.rules(); // from here on the policy is one and the same
+        let exposed = rules.exposed_in(&request);
+        if let Some(place) = exposed {
+            scene.withhold(place);
+        }
         let mut exchange = self.audit.open(scene.facts(session));
+        if let Some(place) = exposed {
+            return Box::pin(self.exposed(&rules, session, &scene, (request, place), exchange)).await;
+        }
         if crate::door::is_reserved(&session.destination.host) {
             // Boxed, since it is seldom.
             return Box::pin(self.at_the_door(session, &scene, request, exchange)).await;
         }
         let meter = Meter::default();
-        let rules = self.rules(); // from here on the policy is one and the same
         match self.journey(&rules, session, request, &mut exchange, &meter).await {
             Ok(cleaned) => self.deliver(begun, exchange, meter, busy, cleaned),
             Err(refused) => self.refuse(&scene, exchange, refused).await, // the one map from error to HTTP
@@ -246,6 +253,24 @@ impl Proxy {
         self.fulfil(rules, session, permit, exchange, meter).await.map_err(|denial| story.refused(denial))
     }
 
+    /// The refusal of a request with a real credential in its head, whatever else it is.
+    async fn exposed(
+        &self,
+        rules: &Rules,
+        session: &Session,
+        scene: &Scene,
+        (request, place): (Request<Inbound>, &'static str),
+        exchange: Exchange,
+    ) -> Response<Body> {
+        // Whose it is: of the nonce in its slot; where the request cannot be taken apart, of the first one in its head.
+        let strays = find_in_fields(request.headers(), None);
+        let presented = extract(session, &rules.policy, &self.limits, request).ok();
+        let hash = presented.and_then(|presented| presented.lifted).map(|lifted| lifted.hash);
+        let hash = hash.or(session.voucher).or(strays.first().map(|stray| stray.hash));
+        let refused = grant::exposed(&self.leases, &rules.policy, session, hash, place);
+        self.refuse(scene, exchange, refused).await
+    }
+
     /// The same request with its body held, since a rule looks at it.
     async fn hold(&self, wanted: Box<(Presented, Wanted)>) -> Result<Presented, Refused> {
         let (mut presented, wanted) = *wanted;
@@ -264,7 +289,7 @@ impl Proxy {
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
-        let tap = self.judge_body(&mut permit, exchange).await?; // a nonce in it is a leak
+        let tap = self.judge_body(rules, &mut permit, exchange).await?; // a nonce in it is a leak
         let recorded = exchange.record(permit).await?; // on record before any secret moves
         let may_come_back = session.spoken.may_come_back();
         let spare = if may_come_back { recorded.copied(|permit| permit.spare().map(Box::new)) } else { None }; // what has no body can go once more

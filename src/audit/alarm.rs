@@ -12,6 +12,8 @@ pub enum AlarmKind {
     NonceMisplaced,
     /// A nonce that was minted to be found, anywhere.
     CanaryUsed,
+    /// A real credential of ours in a request; the nonce is that of the request, where it is known.
+    CredentialExposed,
 }
 
 impl AlarmKind {
@@ -22,6 +24,7 @@ impl AlarmKind {
             Self::NonceInBody => "nonce_in_body",
             Self::NonceMisplaced => "nonce_misplaced",
             Self::CanaryUsed => "canary_used",
+            Self::CredentialExposed => "credential_exposed",
         }
     }
 }
@@ -59,7 +62,7 @@ pub struct Alarm {
     pub kind: AlarmKind,
     /// What became of it.
     pub outcome: AlarmOutcome,
-    /// Where it was: `slot`, `header`, `path`, `query`, `host`, `body`, `proxy`.
+    /// Where it was: `slot`, `header`, `path`, `query`, `host`, `body`, `proxy`, `method`.
     pub place: &'static str,
     /// The exchange in which it was seen.
     pub exchange_id: Option<String>,

@@ -433,7 +433,8 @@ fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: O
         Some(Identity::Kubernetes(_) | Identity::Oidc(_)) => "token",
         Some(Identity::Spiffe(_)) => "svid",
         Some(Identity::Mtls(_)) => "certificate",
-        None => "none",
+        Some(Identity::Scanner(_)) => "signature",
+        Some(Identity::Anybody) | None => "none",
     };
     fields.text(how, proof);
 }

@@ -3,8 +3,10 @@
 mod arguments;
 mod assembly;
 mod listeners;
+mod ready;
 mod reload;
 mod remote;
+mod reports;
 mod webhooks;
 
 use std::time::Duration;

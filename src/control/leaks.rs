@@ -14,9 +14,11 @@ use super::json::Json;
 use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{LeakReport, Problem};
-use crate::audit::Event;
-use crate::lease::{EndCause, Found};
-use crate::model::NonceHash;
+use crate::audit::{Audit, Event};
+use crate::lease::{EndCause, Found, Minter};
+use crate::model::{Identity, NonceHash};
+
+pub(super) use find::nonces;
 
 /// The alarm for one that was alive.
 const ALARM_LIVE: &str = "high";
@@ -43,8 +45,10 @@ const ALARM_OVER: &str = "low";
 )]
 pub(super) fn leaks(control: &Control, caller: &Caller, body: &Json) -> Result<Answer, Refusal> {
     let asked = ask::leaks(body)?;
-    let found: BTreeSet<NonceHash> = asked.texts.iter().flat_map(|text| find::nonces(text)).collect();
-    let live = found.iter().filter(|hash| end(control, caller, asked.source.as_deref(), hash)).count();
+    let found: BTreeSet<NonceHash> = asked.texts.iter().flat_map(|text| nonces(text)).collect();
+    let (leases, audit) = (&control.parts.leases, &control.parts.audit);
+    let finding = Finding { leases, audit, caller: &caller.identity, source: asked.source.as_deref() };
+    let live = found.iter().filter(|hash| end(&finding, hash) == Ended::Live).count();
     if live > 0 {
         tracing::warn!(caller = %caller.identity, live, "live nonces were reported as leaked, and are revoked");
     }
@@ -57,26 +61,45 @@ pub(super) fn leaks(control: &Control, caller: &Caller, body: &Json) -> Result<A
     Ok(answer::silent(StatusCode::ACCEPTED))
 }
 
-/// Ends one, if it lives, and announces it; true if it did.
-fn end(control: &Control, caller: &Caller, source: Option<&str>, hash: &NonceHash) -> bool {
-    let parts = &control.parts;
+/// Who found something, and where.
+pub(super) struct Finding<'a> {
+    pub(super) leases: &'a Minter,
+    pub(super) audit: &'a Audit,
+    pub(super) caller: &'a Identity,
+    pub(super) source: Option<&'a str>,
+}
+
+/// What a text was that has the shape of a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Alive until now.
+    Live,
+    /// One of ours, and over already.
+    Over,
+    /// Nobody's, or forgotten.
+    Unknown,
+}
+
+/// Ends one, if it lives, and announces it.
+pub(super) fn end(finding: &Finding<'_>, hash: &NonceHash) -> Ended {
+    let Finding { leases, audit, caller, source } = finding;
     let leaked = |nonce_id, agent, task, alarm| {
-        let (caller, source) = (caller.identity.clone(), source.map(str::to_owned));
-        parts.audit.note(Event::Leaked { nonce_id, agent, task, alarm, caller, source });
+        let (caller, source) = ((*caller).clone(), source.map(str::to_owned));
+        audit.note(Event::Leaked { nonce_id, agent, task, alarm, caller, source });
     };
-    match parts.leases.find(hash) {
+    match leases.find(hash) {
         // A canary was minted to be found.
         Found::Live(lease) | Found::Canary(lease) => {
-            let by = format!("a report of leaks ({})", caller.identity);
-            let was_live = parts.leases.revoke(lease.id(), EndCause::Revoked, &by);
+            let by = format!("a report of leaks ({caller})");
+            let was_live = leases.revoke(lease.id(), EndCause::Revoked, &by);
             let terms = lease.terms();
             leaked(lease.id(), terms.agent.clone(), Some(terms.task.clone()), ALARM_LIVE);
-            was_live
+            if was_live { Ended::Live } else { Ended::Over }
         }
         Found::Dead(dead) => {
             leaked(dead.id, dead.agent, None, ALARM_OVER);
-            false
+            Ended::Over
         }
-        Found::Unknown => false,
+        Found::Unknown => Ended::Unknown,
     }
 }

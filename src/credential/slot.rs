@@ -4,6 +4,7 @@
 //! own, so that it does not end with the request that began it, and everybody waits for its outcome.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -29,6 +30,8 @@ pub(super) struct Label {
     pub(super) subject: String,
     /// Whether it must be long enough to be found in answers.
     pub(super) scrubbed: bool,
+    /// Counts the values that came into use, of all slots.
+    pub(super) changes: Arc<AtomicU64>,
 }
 
 /// One credential.
@@ -97,6 +100,11 @@ impl Slot {
                 self.wait(flight).await
             }
         }
+    }
+
+    /// The value that was last in use, be it to be loaded again or not; none after a failure.
+    pub(super) fn loaded(&self) -> Option<Arc<Versioned>> {
+        self.held.load().as_ref().map(|held| Arc::clone(&held.versioned))
     }
 
     /// How it is doing.
@@ -180,7 +188,8 @@ impl Slot {
     fn hold(&self, state: &mut State, loaded: Loaded, now: &Now) -> Arc<Versioned> {
         let Loaded { credential, expires_at } = loaded;
         let check_at = self.source.as_ref().and_then(|source| source.pace().check_every).map(|every| now.plus(every));
-        let same = self.held.load().as_ref().map(|held| Arc::clone(&held.versioned));
+        let same = self.loaded();
+        let before = state.version;
         let versioned = match same.filter(|held| held.credential.same_as(&credential)) {
             Some(versioned) => versioned,
             None => {
@@ -195,6 +204,10 @@ impl Slot {
             (either, other) => either.or(other),
         };
         self.held.store(Some(Arc::new(Held { versioned: Arc::clone(&versioned), good_until })));
+        if state.version != before {
+            // Only now: whoever sees the count finds the value.
+            self.label.changes.fetch_add(1, Ordering::Release);
+        }
         *state = State { version: state.version, ..State::default() };
         versioned
     }

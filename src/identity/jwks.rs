@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::json::{self, Json, Object};
 
@@ -89,6 +91,8 @@ impl Algorithm {
 pub(super) enum Use {
     /// `sig`, or not said.
     Signatures,
+    /// Reports of a secret scanner: the set has a form of its own.
+    SecretScanning,
     /// `jwt-svid`, which a SPIFFE bundle has to say.
     JwtSvid,
 }
@@ -118,6 +122,9 @@ impl KeySet {
     /// Reads the keys of this use; `None` when the set is not well-formed. Keys of kinds that are not known here are
     /// passed over.
     pub(super) fn parse(bytes: &[u8], wanted: Use) -> Option<Self> {
+        if wanted == Use::SecretScanning {
+            return Self::of_scanner(bytes);
+        }
         let set = json::object(bytes)?;
         let list = set.get("keys")?.array()?;
         if list.len() > KEYS_MAX {
@@ -135,6 +142,33 @@ impl KeySet {
                 return None;
             }
             keys.push(key);
+        }
+        Some(Self(keys))
+    }
+
+    /// GitHub's form: `public_keys`, each a PEM with a name. One that is not current is not believed any more.
+    fn of_scanner(bytes: &[u8]) -> Option<Self> {
+        let set = json::object(bytes)?;
+        let list = set.get("public_keys")?.array()?;
+        if list.len() > KEYS_MAX {
+            return None;
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        for entry in list {
+            let entry = entry.object()?;
+            let kid = entry.get("key_identifier")?.text()?;
+            let pem = entry.get("key")?.text()?;
+            let Json::Bool(is_current) = entry.get("is_current")? else { return None };
+            if kid.is_empty() || kid.len() > KID_BYTES_MAX || keys.iter().any(|known| known.kid == kid) {
+                return None;
+            }
+            if let Some(point) = p256_of_pem(pem).filter(|_| *is_current) {
+                keys.push(Key {
+                    kid: kid.to_owned(),
+                    algorithm: Some(Algorithm::Es256),
+                    material: Material::P256(point),
+                });
+            }
         }
         Some(Self(keys))
     }
@@ -159,6 +193,7 @@ fn is_for(key: &Object, wanted: Use) -> Option<bool> {
             && match wanted {
                 Use::Signatures => said.is_none_or(|said| said == "sig"),
                 Use::JwtSvid => said == Some("jwt-svid"),
+                Use::SecretScanning => false,
             },
     )
 }
@@ -196,7 +231,25 @@ fn point(key: &Object, length: usize) -> Option<Vec<u8>> {
     (x.len() == length && y.len() == length).then(|| [&[4], x.as_slice(), y.as_slice()].concat())
 }
 
+/// The point of a public key on P-256, uncompressed, in the one DER that it has (RFC 5480, 2).
+fn p256_of_pem(pem: &str) -> Option<Vec<u8>> {
+    const BEFORE_POINT: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+        0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let point = der.strip_prefix(&BEFORE_POINT)?;
+    (point.len() == 65 && point[0] == 4).then(|| point.to_vec())
+}
+
 impl Key {
+    /// True when the signature, in DER, is this key's on P-256.
+    pub(super) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Material::P256(point) = &self.material else { return false };
+        let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point);
+        key.verify(message, signature).is_ok()
+    }
+
     /// True when the signature is this key's by this algorithm; never by an algorithm of another family, or by another
     /// than the key says.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {

@@ -6,6 +6,9 @@ pub enum Refused {
     /// `Authorization` is there twice, or is no `Bearer` with one token.
     #[error("`Authorization` must be there once, as `Bearer TOKEN`")]
     Authorization,
+    /// A scanner's report names no key, or has no signature, or has one of them twice.
+    #[error("the report is not signed as it has to be")]
+    Unsigned,
     /// Longer than [`TOKEN_BYTES_MAX`](super::TOKEN_BYTES_MAX).
     #[error("the token is longer than 16384 bytes")]
     TooLong,

@@ -21,6 +21,10 @@ pub enum Identity {
     Oidc(Arc<Subject>),
     /// The one name of a client's certificate.
     Mtls(Arc<str>),
+    /// Whoever reports a leak from outside, of whom nothing is known and nothing believed.
+    Anybody,
+    /// A secret scanner, by the key of this name that signed its report.
+    Scanner(Arc<str>),
 }
 
 /// What an OpenID Connect token says of its subject.
@@ -45,6 +49,8 @@ impl fmt::Display for Identity {
                 write!(f, "oidc:{}:sub={sub}", subject.issuer)
             }
             Self::Mtls(name) => write!(f, "mtls:{name}"),
+            Self::Anybody => f.write_str("anybody"),
+            Self::Scanner(key) => write!(f, "scanner:{key}"),
         }
     }
 }

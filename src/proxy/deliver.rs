@@ -28,6 +28,9 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Longest path in the audit, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
 
+/// What stands in the audit where a credential would.
+const WITHHELD: &str = "WITHHELD";
+
 /// An answer without any echo of the credential.
 pub struct Cleaned {
     response: Response<Source>,
@@ -102,6 +105,17 @@ impl Scene {
             wants_problem_json: wants_problem_json(request.headers()),
             is_grpc: is_grpc(request.headers()),
             is_websocket,
+        }
+    }
+
+    /// Says nothing more of what may hold a credential, which must not be on record; `place` is the first where one is.
+    pub(super) fn withhold(&mut self, place: &str) {
+        if place == "method" {
+            self.method = Method::from_bytes(WITHHELD.as_bytes()).unwrap_or_default();
+        }
+        // The path is looked at after these two.
+        if matches!(place, "method" | "host" | "path") {
+            self.path = format!("/{WITHHELD}");
         }
     }
 

@@ -24,7 +24,7 @@ use crate::policy::{Policy, Service, Target};
 pub use lift::{Basic, Lifted};
 pub use own::{OwnCall, extract_own};
 pub use proxied::{proxy_nonce, proxy_token};
-pub use strays::Stray;
+pub use strays::{Stray, find_in_fields};
 pub use trailers::check_trailers;
 
 /// A request with its nonce lifted out.

@@ -29,6 +29,7 @@ pub fn present(
         scheme: Scheme::Https,
         form: Form::Tunnel,
         voucher: None,
+        proof: None,
         spoken: Spoken::default(),
         authority: AskedFor::default(),
     };

@@ -2,11 +2,13 @@
 
 pub(super) mod alarms;
 mod attach;
+mod exposed;
 mod given;
 mod who;
 
 use std::sync::Arc;
 
+pub use exposed::exposed;
 pub use given::{Wanted, body_wanted};
 use smallvec::SmallVec;
 
@@ -58,6 +60,14 @@ impl Permit {
         match &self.licence {
             Licence::Anonymous => None,
             Licence::Credential { name, .. } => Some(name),
+        }
+    }
+
+    /// The lease under which it is carried out, if any.
+    pub(super) fn lease(&self) -> Option<&Arc<Lease>> {
+        match &self.licence {
+            Licence::Anonymous => None,
+            Licence::Credential { tie, .. } => Some(&tie.lease),
         }
     }
 

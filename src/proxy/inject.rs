@@ -1,4 +1,8 @@
 //! The real credential takes the nonce's place. The only file that reads one.
+//!
+//! - `watched`: the search for all of them in what agents send
+
+mod watched;
 
 use std::sync::Arc;
 
@@ -63,6 +67,8 @@ pub struct Search {
     pub(super) needles: Option<Needles>,
 }
 
+pub(super) use watched::Watched;
+
 /// The compiled searches, one for each credential's present version.
 #[derive(Default)]
 pub struct Searches(ArcSwap<Table<CredentialName, (u64, Needles)>>);
@@ -83,6 +89,12 @@ impl Searches {
         });
         needles
     }
+}
+
+/// The search for a credential in what agents send.
+fn plain_needles(versioned: &Versioned) -> Needles {
+    #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
+    Needles::plain(versioned.credential.expose())
 }
 
 /// Puts the credential into the slot, and checks last that the lease is still alive.

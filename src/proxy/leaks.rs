@@ -1,5 +1,6 @@
 //! Nonces in the bodies of requests: found while the body streams, and reported or refused as the service says.
 //!
+//! - `exposed`: real credentials, in heads and bodies
 //! - `finder`: the search over any split into chunks
 //! - `tap`: what is done about a find, on the way upstream
 //! - `hold`: the beginning of a body, judged before anything of the request is sent
@@ -8,6 +9,7 @@
 //! WebSocket, is not. A nonce is found as it is, and with any of its characters percent-encoded; in base64, JSON escapes
 //! and whatever else can be undone it is not found: this finds what was spilled, not what is being hidden.
 
+mod exposed;
 mod finder;
 mod hold;
 mod tap;
@@ -17,12 +19,13 @@ use std::sync::Arc;
 use http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 
-use super::Proxy;
 use super::grant::Permit;
+use super::{Proxy, Rules};
 use crate::audit::{Alarm, Event, Exchange};
 use crate::model::Denial;
 use crate::policy::LeakScan;
 
+pub(super) use exposed::place_in_head;
 pub(super) use tap::Tap;
 
 /// Bodies of which something is held at a time; further ones are judged on their way instead.
@@ -47,7 +50,7 @@ fn is_plain(headers: &HeaderMap) -> bool {
 
 impl Proxy {
     /// Who looks at the body of a permitted request; nobody where there is none, or where it is not to be looked at.
-    fn tap(&self, permit: &Permit, exchange: &Exchange) -> Option<Box<Tap>> {
+    fn tap(&self, rules: &Rules, permit: &Permit, exchange: &Exchange) -> Option<Box<Tap>> {
         let presented = &permit.presented;
         let scan = permit.service.leak_scan;
         let has_body = !http_body::Body::is_end_stream(&presented.body) && presented.websocket.is_none();
@@ -61,17 +64,20 @@ impl Proxy {
             exchange_id: exchange.id().to_owned(),
             destination: exchange.destination().cloned(),
             service: permit.service.name.clone(),
+            sender: permit.lease().cloned(),
         };
-        Some(Box::new(Tap::new(scan, scene)))
+        let sieve = rules.watched().map(exposed::Sieve::new);
+        Some(Box::new(Tap::new(scan, scene, sieve)))
     }
 
     /// Judges the beginning of a body where a find is refused; gives who looks at the rest, or at all of it.
     pub(super) async fn judge_body(
         &self,
+        rules: &Rules,
         permit: &mut Permit,
         exchange: &Exchange,
     ) -> Result<Option<Box<Tap>>, Denial> {
-        match self.tap(permit, exchange) {
+        match self.tap(rules, permit, exchange) {
             // Boxed: few services want it, and every request would carry its size.
             Some(tap) if tap.is_strict() => Box::pin(self.leaks.hold(&mut permit.presented.body, tap)).await,
             tap => Ok(tap),

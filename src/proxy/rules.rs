@@ -5,9 +5,13 @@
 
 use std::sync::Arc;
 
+use http::Request;
+
 use super::Limits;
-use super::inject::Searches;
+use super::inject::{Searches, Watched};
+use super::leaks::place_in_head;
 use super::relay::{Parent, TlsProfiles, Upstream};
+use super::scrub::Needles;
 use crate::credential::Credentials;
 use crate::identity::Prover;
 use crate::net::Dialer;
@@ -23,6 +27,7 @@ pub struct Rules {
     pub prover: Arc<Prover>,
     pub(super) upstream: Upstream,
     pub(super) searches: Searches,
+    watched: Watched,
 }
 
 impl Rules {
@@ -36,6 +41,16 @@ impl Rules {
     ) -> Self {
         let parent = policy.parent_proxy().map(|proxy| Parent::new(proxy.clone(), credentials.clone()));
         let upstream = Upstream::new(dialer, parent, policy.clone(), tls, limits);
-        Self { policy, credentials, prover, upstream, searches: Searches::default() }
+        Self { policy, credentials, prover, upstream, searches: Searches::default(), watched: Watched::default() }
+    }
+
+    /// The search for all real credentials, if one is loaded.
+    pub(super) fn watched(&self) -> Option<Needles> {
+        self.watched.search(&self.credentials)
+    }
+
+    /// Where in the head of a request one of them stands.
+    pub(super) fn exposed_in<B>(&self, request: &Request<B>) -> Option<&'static str> {
+        place_in_head(&self.watched()?, request)
     }
 }

@@ -8,6 +8,7 @@ mod idempotency;
 mod leaks;
 mod max_risk;
 mod renewal;
+mod reports;
 mod revocations;
 mod risk;
 mod supervised;

@@ -11,6 +11,7 @@ mod door_delegation;
 mod early;
 mod events;
 mod expecting;
+mod exposed;
 mod grpc;
 mod large;
 mod leaking;

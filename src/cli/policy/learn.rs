@@ -30,8 +30,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   valetkey policy learn audit.jsonl --agent billing --service stripe --of allowed
   zcat audit.jsonl.1.gz | valetkey policy learn - --json
 
-Read what it prints before you paste it: an agent can ask for anything, and what was refused is learned too unless you
-say --of allowed. Queries and bodies are not in an audit, so the rules say nothing of them. Whether the audit was
+Read what it prints before you paste it: an agent can ask for anything, and what was refused or only observed is learned
+too unless you say --of allowed. Queries and bodies are not in an audit, so the rules say nothing of them. Whether the audit was
 tampered with says `valetkey audit verify`.";
 
 /// Literal words in one place from which on they are taken for ids.
@@ -63,10 +63,12 @@ pub(super) struct Learn {
 /// Which requests are learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Which {
-    /// Those that were allowed, and those that were refused as out of scope.
+    /// Those that were allowed, only observed, or refused as out of scope.
     All,
-    /// Those that were allowed.
+    /// Those that a scope allowed.
     Allowed,
+    /// Those that no scope allowed and that went on, since their service was only observed.
+    Observed,
     /// Those that were refused as out of scope.
     Refused,
 }
@@ -112,8 +114,9 @@ fn read(reader: impl BufRead, arguments: &Learn) -> Result<(Scanned, Seen, LeftO
     let wanted = record::Wanted {
         agent: arguments.agent.as_deref(),
         service: arguments.service.as_deref(),
-        allowed: arguments.of != Which::Refused,
-        refused: arguments.of != Which::Allowed,
+        allowed: matches!(arguments.of, Which::All | Which::Allowed),
+        observed: matches!(arguments.of, Which::All | Which::Observed),
+        refused: matches!(arguments.of, Which::All | Which::Refused),
     };
     let (mut seen, mut left_out, mut is_full) = (Seen::new(arguments.many.into()), LeftOut::default(), false);
     let scanned = audit::scan(reader, |record| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::remote::RemoteArguments;
+use super::reports::ReportArguments;
 use crate::cli::{Failure, default_control};
 use crate::net::ConnectTo;
 use crate::net::intercept::Interception;
@@ -49,6 +50,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     pub remote: RemoteArguments,
+
+    #[command(flatten)]
+    pub reports: ReportArguments,
 
     /// Serve the control API over standard output, one end of a socket pair, and nowhere else; end when it is closed.
     #[arg(long, hide = true)]
@@ -184,6 +188,7 @@ impl Arguments {
             return Err(Failure::usage(format!("--transparent is there more than {TRANSPARENT_MAX} times")));
         }
         self.remote.check(self.supervised)?;
+        self.reports.check()?;
         if self.supervised && self.audit.as_os_str() == "-" {
             return Err(Failure::usage(
                 "--supervised takes standard output for the control API: name a file with --audit FILE",

@@ -1,7 +1,6 @@
 //! The parts, put together; started in an order in which nothing is promised before it holds, stopped in reverse.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::listeners::{self, Bound, ControlSocket, Listeners};
+use super::ready::{remove_stale, replace};
 use super::reload::Reloading;
 use super::remote::Gate;
 use super::webhooks;
@@ -52,6 +52,8 @@ pub struct Sidecar {
     pub control: Option<std::path::PathBuf>,
     /// Where orchestrators elsewhere connect, over TLS.
     pub control_tcp: Option<SocketAddr>,
+    /// Where reports of leaks arrive, over TLS.
+    pub leaks_tcp: Option<SocketAddr>,
     audit: Audit,
     leases: Arc<lease::Store>,
     is_stopping: Arc<AtomicBool>,
@@ -89,11 +91,13 @@ impl Sidecar {
         let tls = tls_profiles(&policy, &authority)?;
         let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &authority).map_err(Failure::policy)?);
         let control_tls = Gate::tls(&arguments.remote, &policy)?;
+        let report_tls = arguments.reports.tls()?;
         let mut listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
         let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
+        let scanner = arguments.reports.scanner(&authority, dialer.clone(), clock.clone())?;
         let audit = open_audit(arguments, &clock, &policy, &bound)?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
@@ -116,6 +120,10 @@ impl Sidecar {
             limits: arguments.limits(),
         });
         report_ends(&leases, &audit, &metrics);
+        let reports = listeners.reports.take().zip(report_tls).map(|(listener, tls)| {
+            let (leases, audit, clock) = (leases.minter(), audit.clone(), clock.clone());
+            control::Reports { listener, tls, scanner, leases, audit, clock }
+        });
         let is_stopping = Arc::new(AtomicBool::new(false));
         let left_alone = CancellationToken::new();
         let reload = Arc::new(Notify::new());
@@ -136,6 +144,7 @@ impl Sidecar {
             sending: (sending, endpoints),
             listeners,
             remote,
+            reports,
             leases: leases.clone(),
             audit: audit.clone(),
             policy: current,
@@ -146,7 +155,7 @@ impl Sidecar {
             addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
             left_alone: left_alone.clone(),
         });
-        let Bound { proxy, transparent, admin, remote: control_tcp } = bound;
+        let Bound { proxy, transparent, admin, remote: control_tcp, reports: leaks_tcp } = bound;
         let control = (!arguments.supervised).then(|| arguments.control.clone());
         Ok(Self {
             proxy,
@@ -154,6 +163,7 @@ impl Sidecar {
             admin,
             control,
             control_tcp,
+            leaks_tcp,
             audit,
             leases,
             is_stopping,
@@ -173,6 +183,9 @@ impl Sidecar {
         if let Some(address) = self.control_tcp {
             tracing::info!(%address, "orchestrators elsewhere connect here");
         }
+        if let Some(address) = self.leaks_tcp {
+            tracing::info!(%address, "reports of leaks are taken here");
+        }
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
@@ -180,6 +193,7 @@ impl Sidecar {
             "admin": self.admin.to_string(),
             "control": self.control,
             "control_tcp": self.control_tcp.map(|address| address.to_string()),
+            "leaks_tcp": self.leaks_tcp.map(|address| address.to_string()),
             "pid": std::process::id(),
             "audit_key": &*self.audit.head().key,
         });
@@ -222,28 +236,6 @@ impl Sidecar {
     }
 }
 
-/// What an earlier start wrote names addresses that are not ours. What cannot be removed is told of later.
-fn remove_stale(arguments: &Arguments) {
-    if let Some(stale) = &arguments.ready_file {
-        let _ = std::fs::remove_file(stale);
-    }
-}
-
-/// Puts a file in place whole, by a draft beside it that is nobody else's.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".draft-{}", std::process::id()));
-    // In a container the process id is always the same: a start that was killed can have left one behind.
-    let _ = std::fs::remove_file(&draft);
-    std::fs::File::create_new(&draft)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&draft, path))
-        .inspect_err(|_| {
-            // The first mistake is the one to tell of.
-            let _ = std::fs::remove_file(&draft);
-        })
-}
-
 fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authority, Failure> {
     let home = if arguments.ca_in_memory { Home::Memory } else { Home::Directory(arguments.ca_dir.clone()) };
     Authority::open(&home, clock.clone()).map_err(unusable)
@@ -274,6 +266,7 @@ fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound
         "admin": bound.admin.to_string(),
         "control": (!arguments.supervised).then_some(&arguments.control),
         "control_tcp": bound.remote.map(|address| address.to_string()),
+        "leaks_tcp": bound.reports.map(|address| address.to_string()),
         "connect_to": overrides,
     });
     let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
@@ -325,6 +318,7 @@ struct Planes {
     sending: (Sending, watch::Receiver<Vec<Arc<Endpoint>>>),
     listeners: Listeners,
     remote: Option<control::Remote>,
+    reports: Option<control::Reports>,
     leases: Arc<lease::Store>,
     audit: Audit,
     policy: Current,
@@ -368,12 +362,9 @@ fn start_planes(planes: Planes) -> Shutdown {
     let listeners = [("proxy", proxy.abort_handle()), ("control", control.abort_handle())];
     let readiness = readiness(audit, authority, planes.is_stopping, listeners);
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, asking, stop_planes.clone());
-    Shutdown {
-        proxy: (stop_proxy, proxy),
-        planes: stop_planes,
-        tasks: vec![control, tokio::spawn(admin), sender],
-        helpers: [sweeper, reloader],
-    }
+    let mut tasks = vec![control, tokio::spawn(admin), sender];
+    tasks.extend(planes.reports.map(|reports| tokio::spawn(control::serve_reports(reports, stop_planes.clone()))));
+    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks, helpers: [sweeper, reloader] }
 }
 
 /// Until it is stopped; the readiness probe tells of one that could not begin.

@@ -47,6 +47,7 @@ pub(super) struct Listeners {
     pub(super) admin: TcpListener,
     pub(super) control: ControlSocket,
     pub(super) remote: Option<TcpListener>,
+    pub(super) reports: Option<TcpListener>,
 }
 
 /// Where the control API is served.
@@ -61,6 +62,7 @@ pub(super) struct Bound {
     pub(super) transparent: Vec<SocketAddr>,
     pub(super) admin: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
+    pub(super) reports: Option<SocketAddr>,
 }
 
 impl Bound {
@@ -72,11 +74,12 @@ impl Bound {
             transparent: transparent.collect::<Result<_, _>>()?,
             admin: address(&listeners.admin)?,
             remote: listeners.remote.as_ref().map(address).transpose()?,
+            reports: listeners.reports.as_ref().map(address).transpose()?,
         })
     }
 
     pub(super) fn own(&self) -> Vec<SocketAddr> {
-        [&[self.proxy, self.admin], self.remote.as_slice(), &self.transparent[..]].concat()
+        [&[self.proxy, self.admin], self.remote.as_slice(), self.reports.as_slice(), &self.transparent[..]].concat()
     }
 }
 
@@ -89,6 +92,10 @@ pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> 
         Some(address) => Some(bind_tcp(address, "--control-tcp").await?),
         None => None,
     };
+    let reports = match arguments.reports.leaks_tcp {
+        Some(address) => Some(bind_tcp(address, "--leaks-tcp").await?),
+        None => None,
+    };
     let control = match channel {
         Some(channel) => ControlSocket::Channel(channel),
         None => {
@@ -96,7 +103,7 @@ pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> 
             ControlSocket::Path(bound.map_err(Failure::address)?)
         }
     };
-    Ok(Listeners { proxy, transparent, admin, control, remote })
+    Ok(Listeners { proxy, transparent, admin, control, remote, reports })
 }
 
 async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {

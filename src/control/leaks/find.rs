@@ -23,7 +23,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The hashes of all texts with the shape of a nonce.
-pub(super) fn nonces(text: &str) -> BTreeSet<NonceHash> {
+pub(in crate::control) fn nonces(text: &str) -> BTreeSet<NonceHash> {
     let mut found = BTreeSet::new();
     look(text.as_bytes(), &mut found);
     if text.contains('%') {

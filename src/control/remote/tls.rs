@@ -94,7 +94,7 @@ impl RemoteTls {
     }
 
     /// What is in force now. What cannot be read leaves the last in force, and is told of.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub(in crate::control) fn config(&self) -> Arc<ServerConfig> {
         let mut looked = self.looked.lock();
         if looked.at.elapsed() >= LOOK_EVERY {
             looked.at = Instant::now();

@@ -32,6 +32,9 @@ pub enum UploadFault {
     /// A nonce in the body, where the service refuses that.
     #[error("the agent's body holds a nonce")]
     NonceInBody,
+    /// A real credential in the body or the trailers.
+    #[error("the agent's body holds a real credential")]
+    CredentialExposed,
     /// The nonce was revoked.
     #[error("the nonce was revoked")]
     Cut,
@@ -51,6 +54,7 @@ impl UploadFault {
             Self::ForeignCredential => Denial::ForeignCredential,
             Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
             Self::NonceInBody => Denial::NonceMisplaced(Misplaced::Body),
+            Self::CredentialExposed => Denial::CredentialExposed,
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
             // Comes after an answer, when nobody is told anything any more.

@@ -14,6 +14,15 @@ pub fn misplaced(lease: &Lease, outcome: AlarmOutcome, place: Misplaced) -> Box<
     of(lease, Alarm::new(AlarmKind::NonceMisplaced, outcome, place.as_str()))
 }
 
+/// A real credential, in the request of this lease's agent where that is known.
+pub fn exposed(lease: Option<&Lease>, place: &'static str) -> Box<Alarm> {
+    let alarm = Alarm::new(AlarmKind::CredentialExposed, AlarmOutcome::Refused, place);
+    match lease {
+        Some(lease) => of(lease, alarm),
+        None => Box::new(alarm),
+    }
+}
+
 fn of(lease: &Lease, alarm: Alarm) -> Box<Alarm> {
     let terms = lease.terms();
     let (agent, task) = (Some(terms.agent.clone()), Some(terms.task.clone()));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 
+use super::exposed::Sieve;
 use super::finder::Finder;
 use crate::audit::{Alarm, AlarmKind, AlarmOutcome, Audit, Event};
 use crate::lease::{Found, Lease, Lookup};
@@ -18,6 +19,9 @@ use crate::proxy::flow::UploadFault;
 
 /// Nonces that are told of in one request.
 const TOLD_MAX: usize = 16;
+/// A shorter beginning of a real credential goes on: messages end in such letters, and who sends them may wait for an
+/// answer. The rest of it is found all the same.
+const HELD_BYTES_MIN: usize = 8;
 
 /// Where it is, and whom it tells.
 pub(super) struct Scene {
@@ -27,12 +31,16 @@ pub(super) struct Scene {
     pub(super) exchange_id: String,
     pub(super) destination: Option<Destination>,
     pub(super) service: ServiceName,
+    /// Under which lease it is sent.
+    pub(super) sender: Option<Arc<Lease>>,
 }
 
 /// Looks at one body.
 pub struct Tap {
     judge: Judge,
     finder: Finder,
+    /// Looks for real credentials, where any are loaded.
+    sieve: Option<Sieve>,
     /// What waits for the next piece.
     held: Bytes,
     /// What comes after the bytes that were held.
@@ -47,12 +55,13 @@ struct Judge {
     /// Told already.
     told: Vec<NonceId>,
     must_stop: bool,
+    is_exposed: bool,
 }
 
 impl Tap {
-    pub(super) fn new(scan: LeakScan, scene: Scene) -> Self {
-        let judge = Judge { scan, scene, told: Vec::new(), must_stop: false };
-        Self { judge, finder: Finder::default(), held: Bytes::new(), trailers: None, is_over: false }
+    pub(super) fn new(scan: LeakScan, scene: Scene, sieve: Option<Sieve>) -> Self {
+        let judge = Judge { scan, scene, told: Vec::new(), must_stop: false, is_exposed: false };
+        Self { judge, finder: Finder::default(), sieve, held: Bytes::new(), trailers: None, is_over: false }
     }
 
     /// True where a find ends the request.
@@ -63,9 +72,12 @@ impl Tap {
     /// Judges the beginning of a body, of which nothing has been sent; what follows is looked at from there anew.
     ///
     /// # Errors
-    /// [`UploadFault::NonceInBody`].
+    /// [`UploadFault::NonceInBody`], [`UploadFault::CredentialExposed`].
     pub(super) fn judge(&mut self, beginning: &[u8]) -> Result<(), UploadFault> {
         Finder::default().look(beginning, &mut |candidate| self.judge.found(candidate));
+        if self.sieve.as_ref().is_some_and(|sieve| sieve.fresh().look(beginning)) {
+            self.judge.exposed("body");
+        }
         self.judge.verdict()
     }
 
@@ -84,6 +96,7 @@ impl Tap {
                 Ok(data) => Some(Some(Ok(Frame::data(data)))),
                 Err(fault) => Some(Some(Err(fault))),
             },
+            Some(Err(trailers)) if self.is_exposed_in(&trailers) => Some(Some(Err(UploadFault::CredentialExposed))),
             Some(Err(trailers)) => Some(self.after_held(Some(trailers)).map(Ok)),
             None => Some(self.after_held(None).map(Ok)),
         }
@@ -106,15 +119,36 @@ impl Tap {
 
     fn pass_data(&mut self, data: Bytes) -> Result<Bytes, UploadFault> {
         self.finder.look(&data, &mut |candidate| self.judge.found(candidate));
-        if !self.is_strict() {
-            return Ok(data);
+        if self.sieve.as_mut().is_some_and(|sieve| sieve.look(&data)) {
+            self.judge.exposed("body");
         }
         self.judge.verdict()?;
+        let open = self.open_bytes();
+        if open == 0 && self.held.is_empty() {
+            return Ok(data);
+        }
         let mut text = self.before(data);
-        let held = text.split_off(text.len() - self.finder.open_bytes().min(text.len()));
+        let held = text.split_off(text.len() - open.min(text.len()));
         // A copy, so that a few bytes do not keep a large piece alive.
         self.held = Bytes::copy_from_slice(&held);
         Ok(text)
+    }
+
+    /// How many of the last bytes must not go out yet.
+    fn open_bytes(&self) -> usize {
+        let nonce = if self.is_strict() { self.finder.open_bytes() } else { 0 };
+        let credential = self.sieve.as_ref().map_or(0, Sieve::open_bytes);
+        nonce.max(if credential < HELD_BYTES_MIN { 0 } else { credential })
+    }
+
+    /// Whether a real credential stands in the trailers.
+    fn is_exposed_in(&mut self, trailers: &Frame<Bytes>) -> bool {
+        let is_in = |sieve: &Sieve| trailers.trailers_ref().is_some_and(|fields| sieve.is_in_fields(fields));
+        let is_exposed = self.sieve.as_ref().is_some_and(is_in);
+        if is_exposed {
+            self.judge.exposed("header");
+        }
+        is_exposed
     }
 
     fn before(&mut self, data: Bytes) -> Bytes {
@@ -164,6 +198,17 @@ impl Judge {
         }
     }
 
+    /// A real credential: once for a request, whatever is done about nonces.
+    fn exposed(&mut self, place: &'static str) {
+        if !self.is_exposed {
+            self.is_exposed = true;
+            let sender = self.scene.sender.clone();
+            let alarm = Alarm::new(AlarmKind::CredentialExposed, AlarmOutcome::Refused, place);
+            let nonce_id = sender.as_ref().map(|lease| lease.id());
+            self.raise(&Alarm { nonce_id, ..alarm }, sender.as_deref());
+        }
+    }
+
     /// Once for each nonce.
     fn tell(&mut self, kind: AlarmKind, outcome: AlarmOutcome, id: NonceId, lease: Option<&Lease>) {
         // The dead leave room for the living: nobody hides one behind them.
@@ -172,23 +217,30 @@ impl Judge {
             return;
         }
         self.told.push(id);
+        self.raise(&Alarm { nonce_id: Some(id), ..Alarm::new(kind, outcome, "body") }, lease);
+    }
+
+    fn raise(&self, alarm: &Alarm, lease: Option<&Lease>) {
         let terms = lease.map(Lease::terms);
         let alarm = Alarm {
             exchange_id: Some(self.scene.exchange_id.clone()),
             destination: self.scene.destination.clone(),
             service: Some(self.scene.service.clone()),
-            nonce_id: Some(id),
             agent: terms.map(|terms| terms.agent.clone()),
             task: terms.map(|terms| terms.task.clone()),
-            ..Alarm::new(kind, outcome, "body")
+            ..alarm.clone()
         };
-        if outcome != AlarmOutcome::Noted {
-            self.scene.metrics.alarm(kind.as_str());
+        if alarm.outcome != AlarmOutcome::Noted {
+            self.scene.metrics.alarm(alarm.kind.as_str());
         }
         self.scene.audit.note(Event::Alarm(Box::new(alarm)));
     }
 
     fn verdict(&self) -> Result<(), UploadFault> {
-        if self.must_stop { Err(UploadFault::NonceInBody) } else { Ok(()) }
+        match () {
+            () if self.is_exposed => Err(UploadFault::CredentialExposed),
+            () if self.must_stop => Err(UploadFault::NonceInBody),
+            () => Ok(()),
+        }
     }
 }

@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use crate::model::secret::CREDENTIAL_BYTES_SCRUBBABLE;
+
 /// Shortest form that is searched for, in bytes.
 pub(super) const FORM_BYTES_MIN: usize = 12;
 
@@ -17,6 +19,9 @@ pub(super) type Form = Zeroizing<Vec<u8>>;
 
 /// Writes one byte of the text in its escaped form.
 type Escape = fn(u8, &mut Vec<u8>);
+
+/// How many of [`ESCAPES`], from the first on, are percent-encodings.
+const PERCENT_ESCAPES: usize = 6;
 
 /// Every escape that is applied to a whole text.
 const ESCAPES: [Escape; 21] = [
@@ -43,6 +48,18 @@ const ESCAPES: [Escape; 21] = [
     |byte, out| out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
 ];
 
+/// The few forms in which a credential stands in a request that somebody spilled it into: as it is, percent-encoded, and
+/// as JSON may write it. None of one that is too short to be searched for.
+pub(super) fn plain(secret: &[u8]) -> Vec<Form> {
+    if secret.len() < CREDENTIAL_BYTES_SCRUBBABLE {
+        return Vec::new();
+    }
+    let mut forms: Vec<Form> =
+        vec![secret.to_vec().into(), escaped(secret, json_slash), escaped(secret, form_urlencoded)];
+    forms.extend(ESCAPES[..PERCENT_ESCAPES].iter().map(|escape| escaped(secret, *escape)));
+    sorted(forms)
+}
+
 /// All forms of `secret` and of what `went_out`, each once, none shorter than [`FORM_BYTES_MIN`].
 pub(super) fn all(secret: &[u8], went_out: &[&[u8]]) -> Vec<Form> {
     let mut forms = Vec::new();
@@ -58,6 +75,11 @@ pub(super) fn all(secret: &[u8], went_out: &[&[u8]]) -> Vec<Form> {
             }
         }
     }
+    sorted(forms)
+}
+
+/// In lower case, in order, each once, without the short ones.
+pub(super) fn sorted(mut forms: Vec<Form>) -> Vec<Form> {
     for form in &mut forms {
         form.make_ascii_lowercase();
     }

@@ -47,7 +47,23 @@ impl Needles {
     /// Forms shorter than 12 bytes are not searched for: a credential under 16 bytes is not one to scrub.
     #[must_use]
     pub fn new(secret: &[u8], went_out: &[&[u8]]) -> Self {
-        let forms = forms::all(secret, went_out);
+        Self::of(forms::all(secret, went_out))
+    }
+
+    /// Compiles the search for `secret` in what agents send: as it is, percent-encoded, and as JSON may write it. A
+    /// credential under 16 bytes is not searched for.
+    #[must_use]
+    pub fn plain(secret: &[u8]) -> Self {
+        Self::of(forms::plain(secret))
+    }
+
+    /// One search for what any of these finds.
+    #[must_use]
+    pub fn any_of<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        Self::of(forms::sorted(all.flat_map(|needles| needles.0.forms.iter().cloned()).collect()))
+    }
+
+    fn of(forms: Vec<Form>) -> Self {
         let window_bytes = window_bytes(&forms);
         let heads = heads(&forms, window_bytes);
         let mut begins = [false; 256];
@@ -57,6 +73,17 @@ impl Needles {
         }
         let skip = Skip::new(window_bytes, heads.iter().map(|head| &forms[head.start][..window_bytes]));
         Self(Arc::new(Compiled { forms, heads, skip, begins }))
+    }
+
+    /// Whether a form stands in the text, and where its longest end begins that could grow into one.
+    pub(in crate::proxy) fn look(&self, text: &[u8]) -> (bool, usize) {
+        let found = self.0.search(text);
+        (!found.ranges.is_empty(), found.open_from)
+    }
+
+    /// Whether a form stands in the text.
+    pub(in crate::proxy) fn stand_in(&self, text: &[u8]) -> bool {
+        text.len() >= self.0.skip.window_bytes() && !self.0.scan(text).ranges.is_empty()
     }
 
     /// The text with every form masked, or `None` if there is none in it.

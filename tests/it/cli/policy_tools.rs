@@ -222,7 +222,7 @@ fn what_is_learned_can_be_chosen() {
     assert_eq!((json["records"].as_u64(), json["requests"].as_u64()), (Some(3), Some(2)));
     assert_eq!(
         json["scopes"][0]["rules"][1],
-        json!({"allow": "POST /v1/refunds", "encoded_slash": false, "allowed": 0, "refused": 1})
+        json!({"allow": "POST /v1/refunds", "encoded_slash": false, "allowed": 0, "observed": 0, "refused": 1})
     );
     assert_eq!(desk.sh("\"$V\" policy learn - < audit.jsonl").ends(0).out.replace(" -:", " audit.jsonl:"), all);
 }

@@ -68,3 +68,67 @@ async fn a_sidecar_says_which_are_alive() {
     scan("/nowhere/control.sock").ends(7);
     stage.assert_silent(&[&live.nonce]);
 }
+
+/// What the documentation says of the last six characters.
+fn fits_as_documented(candidate: &str) -> bool {
+    const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let (body, sum) = candidate.split_at(30);
+    let mut number = crc32fast::hash(body.as_bytes()) as usize;
+    let mut digits = [0; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit = DIGITS[number % 62];
+        number /= 62;
+    }
+    digits == sum.as_bytes()
+}
+
+#[test]
+fn the_documented_pattern_finds_what_scan_finds() {
+    let api = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/API.md")).expect("docs/API.md");
+    let (_, rest) = api.split_once("the regular expression is `").expect("a pattern");
+    let pattern = regex::bytes::Regex::new(rest.split_once('`').expect("its end").0).expect("a regular expression");
+    let nonces: Vec<String> =
+        (0..40).map(|seed| valetkey::model::Nonce::from_entropy(&[seed; 32]).as_str().to_owned()).collect();
+    let mut lines: Vec<String> = nonces
+        .iter()
+        .enumerate()
+        .map(|(at, nonce)| match at % 8 {
+            0 => nonce.clone(),
+            1 => format!("sk_test_{nonce}"),
+            2 => format!("x{nonce}x tail"),
+            3 => format!("{{\"key\":\"{nonce}\"}}"),
+            4 => format!("an_an_{nonce}_an_"),
+            5 => format!("{}{nonce} ünïcode", "a".repeat(at)),
+            6 => format!("Bearer {nonce};{nonce}"),
+            _ => format!("https://a.test/?k={nonce}&x=1"),
+        })
+        .collect();
+    let whole = &nonces[0];
+    lines.extend([
+        whole[..35].to_owned(),
+        format!("{}!", &whole[..35]),
+        whole.replacen("an_", "AN_", 1),
+        whole.replacen("an_", "an-", 1),
+        format!("an_{}", "0".repeat(33)),
+        format!("{}{}", &whole[..35], if whole.ends_with('0') { '1' } else { '0' }),
+        format!("{} {}", &whole[..20], &whole[20..]),
+        "an_".to_owned(),
+        String::new(),
+    ]);
+    let wanted: Vec<usize> = lines
+        .iter()
+        .enumerate()
+        .flat_map(|(at, line)| {
+            let found =
+                pattern.find_iter(line.as_bytes()).map(|found| std::str::from_utf8(found.as_bytes()).expect("ASCII"));
+            found.filter(|found| fits_as_documented(found)).map(move |_| at + 1)
+        })
+        .collect();
+    assert_eq!(wanted.len(), 45, "each nonce, five of them twice in their line, and none of the rest");
+    let desk = Desk::new();
+    desk.write("all", &(lines.join("\n") + "\n"));
+    let done = desk.run(&["scan", "--json", "all"]).ends(1).json();
+    let found = done["finds"].as_array().expect("finds").iter();
+    let found: Vec<usize> = found.filter_map(|find| usize::try_from(find["line"].as_u64()?).ok()).collect();
+    assert_eq!(found, wanted);
+}

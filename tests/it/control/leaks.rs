@@ -8,6 +8,7 @@ use super::callers::{GROUP, open_to_group};
 use crate::support::Stage;
 use crate::support::agent::{breaks, get};
 use crate::support::orchestrator::post;
+use crate::support::sidecar::eventually;
 use crate::support::stranger::{STRANGER, acting, can_be_others};
 use crate::support::{Orchestrator, policies};
 
@@ -64,7 +65,8 @@ async fn the_answer_tells_nothing_of_what_was_alive() {
     assert_eq!(answers[0].0, 202);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
     stage.sidecar.audited(|record| record["type"] == "leak" && record["alarm"] == "low").await;
-    let records = stage.sidecar.audit();
+    let reports = |records: &[Value]| records.iter().filter(|record| record["type"] == "leak_report").count();
+    let records = eventually("five reports", || Some(stage.sidecar.audit()).filter(|all| reports(all) == 5)).await;
     let counts: Vec<_> =
         records.iter().filter(|r| r["type"] == "leak_report").map(|r| (&r["found"], &r["live"])).collect();
     let wanted: Vec<_> = [(1, 1), (1, 0), (1, 0), (0, 0), (0, 0)].map(|(a, b)| (json!(a), json!(b))).into();

@@ -10,6 +10,8 @@ use crate::support::remote::{Signer, jwks, seconds_from_now as soon, write};
 mod reloading;
 mod servers;
 
+pub use servers::Server;
+
 const ISSUER: &str = "https://ci.test";
 
 /// An OpenID Connect issuer whose keys are in a file, and a minter by a claim of it.

@@ -69,11 +69,10 @@ fn spell_rules(out: &mut String, name: &str, rules: &[&LearnedRule], spell: impl
 }
 
 fn seen(rule: &LearnedRule) -> String {
-    match (rule.allowed, rule.refused) {
-        (allowed, 0) => format!("{allowed} allowed"),
-        (0, refused) => format!("never allowed, {refused} refused"),
-        (allowed, refused) => format!("{allowed} allowed, {refused} refused"),
-    }
+    let counts = [(rule.allowed, "allowed"), (rule.observed, "only observed"), (rule.refused, "refused")];
+    let never = (rule.allowed == 0).then(|| "never allowed".to_owned());
+    let seen = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    never.into_iter().chain(seen).collect::<Vec<_>>().join(", ")
 }
 
 fn requests_of(number: u64) -> String {

@@ -11,7 +11,19 @@ pub(super) struct Wanted<'a> {
     pub(super) agent: Option<&'a str>,
     pub(super) service: Option<&'a str>,
     pub(super) allowed: bool,
+    pub(super) observed: bool,
     pub(super) refused: bool,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A scope allowed it.
+    Allowed,
+    /// No scope did, and it went on, since its service is only observed.
+    Observed,
+    /// It was refused as out of scope.
+    Refused,
 }
 
 /// One request, as it was decided.
@@ -21,7 +33,7 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) host: Host,
     pub(super) target: Target,
-    pub(super) is_allowed: bool,
+    pub(super) outcome: Outcome,
     /// Of the scope that allowed it.
     pub(super) risk: Option<Risk>,
 }
@@ -67,12 +79,13 @@ pub(super) fn read(record: &Value, wanted: &Wanted<'_>) -> Result<Option<Request
     let text = |key: &str| record.get(key).and_then(Value::as_str);
     // An `end` has a path only where its decision has no record of its own.
     let (Some(path), Some(method)) = (text("path"), text("method")) else { return Ok(None) };
-    let is_allowed = match (text("decision"), text("code")) {
-        (Some("allow"), _) => true,
-        (Some("deny"), Some("out_of_scope")) => false,
+    let (outcome, is_wanted) = match (text("decision"), text("code"), text("observed")) {
+        (Some("allow"), _, None) => (Outcome::Allowed, wanted.allowed),
+        (Some("allow"), _, Some(_)) => (Outcome::Observed, wanted.observed),
+        (Some("deny"), Some("out_of_scope"), _) => (Outcome::Refused, wanted.refused),
         _ => return Ok(None),
     };
-    if if is_allowed { !wanted.allowed } else { !wanted.refused } {
+    if !is_wanted {
         return Ok(None);
     }
     // Without a nonce there is no agent, and with none of a service's there is nothing to widen.
@@ -83,9 +96,11 @@ pub(super) fn read(record: &Value, wanted: &Wanted<'_>) -> Result<Option<Request
     let names = (AgentName::parse(agent), ServiceName::parse(service), text("destination").map(host));
     let (Ok(agent), Ok(service), Some(Some(host))) = names else { return Err(Unusable::Names) };
     let target = Target::parse(path).ok().filter(|target| target.query().is_none()).ok_or(Unusable::Path)?;
+    // The scope under which an observed request went on did not allow it.
     let risk = text("risk")
+        .filter(|_| outcome != Outcome::Observed)
         .and_then(|word| [Risk::Low, Risk::Medium, Risk::High].into_iter().find(|risk| risk.as_str() == word));
-    Ok(Some(Request { agent, service, method: method.to_owned(), host, target, is_allowed, risk }))
+    Ok(Some(Request { agent, service, method: method.to_owned(), host, target, outcome, risk }))
 }
 
 fn host(destination: &str) -> Option<Host> {

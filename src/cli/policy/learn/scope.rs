@@ -54,13 +54,15 @@ pub(super) struct LearnedRule {
     pub(super) allow: String,
     pub(super) encoded_slash: bool,
     pub(super) allowed: u64,
+    /// Went on though no scope allowed them, since the service was only observed.
+    pub(super) observed: u64,
     pub(super) refused: u64,
 }
 
 impl Learned {
     /// Requests that it covers.
     pub(super) fn requests(&self) -> u64 {
-        self.rules.iter().map(|rule| rule.allowed + rule.refused).sum()
+        self.rules.iter().map(|rule| rule.allowed + rule.observed + rule.refused).sum()
     }
 }
 
@@ -94,7 +96,7 @@ fn scopes(
     for (shape, tally) in group.shapes {
         let (text, encoded_slash) = (shape.rule(&tally, are_hosts_named), shape.encoded_slash);
         match Rule::parse(&text, QueryRule::Any, encoded_slash).ok().filter(|rule| !rule.is_any_method()) {
-            None => left_out.add(Unusable::Rule, tally.allowed + tally.refused),
+            None => left_out.add(Unusable::Rule, tally.requests()),
             Some(rule) => drafts.entry((text, encoded_slash)).or_insert_with(|| Draft::new(rule, &shape)).add(&tally),
         }
     }
@@ -133,16 +135,18 @@ struct Draft {
     /// Only rules of the same number of segments can cover each other: none ends in `{*rest}`.
     segments: usize,
     allowed: u64,
+    observed: u64,
     refused: u64,
 }
 
 impl Draft {
     fn new(rule: Rule, shape: &Shape) -> Self {
-        Self { rule, segments: shape.parts.len(), allowed: 0, refused: 0 }
+        Self { rule, segments: shape.parts.len(), allowed: 0, observed: 0, refused: 0 }
     }
 
     fn add(&mut self, tally: &Tally) {
         self.allowed += tally.allowed;
+        self.observed += tally.observed;
         self.refused += tally.refused;
     }
 }
@@ -168,6 +172,7 @@ fn keep(drafts: Vec<(Draft, bool)>) -> Vec<LearnedRule> {
         match kept.iter_mut().find(|(known, _)| known.rule.covers(&draft.rule)) {
             Some((known, _)) => {
                 known.allowed += draft.allowed;
+                known.observed += draft.observed;
                 known.refused += draft.refused;
             }
             None => {
@@ -176,6 +181,7 @@ fn keep(drafts: Vec<(Draft, bool)>) -> Vec<LearnedRule> {
                     let is_covered = fresh.rule.covers(&known.rule);
                     if is_covered {
                         fresh.allowed += known.allowed;
+                        fresh.observed += known.observed;
                         fresh.refused += known.refused;
                     }
                     !is_covered
@@ -188,6 +194,7 @@ fn keep(drafts: Vec<(Draft, bool)>) -> Vec<LearnedRule> {
         allow: draft.rule.text().to_owned(),
         encoded_slash,
         allowed: draft.allowed,
+        observed: draft.observed,
         refused: draft.refused,
     };
     kept.into_iter().map(learned).collect()

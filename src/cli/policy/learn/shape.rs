@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::Request;
+use super::record::{Outcome, Request};
 use super::segment::prefix_of_id;
 use crate::model::{AgentName, Risk, ServiceName};
 
@@ -54,6 +54,7 @@ pub(super) enum Part {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) allowed: u64,
+    pub(super) observed: u64,
     pub(super) refused: u64,
     /// Beside each id of the shape, in order.
     pub(super) values: Vec<Value>,
@@ -82,8 +83,12 @@ impl Seen {
         let (shape, values) = Shape::of(&request);
         let group = self.groups.entry((request.agent, request.service)).or_default();
         group.risk = group.risk.max(request.risk);
-        let (allowed, refused) = if request.is_allowed { (1, 0) } else { (0, 1) };
-        self.shapes += group.add(shape, Tally { allowed, refused, values });
+        let (allowed, observed, refused) = match request.outcome {
+            Outcome::Allowed => (1, 0, 0),
+            Outcome::Observed => (0, 1, 0),
+            Outcome::Refused => (0, 0, 1),
+        };
+        self.shapes += group.add(shape, Tally { allowed, observed, refused, values });
         if self.shapes < SHAPES_MAX {
             return Ok(());
         }
@@ -181,8 +186,14 @@ impl Shape {
 }
 
 impl Tally {
+    /// All of them.
+    pub(super) fn requests(&self) -> u64 {
+        self.allowed + self.observed + self.refused
+    }
+
     fn add(&mut self, other: &Self) {
         self.allowed += other.allowed;
+        self.observed += other.observed;
         self.refused += other.refused;
         for (own, others) in self.values.iter_mut().zip(&other.values) {
             if own != others {

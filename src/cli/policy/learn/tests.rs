@@ -21,18 +21,23 @@ credential = "c"
 slots = ["bearer"]
 "#;
 
-/// `METHOD /path` of an agent, allowed; `!METHOD /path` refused.
+/// `METHOD /path` of an agent, allowed; `!METHOD /path` refused; `?METHOD /path` only observed.
 fn record(line: &str) -> String {
     let (decision, rest) = line.strip_prefix('!').map_or(("allow", line), |rest| ("deny", rest));
+    let (rest, observed) = rest.strip_prefix('?').map_or((rest, None), |rest| (rest, Some("out_of_scope")));
     let (method, place) = rest.split_once(' ').unwrap();
     let (host, path) = place.split_at(place.find('/').unwrap());
     let host = if host.is_empty() { "api.test" } else { host };
     let code = if decision == "deny" { "out_of_scope" } else { "" };
-    json!({
+    let risk = if observed.is_some() { "high" } else { "low" };
+    let mut record = json!({
         "type": "decision", "decision": decision, "code": code, "agent": "a", "service": "api", "method": method,
-        "path": path, "destination": format!("{host}:443"), "scheme": "https",
-    })
-    .to_string()
+        "path": path, "destination": format!("{host}:443"), "scheme": "https", "risk": risk,
+    });
+    if let Some(code) = observed {
+        record["observed"] = code.into();
+    }
+    record.to_string()
 }
 
 fn learn_lines(lines: &[&str], many: u16) -> (Vec<Learned>, LeftOut, String) {
@@ -240,7 +245,7 @@ fn a_flood_of_shapes_ends_it_and_one_of_words_is_folded() {
         method: "GET".to_owned(),
         host: Host::parse("api.test").unwrap(),
         target: Target::parse(&path).unwrap(),
-        is_allowed: false,
+        outcome: record::Outcome::Refused,
         risk: None,
     };
     let word = |n: usize| -> String { n.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect() };
@@ -249,4 +254,22 @@ fn a_flood_of_shapes_ends_it_and_one_of_words_is_folded() {
     }
     let flood = (0..shape::SHAPES_MAX).find(|n| seen.add(request(format!("/{0}/{0}/{0}", word(*n)))).is_err());
     assert!(flood.is_some(), "what is held is bounded");
+}
+
+#[test]
+fn what_was_only_observed_is_told_apart() {
+    let lines = ["GET /v1/a", "?GET /v1/a", "?GET /v1/a", "!GET /v1/a", "?GET /v1/b", "!GET /v1/b"];
+    let (scopes, _, toml) = learn_lines(&lines, MANY_DEFAULT);
+    let rule = &scopes[0].rules[0];
+    assert_eq!((rule.allowed, rule.observed, rule.refused, scopes[0].requests()), (1, 2, 1, 6));
+    assert!(toml.contains("# 1 allowed, 2 only observed, 1 refused\n"), "{toml}");
+    assert!(toml.contains("# never allowed, 1 only observed, 1 refused\n"), "{toml}");
+    assert_eq!(scopes[0].risk, crate::model::Risk::Low, "the scope it went on under did not allow it");
+    let text: String = lines.iter().map(|line| record(line) + "\n").collect();
+    for (of, requests) in [(Which::All, 6), (Which::Allowed, 1), (Which::Observed, 3), (Which::Refused, 2)] {
+        let arguments = Learn { audit: "-".into(), agent: None, service: None, of, many: MANY_DEFAULT, json: false };
+        let (_, seen, mut left_out) = read(text.as_bytes(), &arguments).unwrap_or_else(|_| panic!("it is read"));
+        let learned: u64 = scope::learn(seen, &mut left_out).iter().map(Learned::requests).sum();
+        assert_eq!(learned, requests, "{of:?}");
+    }
 }

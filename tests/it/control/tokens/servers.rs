@@ -18,9 +18,9 @@ use crate::support::authority::TestAuthority;
 use crate::support::remote::{Signer, jwks, write};
 
 /// An HTTPS server that answers every request with the same text.
-struct Server {
-    address: SocketAddr,
-    authority: Arc<TestAuthority>,
+pub struct Server {
+    pub address: SocketAddr,
+    pub authority: Arc<TestAuthority>,
     answer: Arc<Mutex<(u16, String)>>,
     asked: Arc<AtomicUsize>,
     /// What it was last asked: `Authorization` and body.
@@ -29,7 +29,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(name: &str, answer: &str) -> Self {
+    pub async fn start(name: &str, answer: &str) -> Self {
         let authority = TestAuthority::new();
         let config = Arc::new(authority.server(&[name], &[b"http/1.1"]));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -73,7 +73,7 @@ impl Server {
         server
     }
 
-    fn say(&self, status: u16, text: &str) {
+    pub fn say(&self, status: u16, text: &str) {
         *self.answer.lock().expect("no panic") = (status, text.to_owned());
     }
 }
