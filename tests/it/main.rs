@@ -4,6 +4,7 @@ mod admin;
 mod architecture;
 mod attacks;
 mod cli;
+mod clocks;
 mod control;
 mod demo;
 mod journey;

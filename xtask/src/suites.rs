@@ -95,7 +95,19 @@ impl Suite {
 }
 
 fn rust(workspace: &Workspace) -> anyhow::Result<Counts> {
-    Ok(tee::run(workspace.cargo("test").args(["--workspace", "--no-fail-fast"]))?.settled())
+    let mut command = workspace.cargo("test");
+    command.args(["--workspace", "--no-fail-fast"]);
+    let mut counts = Counts::default();
+    match prepare::faketime(workspace) {
+        Ok(library) => _ = command.env("VALETKEY_FAKETIME", library),
+        Err(reason) => {
+            eprintln!("skipped: clocks that are set: {reason:#}");
+            command.args(["--", "--skip", "clocks::wall::"]);
+            counts += SKIPPED;
+        }
+    }
+    counts += tee::run(&mut command)?.settled();
+    Ok(counts)
 }
 
 fn clients(workspace: &Workspace) -> anyhow::Result<Counts> {
