@@ -17,6 +17,7 @@
 //! | `family` | delegating a lease, and what ends with one that has ended |
 //! | `handles` | [`Minter`] for the control plane, [`Lookup`] for the proxy |
 //! | `schedule`, `sweep` | leases in the order of their expiry, and the task that ends them in time |
+//! | `sync` | the locks and atomics of all that; in tests a model may switch actors at each |
 //! | `tombs` | what is remembered of the dead |
 //! | `many` | ending many leases by one word |
 //! | `completed` | tasks for which nothing is minted any more |
@@ -73,6 +74,7 @@ mod sorted;
 mod state;
 mod store;
 mod sweep;
+mod sync;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
+use super::sync::Mutex;
 use super::{Config, Lease, MintError, NoUse, pace};
 use crate::model::{AgentName, Budget, MinterName, TaskName};
 

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::sync::Mutex;
 use crate::model::{MinterName, TaskName};
 
 /// How long a completed task is remembered.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::iter;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
+use super::sync::Mutex;
 use super::{DelegateError, EndCause, Lease};
 use crate::model::{AgentName, LeaseGrant, Lineage, NonceId};
 

@@ -1,7 +1,7 @@
 //! One lease: its single way from alive to over, and the exchanges that joined it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::rule_pace::RulePaces;
 use super::said::Said;
 use super::state::{Period, State};
 use super::sweep::{SLEEP_MAX, SLEEP_MIN};
+use super::sync::fence;
 use super::terms::Group;
 use super::uses::Uses;
 use super::{EndCause, NoUse, Renewal, Reservation, Restriction, Store, Terms};

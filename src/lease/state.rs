@@ -1,9 +1,10 @@
 //! Whether a lease lives, and until when: one word, so that its end and its renewal cannot both happen.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EndCause;
+use super::sync::AtomicU64;
 
 /// The low bits of the word: alive (zero), or why it ended.
 const CAUSE_MASK: u64 = 0b111;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::allowance::Allowances;
@@ -15,6 +14,7 @@ use super::risk::Risks;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
 use super::sorted::{Place, Sorted};
+use super::sync::{Mutex, RwLock};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};

@@ -873,4 +873,6 @@ fn nothing_of_a_nonce_is_printed() {
 
 mod interleavings;
 mod limits;
+mod models;
+pub(super) mod points;
 mod shared;

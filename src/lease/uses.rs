@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::{iter, mem};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use smallvec::{SmallVec, smallvec};
 
 use super::allowance::{Allowance, Taken};
+use super::sync::Mutex;
 use super::terms::Common;
 use super::{Lease, NoUse, pace, rule_pace};
 use crate::model::{Budget, RuleRate, ScopeName, ServiceName};

@@ -5,6 +5,7 @@ mod architecture;
 mod attacks;
 mod catalogue;
 mod cli;
+mod clocks;
 mod control;
 mod demo;
 mod journey;

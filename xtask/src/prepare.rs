@@ -99,6 +99,44 @@ pub fn node(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
+/// libfaketime, which the tests of clocks that are set put under the sidecar: the system's, or Debian's package unpacked
+/// under the build directory, for which nobody has to be root.
+pub fn faketime(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let directory = workspace.target.join("clients/faketime");
+    let find = |root: &Path| {
+        let libraries = root.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+        libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
+    };
+    let unpacked = directory.join("unpacked/usr/lib");
+    if let Some(library) = find(Path::new("/usr/lib")).or_else(|| find(&unpacked)) {
+        return Ok(library);
+    }
+    if workspace.offline {
+        bail!("libfaketime is not installed, and --offline forbids it");
+    }
+    if !works("apt-get", &["--version"]) || !works("dpkg", &["--version"]) {
+        bail!("libfaketime is not installed, and this is no Debian to get it from");
+    }
+    std::fs::create_dir_all(&directory)?;
+    let download = || {
+        let mut download = workspace.command("apt-get");
+        download.args(["download", "--quiet", "libfaketime"]).current_dir(&directory);
+        step(&mut download)
+    };
+    if let Err(error) = download() {
+        // A fresh machine has no lists of packages, and to get them one has to be root.
+        let has_lists = is_root() && succeeds(workspace.command("apt-get").args(["update", "--quiet"]))?;
+        if !has_lists {
+            return Err(error);
+        }
+        download()?;
+    }
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let package = directory.read_dir()?.flatten().map(|entry| entry.path()).find(is_package);
+    step(workspace.command("dpkg").arg("-x").arg(package.context("no package came")?).arg(directory.join("unpacked")))?;
+    find(&unpacked).context("the package has no libfaketimeMT.so.1")
+}
+
 fn step(command: &mut Command) -> anyhow::Result<()> {
     if !succeeds(command)? {
         bail!("{} failed", command.get_program().to_string_lossy());
