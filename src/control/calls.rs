@@ -224,7 +224,7 @@ pub(super) fn ca_pem(control: &Control) -> Answer {
     responses((status = 200, body = Object, content_type = "application/json", description = "OpenAPI 3.1"))
 )]
 pub(super) fn openapi_json() -> Answer {
-    answer::typed(StatusCode::OK, "application/json", openapi::document())
+    answer::typed(StatusCode::OK, "application/json", openapi::DOCUMENT)
 }
 
 /// Why a caller who is known is refused, for the audit.

@@ -1,10 +1,13 @@
-//! The OpenAPI document, made from the calls and types themselves.
+//! The OpenAPI document, made from the calls and types themselves: by a test, so that a sidecar carries its text alone.
 
-use utoipa::OpenApi;
+/// The document.
+pub(super) const DOCUMENT: &str = include_str!("../../docs/openapi.json");
 
+#[cfg(test)]
 use super::{calls, delegate, events, explaining, leaks, mint, renew, revoking, risk};
 
-#[derive(OpenApi)]
+#[cfg(test)]
+#[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "valetkey control API",
@@ -39,18 +42,19 @@ use super::{calls, delegate, events, explaining, leaks, mint, renew, revoking, r
 )]
 struct Document;
 
-/// The document, as committed in `docs/openapi.json`.
-pub(super) fn document() -> String {
-    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use utoipa::OpenApi as _;
+
     use super::*;
+
+    fn document() -> String {
+        let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+        text.push('\n');
+        text
+    }
 
     /// Written anew with `VALETKEY_BLESS=1 cargo test --lib openapi`.
     #[test]
@@ -60,6 +64,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, document()).unwrap();
         }
+        // Not `DOCUMENT`: what has just been blessed is compiled in with the next build.
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(committed == document(), "docs/openapi.json is stale; run VALETKEY_BLESS=1 cargo test --lib openapi");
     }

@@ -1,10 +1,8 @@
 //! Texts with the shape of a nonce, in a text that comes in pieces.
 
-use std::borrow::Cow;
+use memchr::memchr2_iter;
 
-use percent_encoding::percent_decode;
-
-use crate::model::nonce::{NONCE_BYTES, NONCE_PREFIX, find_all};
+use crate::model::nonce::{NONCE_BYTES, NONCE_PREFIX};
 
 /// The longest spelling of a nonce: every character as `%61`.
 const SPELLING_BYTES_MAX: usize = 3 * NONCE_BYTES;
@@ -42,15 +40,47 @@ impl Finder {
     }
 }
 
+/// Tells every nonce in `text`, decoded. Each has one `_`, as itself or as `%5F`, and is read both ways from there.
 fn find(text: &[u8], found: &mut impl FnMut(&[u8])) {
-    for candidate in find_all(text) {
-        found(candidate);
-    }
-    if let Cow::Owned(decoded) = Cow::from(percent_decode(text)) {
-        for candidate in find_all(&decoded) {
-            found(candidate);
+    for at in memchr2_iter(b'_', b'%', text) {
+        if let Some((b'_', after)) = first(&text[at..])
+            && ends_with_prefix(&text[..at])
+            && let Some(nonce) = read(after)
+        {
+            found(&nonce);
         }
     }
+}
+
+/// The first character, decoded, and what comes after it.
+fn first(text: &[u8]) -> Option<(u8, &[u8])> {
+    match text {
+        [b'%', high, low, rest @ ..] => Some((digit(*high)? << 4 | digit(*low)?, rest)),
+        [b'%', ..] | [] => None,
+        [byte, rest @ ..] => Some((*byte, rest)),
+    }
+}
+
+/// Whether a text ends with what comes before the `_` of the prefix.
+fn ends_with_prefix(mut text: &[u8]) -> bool {
+    NONCE_PREFIX.bytes().rev().skip(1).all(|wanted| {
+        let bytes = if text.ends_with(&[wanted]) { 1 } else { 3 };
+        let Some((before, last)) = text.len().checked_sub(bytes).map(|at| text.split_at(at)) else { return false };
+        text = before;
+        matches!(first(last), Some((byte, [])) if byte == wanted)
+    })
+}
+
+/// The nonce whose prefix is behind us, if its other characters follow.
+fn read(mut text: &[u8]) -> Option<[u8; NONCE_BYTES]> {
+    let mut nonce = [0; NONCE_BYTES];
+    let (prefix, others) = nonce.split_at_mut(NONCE_PREFIX.len());
+    prefix.copy_from_slice(NONCE_PREFIX.as_bytes());
+    for character in others {
+        let (byte, rest) = first(text).filter(|(byte, _)| byte.is_ascii_alphanumeric())?;
+        (*character, text) = (byte, rest);
+    }
+    Some(nonce)
 }
 
 /// Where the longest end begins that may grow into a nonce.
@@ -62,14 +92,11 @@ fn open_from(text: &[u8]) -> usize {
 /// True for a spelling of a nonce that has not come to its end.
 fn is_beginning(mut text: &[u8]) -> bool {
     for at in 0..NONCE_BYTES {
-        let (byte, rest) = match text {
-            [] | [b'%'] => return true,
-            [b'%', digit] => return digit.is_ascii_hexdigit(),
-            [b'%', high, low, rest @ ..] => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, rest),
-                (_, _) => return false,
-            },
-            [byte, rest @ ..] => (*byte, rest),
+        let (byte, rest) = match (first(text), text) {
+            (Some(read), _) => read,
+            (None, [] | [b'%']) => return true,
+            (None, [b'%', digit]) => return digit.is_ascii_hexdigit(),
+            (None, _) => return false,
         };
         let fits = match NONCE_PREFIX.as_bytes().get(at) {
             Some(wanted) => byte == *wanted,
@@ -90,7 +117,10 @@ fn digit(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
     use crate::model::Nonce;
+    use crate::model::nonce::find_all;
 
     fn nonce() -> String {
         Nonce::from_entropy(&[9; 32]).as_str().to_owned()
@@ -153,6 +183,27 @@ mod tests {
         let nonce = nonce();
         for text in [format!("an-{}", &nonce[3..]), nonce[1..].to_owned(), nonce[..35].to_owned()] {
             assert!(found_in(text.as_bytes(), 7).is_empty(), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Against the plain way: the text decoded, from wherever one may begin to read it.
+        #[test]
+        fn it_finds_what_decoding_everything_would(pieces in prop::collection::vec(0_usize..12, 0..40)) {
+            let nonce = nonce();
+            let parts = ["a", "n", "_", "%", "%61", "%6e", "%5F", "%5", "an_", &nonce, &nonce[3..], &encoded(&nonce[20..])];
+            let text: String = pieces.iter().map(|&piece| parts[piece]).collect();
+            let decoded = |from: usize| percent_encoding::percent_decode(&text.as_bytes()[from..]).collect::<Vec<u8>>();
+            let mut wanted: Vec<_> =
+                (0..text.len()).flat_map(|from| find_all(&decoded(from)).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+            let mut found = found_in(text.as_bytes(), usize::MAX);
+            for list in [&mut wanted, &mut found] {
+                list.sort();
+                list.dedup();
+            }
+            prop_assert_eq!(found, wanted);
         }
     }
 }
