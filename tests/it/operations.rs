@@ -2,6 +2,7 @@
 
 mod ending;
 mod flags;
+mod floods;
 mod records;
 mod reloading;
 mod webhooks;
