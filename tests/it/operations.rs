@@ -1,5 +1,6 @@
 //! What operators do to a sidecar, and what happens to it.
 
+mod changing_ca;
 mod ending;
 mod flags;
 mod floods;
