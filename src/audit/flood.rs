@@ -94,11 +94,11 @@ impl Summary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     /// By records of its own.
-    InFull,
+    Full,
     /// By a summary that was begun before.
-    InSummary,
+    Summed,
     /// By a summary that begins with it: the writer has to know when that is due.
-    InNewSummary,
+    NewSummary,
 }
 
 /// One kind's refusals of late.
@@ -151,20 +151,20 @@ impl Floods {
     pub(super) fn take(&self, kind: Kind, now: Instant, time: Timestamp) -> Told {
         let mut state = self.0.lock();
         if state.is_over || !state.has_room_for(&kind, now) {
-            return Told::InFull;
+            return Told::Full;
         }
         let count = state.counts.entry(kind).or_insert(Count { second: now, in_full: 0, more: None });
         if count.takes_in_full(now) {
-            return Told::InFull;
+            return Told::Full;
         }
         if let Some(more) = &mut count.more {
             (more.refused, more.last) = (more.refused + 1, time);
-            return Told::InSummary;
+            return Told::Summed;
         }
         let due = now + SUMMARY_AFTER;
         count.more = Some(More { due, refused: 1, first: time, last: time });
         state.due.get_or_insert(due);
-        Told::InNewSummary
+        Told::NewSummary
     }
 
     /// When the writer has to look again.
@@ -240,10 +240,10 @@ mod tests {
         for number in 0..1_000_u32 {
             // Two and a half seconds: three times the number in full.
             let now = begin + Duration::from_micros(2_500) * number;
-            in_full += u64::from(floods.take(kind(1), now, at(number.into())) == Told::InFull);
+            in_full += u64::from(floods.take(kind(1), now, at(number.into())) == Told::Full);
         }
         assert_eq!(in_full, 150);
-        assert_eq!(floods.take(kind(2), begin, at(0)), Told::InFull, "others have a count of their own");
+        assert_eq!(floods.take(kind(2), begin, at(0)), Told::Full, "others have a count of their own");
         let due = floods.due().unwrap();
         assert_eq!(due, begin + Duration::from_micros(2_500) * 50 + SUMMARY_AFTER);
         assert_eq!(floods.summaries(due - Duration::from_nanos(1)), []);
@@ -261,7 +261,7 @@ mod tests {
             floods.take(kind(number), begin, at(0));
         }
         for _ in 0..200 {
-            assert_eq!(floods.take(kind(kinds), begin, at(0)), Told::InFull);
+            assert_eq!(floods.take(kind(kinds), begin, at(0)), Told::Full);
             floods.take(kind(0), begin, at(0));
         }
         assert_eq!(floods.0.lock().counts.len(), KINDS_MAX);
@@ -277,9 +277,9 @@ mod tests {
         let floods = Floods::default();
         let now = Instant::now();
         let told: Vec<_> = (0..52).map(|_| floods.take(kind(1), now, at(1))).collect();
-        assert_eq!((told[49], told[50], told[51]), (Told::InFull, Told::InNewSummary, Told::InSummary));
+        assert_eq!((told[49], told[50], told[51]), (Told::Full, Told::NewSummary, Told::Summed));
         assert_eq!(floods.finish().iter().map(|summary| summary.refused).sum::<u64>(), 2);
-        assert_eq!(floods.take(kind(1), now, at(1)), Told::InFull);
+        assert_eq!(floods.take(kind(1), now, at(1)), Told::Full);
     }
 
     #[test]

@@ -80,10 +80,10 @@ impl Handle {
     /// Counts a refusal; true where a summary tells of it, and nothing else shall.
     pub(super) fn is_counted(&self, kind: Kind) -> bool {
         let told = self.queue.floods.take(kind, std::time::Instant::now(), self.clock.now().wall);
-        if told == Told::InNewSummary {
+        if told == Told::NewSummary {
             self.queue.call();
         }
-        told != Told::InFull
+        told != Told::Full
     }
 
     /// The same for a connection that ended without an exchange.
