@@ -202,8 +202,8 @@ impl Proxy {
 
     /// Turns a refusal into an answer; the only way from an error to HTTP.
     pub(super) async fn refuse(&self, scene: &Scene, mut exchange: Exchange, refused: Refused) -> Response<Body> {
-        let Refused { denial, mut facts, service } = refused;
-        if let Some(alarm) = facts.alarm.take() {
+        let Refused { denial, facts, service } = refused;
+        if let Some(alarm) = facts.alarm.clone() {
             let service = service.as_ref().map(|service| service.name.clone());
             self.alarm(Alarm { service, ..*alarm }, &exchange);
         }
