@@ -10,7 +10,7 @@ use hyper::ext::Protocol;
 
 use super::Proxy;
 use super::connect::Session;
-use super::extract::wants_problem_json;
+use super::extract::{is_framing_clear, wants_problem_json};
 use super::flow::{Answering, Body, Download, Flow, Inbound, Meter, Source};
 use super::inject::{Search, Tie};
 use super::pace::Busy;
@@ -89,6 +89,7 @@ pub struct Scene {
     wants_problem_json: bool,
     is_grpc: bool,
     is_websocket: bool,
+    is_framing_clear: bool,
 }
 
 impl Scene {
@@ -105,6 +106,7 @@ impl Scene {
             wants_problem_json: wants_problem_json(request.headers()),
             is_grpc: is_grpc(request.headers()),
             is_websocket,
+            is_framing_clear: is_framing_clear(request.headers(), request.version()),
         }
     }
 
@@ -220,8 +222,9 @@ impl Proxy {
             slots: service.as_ref().map(|service| service.slots.clone()).unwrap_or_default(),
         };
         let mut response = refuse::render(&denial, &context);
-        if scene.is_websocket && scene.version == Version::HTTP_11 {
-            // What the agent may have sent after its question is not to be read as a request.
+        if scene.version != Version::HTTP_2 && (scene.is_websocket || !scene.is_framing_clear) {
+            // What the agent may have sent after its question, or where another reader sees an end, is not to be read
+            // as a request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.answered(response.status().as_u16());

@@ -1,15 +1,21 @@
 //! Attacks on the data path, as tables of what is sent: bytes no library would send, from either side.
 
+mod addresses;
 mod answers;
 mod authorities;
 mod echoes;
 mod fields;
+mod floods;
+mod frames;
 mod framing;
 mod hosts;
 mod interim;
+mod lines;
+mod mutations;
 mod nonces;
 mod paths;
 mod places;
+mod reading;
 mod sockets;
 mod trailers;
 
