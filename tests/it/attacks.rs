@@ -2,14 +2,19 @@
 
 mod answers;
 mod authorities;
+mod callers;
+mod certificates;
 mod echoes;
 mod fields;
 mod framing;
+mod handshakes;
 mod hosts;
 mod interim;
+mod memory;
 mod nonces;
 mod paths;
 mod places;
+mod records;
 mod sockets;
 mod trailers;
 
