@@ -3,19 +3,24 @@
 mod addresses;
 mod answers;
 mod authorities;
+mod callers;
+mod certificates;
 mod echoes;
 mod fields;
 mod floods;
 mod frames;
 mod framing;
+mod handshakes;
 mod hosts;
 mod interim;
 mod lines;
+mod memory;
 mod mutations;
 mod nonces;
 mod paths;
 mod places;
 mod reading;
+mod records;
 mod sockets;
 mod trailers;
 

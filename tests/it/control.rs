@@ -13,7 +13,7 @@ mod revocations;
 mod risk;
 mod supervised;
 mod tasks;
-mod tcp;
+pub mod tcp;
 mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};
