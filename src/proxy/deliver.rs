@@ -11,7 +11,7 @@ use hyper::ext::Protocol;
 use super::Proxy;
 use super::connect::Session;
 use super::extract::{is_framing_clear, wants_problem_json};
-use super::flow::{Answering, Body, Download, Flow, Inbound, Meter, Source};
+use super::flow::{Answering, Body, Download, Entire, Flow, Inbound, Meter, Source};
 use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
@@ -52,6 +52,8 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
     if is_framed_twice(response.headers()) {
         return Err(Denial::UpstreamUnclear(Unclear::Broke));
     }
+    let version = response.version();
+    let response = response.map(|body| Entire::new(body, version));
     let response = match &search.needles {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
