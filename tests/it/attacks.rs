@@ -2,6 +2,7 @@
 
 mod answers;
 mod authorities;
+mod below;
 mod echoes;
 mod fields;
 mod framing;
