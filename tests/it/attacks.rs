@@ -3,6 +3,7 @@
 mod answers;
 mod authorities;
 mod below;
+mod bodies;
 mod echoes;
 mod fields;
 mod framing;
