@@ -71,7 +71,7 @@ pub(super) struct Control {
     /// `None` if the system gave no randomness for their secret.
     pub(super) keys: Option<Keys>,
     peer: fn(&UnixStream) -> Option<Identity>,
-    own_uid: u32,
+    pub(super) own_uid: u32,
     has_warned: AtomicBool,
     /// Ends the streams of events.
     pub(super) stopping: CancellationToken,

@@ -138,6 +138,11 @@ impl OwnDoor {
     async fn delegate(&self, holder: &Holder, body: &Json) -> Result<Answer, Refusal> {
         let asked = ask::delegation(body)?;
         let (policy, terms) = (self.policy.get(), holder.lease.terms());
+        // The audit says it as the minter's word: an agent repeats that, and makes up none.
+        if asked.on_behalf_of.is_some() && terms.on_behalf_of.is_none() {
+            let detail = "the nonce is on nobody's behalf, and its holder cannot say on whose";
+            return Err(Refusal::ExceedsParent(vec![Mistake::at("/on_behalf_of", detail)]));
+        }
         for agent in [terms.agent, &asked.agent] {
             caller::still_may(&policy, terms.minter, Permission::Mint, agent)?;
         }

@@ -3,6 +3,8 @@
 mod addresses;
 mod answers;
 mod authorities;
+mod below;
+mod bodies;
 mod callers;
 mod certificates;
 mod echoes;

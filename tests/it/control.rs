@@ -2,6 +2,7 @@
 
 mod callers;
 mod delegation;
+mod demoted;
 mod events;
 mod explaining;
 mod idempotency;
