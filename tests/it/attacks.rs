@@ -2,16 +2,23 @@
 
 mod answers;
 mod authorities;
+mod crowds;
 mod echoes;
 mod fields;
 mod framing;
 mod hosts;
 mod interim;
+mod leaving;
 mod nonces;
 mod paths;
 mod places;
+mod policies;
+mod process;
+mod records;
 mod sockets;
 mod trailers;
+mod upstreams;
+mod worst;
 
 use crate::support::Stage;
 

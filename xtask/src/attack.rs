@@ -16,6 +16,9 @@ use crate::tee;
 use crate::workspace::{Workspace, succeeds};
 use rows::{Row, State};
 
+/// Before the name of a kind of fault, which is not run by cargo's own runner.
+const FAULTS: &str = "faults::";
+
 /// How a test ended, by its name.
 pub type Verdicts = BTreeMap<String, bool>;
 
@@ -72,17 +75,29 @@ pub fn tell(workspace: &Workspace, verdicts: &Verdicts) -> anyhow::Result<usize>
 }
 
 fn tests(workspace: &Workspace, arguments: &Arguments, names: &[&str]) -> anyhow::Result<Verdicts> {
-    let program = program(workspace)?;
-    let mut command = workspace.command(program);
-    command.args(["--exact", "--color", "never"]).args(names);
-    if let Some(binary) = binary(workspace, arguments)? {
-        command.env("VALETKEY_TEST_BINARY", binary);
+    let binary = binary(workspace, arguments)?;
+    let (faults, tests): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.starts_with(FAULTS));
+    let mut commands = Vec::new();
+    if !tests.is_empty() {
+        let mut command = workspace.command(program(workspace, "it")?);
+        command.args(["--exact", "--color", "never"]).args(tests);
+        commands.push(command);
     }
-    let outcome = tee::run(&mut command)?;
-    if outcome.verdicts.is_empty() {
+    if !faults.is_empty() {
+        let mut command = workspace.command(program(workspace, "faults")?);
+        // Kinds whose names begin alike may be run too; that does no harm.
+        command.args(faults.iter().flat_map(|name| ["--only", name.trim_start_matches(FAULTS)]));
+        commands.push(command);
+    }
+    let mut verdicts = Verdicts::new();
+    for mut command in commands {
+        command.envs(binary.iter().map(|binary| ("VALETKEY_TEST_BINARY", binary)));
+        verdicts.extend(tee::run(&mut command)?.verdicts);
+    }
+    if verdicts.is_empty() {
         bail!("no test has run");
     }
-    Ok(outcome.verdicts)
+    Ok(verdicts)
 }
 
 /// What is attacked; none for the build that the tests have.
@@ -99,8 +114,8 @@ fn binary(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Option
     Ok(Some(workspace.target.join("release/valetkey")))
 }
 
-/// Builds the tests from outside; where they are.
-fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Builds the tests from outside; where this program of them is.
+fn program(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("test");
     // As the test suites build them, so that nothing is built a second time.
     build.args(["--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
@@ -112,7 +127,7 @@ fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let messages = String::from_utf8(output.stdout).context("cargo speaks UTF-8")?;
     let found =
         messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|message| {
-            let is_ours = message["target"]["name"] == "it" && message["target"]["kind"][0] == "test";
+            let is_ours = message["target"]["name"] == name && message["target"]["kind"][0] == "test";
             message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
         });
     found.filter(|path| Path::new(path).exists()).context("cargo names the tests' program")

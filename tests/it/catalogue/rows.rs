@@ -3,7 +3,8 @@
 //! Each is a `[[row]]` with `id`, `what` (the attack or the fault in a line), and one of:
 //!
 //! - `tests`: names of tests from outside, as `cargo test --test it -- --list` prints them. A row names a test only if
-//!   that test shows the row; with `limits` it says what of the row they do not show, and why
+//!   that test shows the row, or `faults::KIND` for a kind of tests/faults (`cargo xtask faults --list`), which checks
+//!   these names when it runs; with `limits` it says what of the row they do not show, and why
 //! - `outside`: why the product does not promise it
 //! - `waiting`: what is not built yet that it is about
 //! - `missing`: nobody has written the test
