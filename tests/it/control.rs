@@ -14,7 +14,7 @@ mod risk;
 mod supervised;
 mod tasks;
 mod tcp;
-mod tokens;
+pub mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};
