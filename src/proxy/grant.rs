@@ -425,7 +425,11 @@ fn useless(lease: &Lease, reason: NoUse, restricted: Option<Denial>) -> Denial {
         (NoUse::TooFast { wait }, _) => Denial::RateLimited { retry_after: wait },
         (NoUse::TaskSpent | NoUse::Spent, Some(restricted)) => restricted,
         (NoUse::TaskSpent, None) => Denial::BudgetSpent,
-        (NoUse::Spent, None) => Denial::NonceSpent { at: lease.deadline().wall },
+        // Also what has ended since it was looked up has no use left.
+        (NoUse::Spent, None) => {
+            let at = lease.deadline().wall;
+            lease.ended().map_or(Denial::NonceSpent { at }, |cause| ended(cause, at))
+        }
     }
 }
 

@@ -15,7 +15,7 @@ mod risk;
 mod supervised;
 mod tasks;
 pub mod tcp;
-mod tokens;
+pub mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value, json};

@@ -8,6 +8,7 @@ pub mod namespace;
 pub mod orchestrator;
 pub mod policies;
 pub mod remote;
+pub mod rsa;
 pub mod sidecar;
 pub mod sockets;
 pub mod stage;

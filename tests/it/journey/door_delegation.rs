@@ -130,3 +130,44 @@ async fn nothing_beyond_the_bounds_of_the_control_api_is_made() {
     let third = ask(&stage, &own.nonce, json!({"agent": "researcher"})).await;
     assert_eq!(third.json()["code"], "delegation_exceeds_parent", "children_max");
 }
+
+#[tokio::test]
+async fn what_is_too_risky_for_its_minter_by_now_is_neither_delegated_nor_renewed_at_the_door() {
+    let lines = LINE.replace("\ndelegate = { depth = 2", "self_renew = true\ndelegate = { depth = 2");
+    let lines = lines.replace(
+        "may = [\"mint\", \"read\", \"revoke\"]",
+        "may = [\"mint\", \"read\", \"revoke\"]\nmax_risk = \"medium\"",
+    );
+    let one_api = policies::ONE_API.replace("\"read\", \"write\", \"once\"] }", "\"read\", \"write\"] }");
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let stage = Stage::of_policy(&format!("{one_api}{}", lines.replace("{uid}", &uid))).await;
+    let reader = mint(&stage, "worker", json!({})).await;
+    let writer = mint(&stage, "worker", json!({"scope": ["read", "write"]})).await;
+    let only_reading = json!({"agent": "researcher", "service": "api", "scope": "read"});
+    let renew = async |nonce: &str| {
+        let bearer = format!("Bearer {nonce}");
+        stage.sidecar.agent().send(with("POST", DOOR, "/v1/self/renew", &[("authorization", &bearer)], "")).await
+    };
+    delegate(&stage, &writer.nonce, json!({"agent": "researcher"})).await;
+    assert_eq!(renew(&writer.nonce).await.status, 200);
+
+    let path = stage.sidecar.path("policy.toml");
+    let text = std::fs::read_to_string(&path).expect("a policy");
+    std::fs::write(&path, text.replace("max_risk = \"medium\"", "max_risk = \"low\"")).expect("a policy");
+    stage.sidecar.signal("HUP");
+    stage.sidecar.audited(|record| record["type"] == "policy" && record["outcome"] == "adopted").await;
+    let (mints, renewals) = (mints(&stage), renewals(&stage));
+    for reply in [ask(&stage, &writer.nonce, json!({"agent": "researcher"})).await, renew(&writer.nonce).await] {
+        assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (403, &"forbidden".into()), "{}", reply.text());
+        assert!(reply.text().contains("max_risk"), "{}", reply.text());
+    }
+    assert_eq!((self::mints(&stage), self::renewals(&stage)), (mints, renewals), "nothing came of it");
+    // What is harmless goes on: a part of it, and another nonce.
+    delegate(&stage, &writer.nonce, only_reading).await;
+    delegate(&stage, &reader.nonce, json!({"agent": "researcher"})).await;
+    assert_eq!(renew(&reader.nonce).await.status, 200);
+}
+
+fn renewals(stage: &Stage) -> usize {
+    stage.sidecar.audit().iter().filter(|record| record["type"] == "renew").count()
+}

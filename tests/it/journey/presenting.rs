@@ -1,6 +1,7 @@
 //! Agents that prove themselves to the proxy by a token: with the `CONNECT`, for the life of its tunnel.
 
 mod again;
+mod elsewhere;
 
 use std::path::Path;
 use std::sync::Arc;

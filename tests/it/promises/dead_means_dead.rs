@@ -1,5 +1,7 @@
 //! After revoke or expiry the next request is refused, on connections already open too.
 
+mod racing;
+
 use std::time::Duration;
 
 use http_body_util::BodyExt;
