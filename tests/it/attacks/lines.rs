@@ -15,8 +15,11 @@ use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
 /// Must not be taken for a request where it follows something.
 const HIDDEN: &str = "POST /hidden HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer @\r\nContent-Length: 0\r\n\r\n";
 
+/// What it is, what is sent, and what becomes of it.
+type Case<'a> = (&'a str, String, Result<&'a [&'a str], u16>);
+
 /// What becomes of bytes, in which `@` stands for the nonce: the bodies that arrive, or the status of a refusal.
-async fn each(cases: &[(&str, String, Result<&[&str], u16>)]) {
+async fn each(cases: &[Case<'_>]) {
     let (upstream, notes) = strict().await;
     let stage = Stage::with(upstream, |builder| builder).await;
     let nonce = stage.writer().await;
@@ -84,7 +87,7 @@ async fn a_version_is_one_that_is_spoken() {
     let plain = post("Content-Length: 2\r\nConnection: close\r\n", "ab");
     let as_version = |version: &str| plain.replacen("HTTP/1.1", version, 1);
     let old = |fields: &str| post(fields, "").replacen("HTTP/1.1", "HTTP/1.0", 1);
-    let mut cases: Vec<(&str, String, Result<&[&str], u16>)> = vec![
+    let mut cases: Vec<Case<'_>> = vec![
         ("HTTP/0.9", "GET /x\r\n\r\n".to_owned(), Err(400)),
         ("HTTP/0.9 with a space", "GET /x \r\n\r\n".to_owned(), Err(400)),
         ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), Err(400)),
