@@ -75,9 +75,11 @@ pub(super) struct Desk {
     leases: Minter,
     audit: Audit,
     clock: SharedClock,
-    /// Apart, so that nobody keeps a scanner's reports away with texts.
     texts: Mutex<Pace>,
+    /// Reports that are proven to be a scanner's: nobody else uses these up.
     scans: Mutex<Pace>,
+    /// Records of those that are not.
+    doubts: Mutex<Pace>,
 }
 
 /// How many more may come now.
@@ -103,8 +105,8 @@ impl Desk {
     pub(super) fn new(reports: Reports) -> (tokio::net::TcpListener, Self) {
         let Reports { listener, tls, scanner, leases, audit, clock } = reports;
         let pace = || Mutex::new(Pace { left: REPORTS_MAX, counted_at: clock.now().boot });
-        let (texts, scans) = (pace(), pace());
-        (listener, Self { tls, scanner, leases, audit, clock, texts, scans })
+        let (texts, scans, doubts) = (pace(), pace(), pace());
+        (listener, Self { tls, scanner, leases, audit, clock, texts, scans, doubts })
     }
 
     async fn take(&self, head: &request::Parts, body: Incoming) -> Result<Answer, Unwanted> {
@@ -119,10 +121,6 @@ impl Desk {
         if !is_of(&head.headers, if is_text { "text/plain" } else { "application/json" }) {
             return Err(Unwanted::MediaType);
         }
-        let pace = if is_text { &self.texts } else { &self.scans };
-        if !pace.lock().may_come(self.clock.now().boot) {
-            return Err(Unwanted::TooMany);
-        }
         match &self.scanner {
             Some(scanner) if !is_text => self.take_scan(scanner, &head.headers, body).await,
             Some(_) | None => self.take_text(body).await,
@@ -131,6 +129,7 @@ impl Desk {
 
     /// Ends what is alive in a text of anybody's.
     async fn take_text(&self, body: Incoming) -> Result<Answer, Unwanted> {
+        self.keep_pace(&self.texts)?;
         let bytes = read(body, TEXT_BYTES_MAX).await?;
         let caller = Identity::Anybody;
         let found = leaks::nonces(&String::from_utf8_lossy(&bytes));
@@ -148,6 +147,7 @@ impl Desk {
         let bytes = read(body, GITHUB_BYTES_MAX).await?;
         // Of what is not proven nothing is read.
         let caller = scanner.verify(headers, &bytes).await.map_err(Unwanted::Unproven)?;
+        self.keep_pace(&self.scans)?;
         let matches = github::parse(&bytes).ok_or(Unwanted::Malformed)?;
         let (mut found, mut live, mut labels) = (0, 0, Vec::with_capacity(matches.len()));
         for seen in &matches {
@@ -159,6 +159,10 @@ impl Desk {
         }
         self.note(&caller, found, live);
         Ok(answer::json(StatusCode::OK, &labels))
+    }
+
+    fn keep_pace(&self, pace: &Mutex<Pace>) -> Result<(), Unwanted> {
+        if pace.lock().may_come(self.clock.now().boot) { Ok(()) } else { Err(Unwanted::TooMany) }
     }
 
     fn end(&self, caller: &Identity, source: Option<&str>, hash: &crate::model::NonceHash) -> Ended {
@@ -192,7 +196,9 @@ impl Desk {
             }
             Unwanted::Unproven(_) => (StatusCode::UNAUTHORIZED, "the report is not signed by a key that is believed\n"),
         };
-        if let Unwanted::Unproven(refused) = unwanted {
+        if let Unwanted::Unproven(refused) = unwanted
+            && self.keep_pace(&self.doubts).is_ok()
+        {
             tracing::warn!(reason = %refused, "a scanner's report of leaks was refused");
             self.audit.note(Event::ControlRefused { call: CALL, caller: None, code: "unauthenticated" });
         }

@@ -61,6 +61,7 @@ impl People {
         let some = |every: u64, rest: u64| self.is_talkative && number % every == rest;
         let agent = &self.agents[at(number, AGENTS)];
         NewLease {
+            lines: Vec::new(),
             agent: agent.name.clone(),
             identities: agent.identities.clone(),
             task: TaskName::parse(&format!("task-{:06}", number / LEASES_PER_TASK)).expect("a name"),

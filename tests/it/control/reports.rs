@@ -210,6 +210,24 @@ async fn a_scanners_report_is_believed_by_its_signature_alone() {
 }
 
 #[tokio::test]
+async fn nobody_keeps_a_scanners_report_away() {
+    let (key, stranger) = (Key::new(), Key::new());
+    let keys = published(&[key.entry("k1", true)]);
+    let lay = |directory: &std::path::Path| write(&directory.join("keys.json"), &keys, 0o644);
+    let scene = scene(lay, |builder| builder.flag("--leaks-github-keys").flag("{dir}/keys.json")).await;
+    let nonce = scene.mint().await;
+    let body = json!([{"token": nonce, "type": "n", "url": "", "source": "commit"}]).to_string();
+    let forged = stranger.sign(&body);
+    for _ in 0..60 {
+        assert_eq!(scene.scan("k1", &forged, &body).await.status, 401);
+    }
+    assert_eq!(scene.scan("k1", &key.sign(&body), &body).await.json[0]["label"], "true_positive");
+    assert!(!scene.lives(&nonce).await);
+    let records = scene.sidecar.audit().into_iter().filter(|record| record["type"] == "control_refused").count();
+    assert!((1..60).contains(&records), "{records}: forgeries fill no audit");
+}
+
+#[tokio::test]
 async fn keys_come_from_a_server_too() {
     let (first, second) = (Key::new(), Key::new());
     let server = Server::start("keys.test", "").await;
