@@ -10,6 +10,7 @@
 //! | `facts`, `alarm` | what the parts tell |
 //! | `text` | agent-chosen text: masked and bounded on its way in |
 //! | `exchange` | one request from open to close |
+//! | `flood` | refusals that are only counted, because there are so many of them |
 //! | `handle`, `queue` | the way to the writer |
 //! | `pen`, `writer` | who writes at the moment; groups, failures, recovery |
 //! | `record`, `fields`, `chain` | what a record says; its text; its seal |
@@ -40,6 +41,7 @@ mod chain;
 mod exchange;
 mod facts;
 mod fields;
+mod flood;
 mod gaps;
 #[cfg(test)]
 mod golden;
@@ -304,7 +306,12 @@ impl Audit {
     }
 
     /// Hands an event to the writer without waiting; never blocks. A record that cannot be taken is counted as lost.
+    ///
+    /// Of many connections that end alike, some are only counted: see `docs/AUDIT.md`.
     pub fn note(&self, event: Event) {
+        if self.handle.is_in_summary(&event) {
+            return;
+        }
         let time = self.handle.clock.now().wall;
         self.handle.leave(None, time, Body::Event(Box::new(event.bounded())));
         // Who revokes looks for the end of the lease; only closing records of exchanges may wait for company.

@@ -4,6 +4,7 @@
 //! - `home`: the pair of key and certificate in a directory
 //! - `files`: reading and replacing files in a directory without following links
 //! - `leaves`: the bounded cache of leaves and the budget of new ones
+//! - `rotation`: the CA that comes after this one, and when it takes its place
 //! - `permitted`: what a CA may sign that is limited to some hosts
 //! - `bundle`: `ca.pem` and `ca-bundle.pem`
 //! - `truststore`: `truststore.p12`
@@ -16,6 +17,7 @@ mod files;
 mod home;
 mod leaves;
 mod permitted;
+mod rotation;
 mod truststore;
 
 use std::fmt;
@@ -165,6 +167,12 @@ pub enum AuthorityError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is no CA to change, or none that could take its place.
+    #[error("{path} is not there", path = path.display())]
+    NoNext {
+        /// The certificate that should be there.
+        path: PathBuf,
+    },
     /// The system's randomness or the cryptography failed.
     #[error("no key or certificate can be made")]
     Generation,
@@ -201,6 +209,9 @@ impl AuthorityError {
             Self::NotYetValid { .. } => "check this machine's clock",
             Self::Busy { .. } => "end the other process, or use a directory of its own for each",
             Self::PublishedBesideKey { .. } => "publish into another directory than the CA's",
+            Self::NoNext { .. } => {
+                "`valetkey ca rotate` makes it beside the CA that is there; --finish comes once every client has read both"
+            }
             Self::Generation => "check that the system's random generator works",
         }
     }
@@ -227,7 +238,8 @@ pub struct Description {
 #[derive(Debug, Clone)]
 pub struct PublicPart {
     description: Description,
-    certificate: CertificateDer<'static>,
+    /// The one that signs, and the one that will where it is being changed.
+    own: Vec<CertificateDer<'static>>,
 }
 
 impl PublicPart {
@@ -237,9 +249,9 @@ impl PublicPart {
     /// # Errors
     /// [`AuthorityError`]: unreadable, or not the certificate of a CA.
     pub fn read(directory: &Path) -> Result<Option<Self>, AuthorityError> {
-        let Some((facts, der)) = home::read_public(directory)? else { return Ok(None) };
+        let Some((facts, own)) = home::read_public(directory)? else { return Ok(None) };
         let description = facts.describe(&Home::Directory(directory.to_owned()));
-        Ok(Some(Self { description, certificate: der }))
+        Ok(Some(Self { description, own }))
     }
 
     /// Subject, fingerprint, times and home.
@@ -248,16 +260,23 @@ impl PublicPart {
         &self.description
     }
 
-    /// The certificate as PEM.
+    /// The certificate as PEM, with the next one behind it while the CA is being changed.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
-        bundle::pem(&self.certificate)
+        bundle::pems(&self.own)
+    }
+
+    /// What there is to say about the CA that will sign after this one; `None` where none stands ready.
+    #[must_use]
+    pub fn describe_next(&self) -> Option<Description> {
+        let facts = Facts::read(self.own.get(1)?)?;
+        Some(facts.describe(&self.description.home))
     }
 
     /// As [`Authority::ca_bundle_pem`].
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.certificate)
+        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.own)
     }
 
     /// What is in [`PublicPart::ca_bundle_pem`], as PKCS#12 under [`TRUSTSTORE_PASSWORD`].
@@ -265,7 +284,7 @@ impl PublicPart {
     /// # Errors
     /// [`AuthorityError::Generation`]: no randomness.
     pub fn truststore(&self) -> Result<Vec<u8>, AuthorityError> {
-        bundle::truststore(&bundle::roots(bundle::system_certificates()), &self.certificate)
+        bundle::truststore(&bundle::roots(bundle::system_certificates()), &self.own)
     }
 }
 
@@ -273,7 +292,8 @@ impl PublicPart {
 pub struct Authority {
     home: Home,
     clock: SharedClock,
-    certificate: CertificateDer<'static>,
+    /// The one that signs, and the one that will where it is being changed.
+    own: Vec<CertificateDer<'static>>,
     certificate_pem: String,
     facts: Facts,
     mint: Mint,
@@ -306,15 +326,15 @@ impl Authority {
     /// As [`Authority::open`].
     pub fn open_with(home: &Home, clock: SharedClock, limits: Limits) -> Result<Self, AuthorityError> {
         let now = clock.now().wall.as_second();
-        let pair = match home {
+        let opened = match home {
             Home::Directory(path) => home::open(path, now, None)?,
             Home::Memory => {
                 let key = certificate::new_key()?;
                 let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS, None)?;
-                (key, der)
+                home::Opened { pair: (key, der), next: None }
             }
         };
-        Self::of(pair, home, clock, limits)
+        Self::of(opened, home, clock, limits)
     }
 
     /// Opens the CA in a directory, or makes one that is limited to these hosts.
@@ -322,23 +342,38 @@ impl Authority {
     /// # Errors
     /// As [`Authority::open`], and where the one that is there is not limited to the same.
     pub fn open_constrained(path: &Path, clock: SharedClock, permitted: &Permitted) -> Result<Self, AuthorityError> {
-        let pair = home::open(path, clock.now().wall.as_second(), Some(permitted))?;
-        Self::of(pair, &Home::Directory(path.to_owned()), clock, Limits::default())
+        let opened = home::open(path, clock.now().wall.as_second(), Some(permitted))?;
+        Self::of(opened, &Home::Directory(path.to_owned()), clock, Limits::default())
     }
 
-    fn of(
-        (key, der): (KeyPair, CertificateDer<'static>),
-        home: &Home,
-        clock: SharedClock,
-        limits: Limits,
-    ) -> Result<Self, AuthorityError> {
+    /// Makes the CA that will sign after the one in this directory, limited to the same hosts, and leaves it at that; one
+    /// that stands ready is checked. From the next [`Authority::publish`] on both are published.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]: there is no CA, or a file of either cannot be used.
+    pub fn prepare_next(path: &Path, clock: &SharedClock) -> Result<(), AuthorityError> {
+        rotation::prepare(path, clock.now().wall.as_second())
+    }
+
+    /// Puts the CA that stands ready in the place of the one in this directory, whose key is then gone. Who has opened that
+    /// one before signs with it until it ends.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]: none stands ready, or it cannot be used. The one that is there then stays.
+    pub fn adopt_next(path: &Path, clock: &SharedClock) -> Result<(), AuthorityError> {
+        rotation::finish(path, clock.now().wall.as_second())
+    }
+
+    fn of(opened: home::Opened, home: &Home, clock: SharedClock, limits: Limits) -> Result<Self, AuthorityError> {
+        let home::Opened { pair: (key, der), next } = opened;
         let facts = Facts::read(&der).ok_or(AuthorityError::Generation)?;
         let issuer: Issuer<'static, KeyPair> =
             Issuer::from_ca_cert_der(&der, key).map_err(|_| AuthorityError::Generation)?;
+        let own: Vec<_> = [der].into_iter().chain(next).collect();
         Ok(Self {
             home: home.clone(),
-            certificate_pem: bundle::pem(&der),
-            certificate: der,
+            certificate_pem: bundle::pems(&own),
+            own,
             mint: Mint::new(issuer, facts.validity)?,
             leaves: Mutex::new(Leaves::new(limits, clock.now().boot)),
             facts,
@@ -367,7 +402,7 @@ impl Authority {
         Ok(leaf.config())
     }
 
-    /// The CA certificate as PEM.
+    /// The CA certificate as PEM, with the next one behind it while the CA is being changed.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
@@ -390,7 +425,7 @@ impl Authority {
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` of this process are honoured; a valetkey CA found there is left out.
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.certificate)
+        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.own)
     }
 
     /// Writes `ca.pem`, and `ca-bundle.pem` and `truststore.p12` (system roots plus ours), into a directory, each by
@@ -399,7 +434,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::File`], and [`AuthorityError::PublishedBesideKey`] for a directory that holds the CA's key.
     pub fn publish(&self, directory: &Path) -> Result<(), AuthorityError> {
-        bundle::publish(directory, &bundle::roots(bundle::system_certificates()), &self.certificate)
+        bundle::publish(directory, &bundle::roots(bundle::system_certificates()), &self.own)
     }
 }
 

@@ -20,7 +20,6 @@ mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod idempotency;
-mod json;
 mod leaks;
 mod mint;
 mod openapi;

@@ -11,7 +11,7 @@
 //! | `verifier` | from `Authorization` to an identity |
 //! | `prover` | the same for tokens that agents show to the proxy, which are known for a moment |
 //! | `bearer`, `files` | the token of a file, and whom its mode lets in |
-//! | `jwt`, `json` | a token, parsed once and strictly |
+//! | `jwt` | a token, parsed once and strictly |
 //! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
 //! | `jwks`, `keys`, `fetch` | public keys, where they come from, and how long they are believed |
 //! | `review` | asking a cluster's API server instead |
@@ -25,7 +25,6 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 mod issuer;
-mod json;
 mod jwks;
 mod jwt;
 mod keys;

@@ -9,6 +9,7 @@ pub mod control;
 pub mod credential;
 pub mod door;
 pub mod identity;
+pub mod json;
 pub mod lease;
 pub mod metrics;
 pub mod model;

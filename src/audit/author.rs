@@ -35,7 +35,12 @@ impl Role {
         match body {
             Body::Start { .. } | Body::Rotated => Self::Names,
             Body::Checkpoint | Body::Stop { .. } => Self::Signs,
-            Body::Outage | Body::Lost { .. } | Body::Decision { .. } | Body::End(_) | Body::Event(_) => Self::None,
+            Body::Refused(_)
+            | Body::Outage
+            | Body::Lost { .. }
+            | Body::Decision { .. }
+            | Body::End(_)
+            | Body::Event(_) => Self::None,
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Unavailable;
 use super::facts::{Decided, DecisionFacts};
+use super::flood::{Kind, Whose, may_be_counted};
 use super::handle::Handle;
 use super::record::{Body, Decision, End, Failure, Outcome, Request, Verdict};
 use crate::model::{Denial, Destination};
@@ -78,6 +79,8 @@ enum OnRecord {
     Perhaps,
     /// It is written.
     Yes,
+    /// It is a refusal among many: a summary tells of it, and of how it ended.
+    Counted,
 }
 
 /// One request and its answer. Dropping it writes its closing record, whatever happened.
@@ -140,14 +143,31 @@ impl Exchange {
     ///
     /// A refusal after an allowing decision is told by the closing record alone: an exchange has one decision. From
     /// here on the ending is [`Ending::Refused`], whatever [`Exchange::end`] says of the refusal's delivery.
+    ///
+    /// Of a flood of refusals that are alike, some are only counted, unless `facts` hold an alarm.
     pub async fn deny(&mut self, denial: &Denial, facts: DecisionFacts) {
         self.refuse(denial);
+        if self.is_one_among_many(denial, &facts) {
+            self.on_record = OnRecord::Counted;
+        }
         if self.on_record == OnRecord::No {
             let verdict = Verdict::Deny { code: denial.code(), status: denial.status() };
             let wait_max = self.handle.wait_max.min(DENY_WAIT_MAX);
             // Without its record the refusal is told by the closing record, in full.
             let _ = self.decide(verdict, facts.bounded(), wait_max).await;
         }
+    }
+
+    /// Counts a refusal that nothing is on record of; true where that is all that is told of it.
+    fn is_one_among_many(&self, denial: &Denial, facts: &DecisionFacts) -> bool {
+        // An allowance that did not get on record has left its decision here.
+        let is_untold = self.on_record == OnRecord::No && self.decision.is_none() && self.outcome.address.is_none();
+        if !is_untold || facts.alarm.is_some() || !may_be_counted(denial) {
+            return false;
+        }
+        let peer = || Whose::Peer(self.request.facts.peer.ip().to_canonical());
+        let whose = facts.agent.clone().map_or_else(peer, Whose::Agent);
+        self.handle.is_counted(Kind { whose, service: facts.service.clone(), of: "decision", code: denial.code() })
     }
 
     /// Hands a decision over and waits for its record. Before each await everything is set so that a drop tells the
@@ -243,6 +263,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if self.on_record == OnRecord::Counted {
+            return;
+        }
         let closed = self.handle.clock.now();
         let end = End {
             request: self.request.clone(),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::author::Author;
 use super::chain::{NO_HASH, Position, seal};
+use super::flood::{Kind, Summary, Whose};
 use super::record::{Decision, End, Outcome, Request, Verdict};
 use super::*;
 use crate::model::{
@@ -248,6 +249,18 @@ fn delegated() -> Vec<Body> {
     ]
 }
 
+fn summaries() -> Vec<Body> {
+    let at = |second| jiff::Timestamp::new(second, 123_456_789).unwrap();
+    let service = ServiceName::parse("stripe").ok();
+    let kinds = [
+        Kind { whose: Whose::Agent(agent()), service, of: "decision", code: "out_of_scope" },
+        Kind { whose: Whose::Peer([10, 0, 0, 1].into()), service: None, of: "connection", code: "host_not_listed" },
+        Kind { whose: Whose::Peer("fe80::1".parse().unwrap()), service: None, of: "decision", code: "nonce_unknown" },
+    ];
+    let summary = |kind| Summary { kind, refused: 1_000_000, first: at(1_700_000_000), last: at(1_700_000_009) };
+    kinds.into_iter().map(|kind| Body::Refused(Box::new(summary(kind)))).collect()
+}
+
 fn bodies() -> Vec<Body> {
     let mut bodies = vec![
         Body::Start { facts: json!({"version": NASTY, "n": [1, -2.5, true, null], "o": {}}) },
@@ -261,6 +274,7 @@ fn bodies() -> Vec<Body> {
     bodies.extend(ends());
     bodies.extend(events());
     bodies.extend(delegated());
+    bodies.extend(summaries());
     bodies
 }
 

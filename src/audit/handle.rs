@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
+use super::facts::Event;
+use super::flood::{Kind, Told, Whose, may_be_counted_by};
 use super::pen::Pen;
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
@@ -72,6 +74,26 @@ impl Handle {
             Ok(Ok(result)) => result,
             // Too late, or the writer is gone in the middle of it.
             Ok(Err(_)) | Err(_) => Err(Failure::Unsure),
+        }
+    }
+
+    /// Counts a refusal; true where a summary tells of it, and nothing else shall.
+    pub(super) fn is_counted(&self, kind: Kind) -> bool {
+        let told = self.queue.floods.take(kind, std::time::Instant::now(), self.clock.now().wall);
+        if told == Told::NewSummary {
+            self.queue.call();
+        }
+        told != Told::Full
+    }
+
+    /// The same for a connection that ended without an exchange.
+    pub(super) fn is_in_summary(&self, event: &Event) -> bool {
+        match event {
+            Event::Connection { peer, code, .. } if may_be_counted_by(code) => {
+                let whose = Whose::Peer(peer.ip().to_canonical());
+                self.is_counted(Kind { whose, service: None, of: "connection", code })
+            }
+            _ => false,
         }
     }
 

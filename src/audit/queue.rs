@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, watch};
 
 use super::chain::Position;
+use super::flood::Floods;
 use super::record::Entry;
 
 /// Shared by all handles and the writer.
@@ -22,6 +23,8 @@ pub(super) struct Queue {
     pub(super) records: AtomicU64,
     pub(super) lost: AtomicU64,
     head: Mutex<Option<Position>>,
+    /// Refusals that are only counted.
+    pub(super) floods: Floods,
     is_over: watch::Sender<bool>,
 }
 
@@ -67,6 +70,7 @@ impl Queue {
             records: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             head: Mutex::new(None),
+            floods: Floods::default(),
             is_over: watch::Sender::new(false),
         })
     }

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::exchange::Ending;
 use super::facts::{DecisionFacts, Event, ExchangeFacts, ITSELF};
 use super::fields::{Fields, Key, key};
+use super::flood::Summary;
 use crate::model::{AgentName, Identity, Lineage, MinterName, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
@@ -54,6 +55,8 @@ pub(super) enum Body {
     Outage,
     /// Records were lost before this one.
     Lost { records: u64 },
+    /// Refusals that have no records of their own.
+    Refused(Box<Summary>),
     /// Allowed or denied.
     Decision { request: Arc<Request>, decision: Arc<Decision> },
     /// An exchange is over.
@@ -114,6 +117,7 @@ impl Body {
             Self::Checkpoint => "checkpoint",
             Self::Outage => "outage",
             Self::Lost { .. } => "lost",
+            Self::Refused(_) => "refused_summary",
             Self::Decision { .. } => "decision",
             Self::End(_) => "end",
             Self::Event(event) => match **event {
@@ -155,6 +159,7 @@ impl Body {
                 | Event::WebhookLost { .. }
                 | Event::Connection { .. } => (None, None),
             },
+            Self::Refused(summary) => (summary.agent(), None),
             Self::Start { .. } | Self::Stop { .. } | Self::Rotated | Self::Checkpoint => (None, None),
             Self::Outage | Self::Lost { .. } => (None, None),
         }
@@ -167,6 +172,7 @@ impl Body {
             Self::Stop { reason } => fields.text(key!("reason"), reason),
             Self::Rotated | Self::Checkpoint | Self::Outage => {}
             Self::Lost { records } => fields.number(key!("records"), *records),
+            Self::Refused(summary) => summary.write(fields),
             Self::Decision { request, decision } => {
                 fields.text(key!("exchange.id"), &request.id);
                 request.facts.write(fields);

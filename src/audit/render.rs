@@ -43,6 +43,7 @@ fn leading_keys(record: &Value) -> &'static [&'static str] {
         Some("renew") => &["agent", "task", "expires_at"],
         Some("lease_end") => &["agent", "task", "cause"],
         Some("control_refused") => &["call", "code"],
+        Some("refused_summary") => &["agent", "peer.address", "service", "code", "refused"],
         Some("connection") => &["peer", "destination", "code"],
         _ => &[],
     }
@@ -53,7 +54,7 @@ fn headline(record: &Value) -> (String, Style) {
     match (kind.as_str(), record.get("decision").and_then(Value::as_str)) {
         ("decision", Some("allow")) => ("allow".into(), Style::new().green()),
         ("decision", Some("deny")) => ("deny".into(), Style::new().red()),
-        ("lost" | "outage" | "connection" | "control_refused", _) => (kind, Style::new().yellow()),
+        ("lost" | "outage" | "connection" | "refused_summary" | "control_refused", _) => (kind, Style::new().yellow()),
         ("start" | "stop" | "rotated", _) => (kind, Style::new().bold()),
         _ => (kind, Style::new().cyan()),
     }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod exchanges;
 mod failing;
+mod floods;
 mod many;
 mod places;
 mod restarts;

@@ -128,6 +128,7 @@ impl Writer {
         if signals.wants_reopen {
             self.reopen_at = Some(Instant::now());
         }
+        self.tell_floods(signals.closed.is_some());
         self.turn(&mut fresh);
         self.fresh = fresh;
         if let Some(deadline) = signals.closed {
@@ -169,7 +170,9 @@ impl Writer {
     /// When the thread shall look again, whether it is called or not.
     pub(super) fn look_after(&self) -> Duration {
         let waited = self.unsigned_since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.retry_after().unwrap_or(self.checkpoint_every.saturating_sub(waited))
+        let unsigned = self.checkpoint_every.saturating_sub(waited);
+        let summary = self.queue.floods.due().map(|due| due.saturating_duration_since(Instant::now()));
+        self.retry_after().unwrap_or(summary.map_or(unsigned, |summary| summary.min(unsigned)))
     }
 
     /// Keeps count of what is not signed yet.
@@ -254,6 +257,19 @@ impl Writer {
         if lost > self.lost_told && !self.is_failing {
             let told = self.entry(Body::Lost { records: lost - self.lost_told });
             self.lost_told = lost;
+            self.backlog.push_back(told);
+        }
+    }
+
+    fn tell_floods(&mut self, is_last: bool) {
+        let summaries = match is_last {
+            true => self.queue.floods.finish(),
+            // While the sink fails there is more to come, and counting takes no room.
+            false if self.is_failing => return,
+            false => self.queue.floods.summaries(Instant::now()),
+        };
+        for summary in summaries {
+            let told = self.entry(Body::Refused(Box::new(summary)));
             self.backlog.push_back(told);
         }
     }

@@ -17,6 +17,8 @@ use super::{
 
 /// Columns of base64 in PEM (RFC 7468, 2).
 const COLUMNS: usize = 64;
+/// The CA that signs, and the one that will.
+const OWN_MAX: usize = 2;
 
 /// A certificate as PEM.
 pub(super) fn pem(der: &[u8]) -> String {
@@ -50,13 +52,18 @@ pub(super) fn roots(system: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<
     if roots.is_empty() { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { roots }
 }
 
-/// The roots and our own certificate as PEM.
-pub(super) fn bundle(roots: &[CertificateDer<'_>], own: &CertificateDer<'_>) -> String {
-    roots.iter().chain([own]).map(|der| pem(der)).collect()
+/// Certificates of ours as PEM: the one that signs, and the one that will where it is being changed.
+pub(super) fn pems(own: &[CertificateDer<'_>]) -> String {
+    own.iter().map(|der| pem(der)).collect()
 }
 
-/// The roots and our own certificate as PKCS#12, under [`TRUSTSTORE_PASSWORD`].
-pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &CertificateDer<'_>) -> Result<Vec<u8>, AuthorityError> {
+/// The roots and our own certificates as PEM.
+pub(super) fn bundle(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -> String {
+    roots.iter().chain(own).map(|der| pem(der)).collect()
+}
+
+/// The roots and our own certificates as PKCS#12, under [`TRUSTSTORE_PASSWORD`].
+pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -> Result<Vec<u8>, AuthorityError> {
     truststore::pkcs12(roots, own, TRUSTSTORE_PASSWORD)
 }
 
@@ -64,29 +71,32 @@ fn is_foreign(der: &CertificateDer<'_>) -> bool {
     Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
 }
 
-/// Publishes, as [`super::Authority::publish`] does, for the CA of a sidecar elsewhere, whose certificate this is as PEM.
+/// Publishes, as [`super::Authority::publish`] does, for the CA of a sidecar elsewhere, whose certificate this is as PEM, with the next
+/// one where it is being changed.
 ///
 /// # Errors
-/// [`AuthorityError::Malformed`] and [`AuthorityError::NotAnAuthority`] for anything but one certificate of a CA; as
+/// [`AuthorityError::Malformed`] and [`AuthorityError::NotAnAuthority`] for anything but one or two certificates of CAs; as
 /// [`super::Authority::publish`] besides.
 pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityError> {
     let path = || directory.join(PUBLISHED_FILE);
-    let mut found = CertificateDer::pem_slice_iter(pem.as_bytes());
-    let (Some(Ok(own)), None) = (found.next(), found.next()) else {
-        return Err(AuthorityError::Malformed { path: path() });
-    };
-    match Facts::read(&own) {
-        None => Err(AuthorityError::Malformed { path: path() }),
-        Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path: path() }),
-        Some(_) => publish(directory, &roots(system_certificates()), &own),
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).take(OWN_MAX + 1).collect();
+    let own = found.ok().filter(|own| (1..=OWN_MAX).contains(&own.len()));
+    let own = own.ok_or_else(|| AuthorityError::Malformed { path: path() })?;
+    for certificate in &own {
+        match Facts::read(certificate) {
+            None => return Err(AuthorityError::Malformed { path: path() }),
+            Some(facts) if !facts.signs => return Err(AuthorityError::NotAnAuthority { path: path() }),
+            Some(_) => {}
+        }
     }
+    publish(directory, &roots(system_certificates()), &own)
 }
 
 /// Puts the public files into a directory that others may read.
 pub(super) fn publish(
     path: &Path,
     roots: &[CertificateDer<'_>],
-    own: &CertificateDer<'_>,
+    own: &[CertificateDer<'_>],
 ) -> Result<(), AuthorityError> {
     let directory = Directory::open_or_make(path, 0o755)?;
     if directory.holds(KEY_FILE) {
@@ -95,7 +105,7 @@ pub(super) fn publish(
     directory.replace(PUBLISHED_TRUSTSTORE_FILE, 0o644, &truststore(roots, own)?)?;
     directory.replace(PUBLISHED_BUNDLE_FILE, 0o644, bundle(roots, own).as_bytes())?;
     // The last: who waits for this one finds the others too.
-    directory.replace(PUBLISHED_FILE, 0o644, pem(own).as_bytes())
+    directory.replace(PUBLISHED_FILE, 0o644, pems(own).as_bytes())
 }
 
 #[cfg(test)]
@@ -132,8 +142,8 @@ mod tests {
         found.extend(certificates(ours.certificate_pem()));
         found.extend(certificates(earlier.certificate_pem()));
         found.push(CertificateDer::from(b"not a certificate".to_vec()));
-        let own = &certificates(ours.certificate_pem())[0];
-        let all = certificates(&bundle(&roots(found), own));
+        let own = certificates(ours.certificate_pem());
+        let all = certificates(&bundle(&roots(found), &own));
         assert_eq!(all[..3], system);
         assert_eq!(all[3..], certificates(ours.certificate_pem()));
     }
@@ -142,7 +152,7 @@ mod tests {
     fn without_system_roots_mozillas_stand_in() {
         let ours = authority();
         let own = certificates(ours.certificate_pem());
-        let all = certificates(&bundle(&roots(own.clone()), &own[0]));
+        let all = certificates(&bundle(&roots(own.clone()), &own));
         assert_eq!(all.len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
         assert!(all.iter().all(|der| Facts::read(der).is_some()));
     }

@@ -67,6 +67,17 @@ impl Directory {
         Ok(file.into())
     }
 
+    /// Where it is, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts one file in the place of another, durably.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), AuthorityError> {
+        let renamed = renameat(&self.fd, from, &self.fd, to).and_then(|()| rustix::fs::fsync(&self.fd));
+        renamed.map_err(|errno| self.fault(to, errno.into()))
+    }
+
     /// The path of a file in here, for messages.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -9,72 +9,121 @@ use zeroize::{Zeroize, Zeroizing};
 use super::certificate::{self, Facts, WARN_SECONDS};
 use super::files::{Directory, Found};
 use super::permitted::Permitted;
+use super::rotation;
 use super::{AuthorityError, CERTIFICATE_FILE, KEY_FILE};
 
 /// A key that its group or others have any right to is not ours alone.
 const OTHERS: u32 = 0o077;
 
-type Pair = (KeyPair, CertificateDer<'static>);
+pub(super) type Pair = (KeyPair, CertificateDer<'static>);
+
+/// The two files of a pair.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    pub(super) key: &'static str,
+    pub(super) certificate: &'static str,
+}
+
+/// Those of the CA that signs.
+pub(super) const CURRENT: Names = Names { key: KEY_FILE, certificate: CERTIFICATE_FILE };
+
+/// A CA that can be used.
+pub(super) struct Opened {
+    pub(super) pair: Pair,
+    /// The certificate of the one that will sign after it, while it is being changed.
+    pub(super) next: Option<CertificateDer<'static>>,
+}
 
 /// Reads the pair, or makes it where there is none. `now` in seconds since 1970. Where it shall be limited, one that is
 /// there must be limited to the same.
-pub(super) fn open(path: &Path, now: i64, permitted: Option<&Permitted>) -> Result<Pair, AuthorityError> {
+pub(super) fn open(path: &Path, now: i64, permitted: Option<&Permitted>) -> Result<Opened, AuthorityError> {
     let directory = Directory::open_or_make(path, 0o700)?;
     // Until the directory is dropped: two processes that start at once end up with one pair.
     directory.lock()?;
-    match (directory.read(KEY_FILE)?, directory.read(CERTIFICATE_FILE)?) {
+    rotation::complete(&directory)?;
+    let pair = open_pair(&directory, CURRENT, now, permitted)?;
+    let next = rotation::read_next(&directory)?;
+    if next.is_some() {
+        tracing::info!(ca.path = %path.display(), "another CA stands ready; `valetkey ca rotate --finish` lets it sign");
+    }
+    Ok(Opened { pair, next })
+}
+
+/// Reads a pair, or makes it where there is none; the directory is locked.
+pub(super) fn open_pair(
+    directory: &Directory,
+    names: Names,
+    now: i64,
+    permitted: Option<&Permitted>,
+) -> Result<Pair, AuthorityError> {
+    match (directory.read(names.key)?, directory.read(names.certificate)?) {
         (Some(key), Some(certificate)) => {
-            let (key, der) = load(&directory, path, &key, &certificate, now)?;
-            let is_other = permitted.is_some() && read_facts(&directory, &der)?.permitted.as_ref() != permitted;
-            if is_other { Err(AuthorityError::OtherNames { path: path.to_owned() }) } else { Ok((key, der)) }
+            let (key, der) = load(directory, names, &key, &certificate, now)?;
+            let is_other = permitted.is_some() && read_facts(directory, names, &der)?.permitted.as_ref() != permitted;
+            if is_other {
+                Err(AuthorityError::OtherNames { path: directory.path().to_owned() })
+            } else {
+                Ok((key, der))
+            }
         }
-        (None, Some(_)) => Err(AuthorityError::KeyMissing { path: directory.join(KEY_FILE) }),
+        (None, Some(_)) => Err(AuthorityError::KeyMissing { path: directory.join(names.key) }),
         (None, None) => {
             let key = certificate::new_key()?;
-            directory.replace(KEY_FILE, 0o400, Zeroizing::new(key.serialize_pem()).as_bytes())?;
-            certify(&directory, key, now, permitted)
+            directory.replace(names.key, 0o400, Zeroizing::new(key.serialize_pem()).as_bytes())?;
+            certify(directory, names, key, now, permitted)
         }
         // The key is written first: a process that died in between leaves a key that no certificate was shown for.
         (Some(key), None) => {
-            let key = read_key(&directory, &key)?;
-            certify(&directory, key, now, permitted)
+            let key = read_key(directory, names, &key)?;
+            certify(directory, names, key, now, permitted)
         }
     }
 }
 
-/// Reads the certificate alone, whatever its times; `None` where there is no directory or no certificate in it.
-pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, CertificateDer<'static>)>, AuthorityError> {
+/// Reads the certificate alone, whatever its times, with the next one behind it; `None` where there is no directory or no certificate in it.
+pub(super) fn read_public(path: &Path) -> Result<Option<(Facts, Vec<CertificateDer<'static>>)>, AuthorityError> {
     let Some(directory) = Directory::open_if_there(path)? else { return Ok(None) };
-    let Some(found) = directory.read(CERTIFICATE_FILE)? else { return Ok(None) };
-    let der = read_certificate(&directory, &found)?;
-    let facts = read_facts(&directory, &der)?;
+    let Some((facts, der)) = read_one(&directory, CURRENT)? else { return Ok(None) };
+    let own = [der].into_iter().chain(rotation::read_next(&directory)?).collect();
+    Ok(Some((facts, own)))
+}
+
+/// The certificate of a pair, and what it says.
+pub(super) fn read_one(
+    directory: &Directory,
+    names: Names,
+) -> Result<Option<(Facts, CertificateDer<'static>)>, AuthorityError> {
+    let Some(found) = directory.read(names.certificate)? else { return Ok(None) };
+    let der = read_certificate(directory, names, &found)?;
+    let facts = read_facts(directory, names, &der)?;
     Ok(Some((facts, der)))
 }
 
 fn certify(
     directory: &Directory,
+    names: Names,
     key: KeyPair,
     now: i64,
     permitted: Option<&Permitted>,
 ) -> Result<Pair, AuthorityError> {
     let der = certificate::new_authority(&key, now, certificate::AUTHORITY_SECONDS, permitted)?;
-    directory.replace(CERTIFICATE_FILE, 0o644, super::bundle::pem(&der).as_bytes())?;
+    directory.replace(names.certificate, 0o644, super::bundle::pem(&der).as_bytes())?;
     Ok((key, der))
 }
 
-fn load(
+pub(super) fn load(
     directory: &Directory,
-    path: &Path,
+    names: Names,
     key: &Found,
     certificate: &Found,
     now: i64,
 ) -> Result<Pair, AuthorityError> {
-    let key = read_key(directory, key)?;
-    let der = read_certificate(directory, certificate)?;
-    let at = directory.join(CERTIFICATE_FILE);
-    let facts = read_facts(directory, &der)?;
+    let key = read_key(directory, names, key)?;
+    let der = read_certificate(directory, names, certificate)?;
+    let at = directory.join(names.certificate);
+    let facts = read_facts(directory, names, &der)?;
     if !facts.belongs_to(&key) {
-        return Err(AuthorityError::Mismatch { directory: path.to_owned() });
+        return Err(AuthorityError::Mismatch { directory: directory.path().to_owned() });
     }
     if now >= facts.validity.until {
         return Err(AuthorityError::Expired { path: at, not_after: certificate::timestamp(facts.validity.until) });
@@ -90,8 +139,8 @@ fn load(
 }
 
 /// What a certificate says, if it is a CA's.
-fn read_facts(directory: &Directory, der: &[u8]) -> Result<Facts, AuthorityError> {
-    let path = directory.join(CERTIFICATE_FILE);
+fn read_facts(directory: &Directory, names: Names, der: &[u8]) -> Result<Facts, AuthorityError> {
+    let path = directory.join(names.certificate);
     match Facts::read(der) {
         None => Err(AuthorityError::Malformed { path }),
         Some(facts) if !facts.signs => Err(AuthorityError::NotAnAuthority { path }),
@@ -99,8 +148,8 @@ fn read_facts(directory: &Directory, der: &[u8]) -> Result<Facts, AuthorityError
     }
 }
 
-fn read_key(directory: &Directory, found: &Found) -> Result<KeyPair, AuthorityError> {
-    let path = directory.join(KEY_FILE);
+pub(super) fn read_key(directory: &Directory, names: Names, found: &Found) -> Result<KeyPair, AuthorityError> {
+    let path = directory.join(names.key);
     if found.uid != rustix::process::geteuid().as_raw() {
         return Err(AuthorityError::ForeignOwner { path, uid: found.uid });
     }
@@ -119,11 +168,15 @@ fn read_key(directory: &Directory, found: &Found) -> Result<KeyPair, AuthorityEr
     }
 }
 
-fn read_certificate(directory: &Directory, found: &Found) -> Result<CertificateDer<'static>, AuthorityError> {
+fn read_certificate(
+    directory: &Directory,
+    names: Names,
+    found: &Found,
+) -> Result<CertificateDer<'static>, AuthorityError> {
     let mut certificates = CertificateDer::pem_slice_iter(&found.bytes);
     match (certificates.next(), certificates.next()) {
         (Some(Ok(der)), None) => Ok(der),
-        _ => Err(AuthorityError::Malformed { path: directory.join(CERTIFICATE_FILE) }),
+        _ => Err(AuthorityError::Malformed { path: directory.join(names.certificate) }),
     }
 }
 

@@ -13,6 +13,8 @@ use super::AuthorityError;
 
 /// What our own CA is called in the store; the roots are `root-1`, `root-2` ….
 pub(super) const OWN_ALIAS: &str = "valetkey";
+/// The one that will sign after it, while it is being changed.
+const OWN_NEXT_ALIAS: &str = "valetkey-next";
 /// Rounds of hashing for the key of the checksum; as keytool writes them.
 const ROUNDS: u32 = 10_000;
 /// Bytes of salt.
@@ -45,19 +47,20 @@ const ANY_KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x25, 0x00];
 /// id-sha256, 2.16.840.1.101.3.4.2.1
 const ID_SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
 
-/// A store of trusted certificates, with `own` last, under `password`.
+/// A store of trusted certificates, with our `own` last, under `password`.
 ///
 /// # Errors
 /// [`AuthorityError::Generation`]: no randomness for the salt.
 pub(super) fn pkcs12(
     roots: &[CertificateDer<'_>],
-    own: &CertificateDer<'_>,
+    own: &[CertificateDer<'_>],
     password: &str,
 ) -> Result<Vec<u8>, AuthorityError> {
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(|_| AuthorityError::Generation)?;
     let named = roots.iter().enumerate().map(|(at, root)| bag(&format!("root-{}", at + 1), root));
-    let bags: Vec<Vec<u8>> = named.chain([bag(OWN_ALIAS, own)]).collect();
+    let own = own.iter().zip([OWN_ALIAS, OWN_NEXT_ALIAS]).map(|(own, alias)| bag(alias, own));
+    let bags: Vec<Vec<u8>> = named.chain(own).collect();
     let contents = sequence(&bags);
     let authenticated = sequence(&[data(&contents)]);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &checksum_key(password, &salt));
@@ -177,7 +180,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let all = certificates(count + 1);
         let path = directory.path().join("t.p12");
-        std::fs::write(&path, pkcs12(&all[..count], &all[count], "changeit").unwrap()).unwrap();
+        std::fs::write(&path, pkcs12(&all[..count], &all[count..=count], "changeit").unwrap()).unwrap();
         let path = path.to_str().unwrap().to_owned();
         (directory, path)
     }

@@ -1,5 +1,7 @@
 //! `valetkey ca`: the local CA, without a sidecar.
 
+mod rotate;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ const EXAMPLES: &str = "Examples:
   valetkey ca init                               make one in certs/, or check the one there
   valetkey ca init --ca-publish certs/public     and write the files that `valetkey env` names
   valetkey ca init --constrain --ca-dir narrow   make one that can sign for the policy's hosts alone
+  valetkey ca rotate --ca-publish certs/public   make the next one, and publish both
+  valetkey ca rotate --finish                    let it sign, once every client has read both
   valetkey ca bundle --output ca-bundle.pem      the system's roots and ours, for clients that take one file
   valetkey ca bundle --truststore roots.p12      the same for Java; the password is changeit";
 
@@ -53,6 +57,13 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Change the CA in two steps: make the next one beside it, and let that one sign.
+    Rotate {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        rotate: rotate::Arguments,
     },
     /// Show the CA's subject, fingerprint, times and files; reads no key.
     Show {
@@ -93,6 +104,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             let permitted = constrain.then(|| hosts(policy)).transpose()?;
             init(&place.ca_dir, ca_publish.as_deref(), permitted.as_ref(), *json)
         }
+        Command::Rotate { place, rotate } => rotate.run(&place.ca_dir),
         Command::Show { place, json } => show(&read(&place.ca_dir)?, &place.ca_dir, *json),
         Command::Bundle { place, truststore: Some(path), .. } => truststore(&read(&place.ca_dir)?, path),
         Command::Bundle { place, output, json, truststore: None } => {
@@ -148,7 +160,7 @@ fn read(directory: &Path) -> Result<PublicPart, Failure> {
 }
 
 fn show(public: &PublicPart, directory: &Path, json: bool) -> Result<(), Failure> {
-    let shown = Shown::of(public.describe(), directory);
+    let shown = Shown::of_both(public, directory);
     if json { print::json(&shown) } else { print::text(&shown.render()) }
 }
 
@@ -194,6 +206,9 @@ struct Shown {
     is_valid: bool,
     certificate: PathBuf,
     key: PathBuf,
+    /// Fingerprint of the one that stands ready to sign after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_fingerprint_sha256: Option<String>,
     /// What it is limited to.
     #[serde(skip_serializing_if = "Option::is_none")]
     permitted: Option<Vec<String>>,
@@ -210,6 +225,12 @@ impl Shown {
         Self::at(description, directory, SystemClock.now().wall)
     }
 
+    /// With the one that stands ready, where there is one.
+    fn of_both(public: &PublicPart, directory: &Path) -> Self {
+        let next = public.describe_next().map(|next| fingerprint(&next.fingerprint_sha256));
+        Self { next_fingerprint_sha256: next, ..Self::of(public.describe(), directory) }
+    }
+
     fn at(description: &Description, directory: &Path, now: Timestamp) -> Self {
         Self {
             subject: description.subject.clone(),
@@ -219,6 +240,7 @@ impl Shown {
             is_valid: description.not_before <= now && now < description.not_after,
             certificate: directory.join(CERTIFICATE_FILE),
             key: directory.join(KEY_FILE),
+            next_fingerprint_sha256: None,
             permitted: description.permitted.as_ref().map(Permitted::texts),
             made: None,
             published: None,
@@ -240,6 +262,9 @@ impl Shown {
             .fact("ends", format_args!("{} ({ends})", self.not_after))
             .fact("certificate", self.certificate.display())
             .fact("key", self.key.display());
+        if let Some(next) = &self.next_fingerprint_sha256 {
+            block.fact("next sha256", next);
+        }
         if let Some(permitted) = &self.permitted {
             block.list("only for", permitted);
         }

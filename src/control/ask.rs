@@ -7,12 +7,12 @@ mod reader;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::json::Json;
 use super::refusal::Refusal;
 use super::types::{
     GRANTS_MAX, INSTANCE_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, ON_BEHALF_OF_BYTES_MAX,
     REASON_BYTES_MAX, SCOPES_MAX,
 };
+use crate::json::Json;
 use crate::model::name::NameError;
 use crate::model::{AgentName, Grant, NonceHash, ScopeName, ServiceName, TaskName};
 pub(super) use delegation::{DelegationAsked, delegation, label_pointer};

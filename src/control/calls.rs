@@ -7,7 +7,6 @@ use super::answer;
 use super::ask;
 use super::caller::Caller;
 use super::front::Control;
-use super::json::Json;
 use super::openapi;
 use super::query::ListAsked;
 use super::refusal::{Forbidden, Refusal};
@@ -16,6 +15,7 @@ use super::types::{
     Introspection, IntrospectionAsked, LeasePage, LeaseView, Problem, Ready, RevocationGiven, ServiceList, WhoAmI,
 };
 use super::view;
+use crate::json::Json;
 use crate::lease::{EndCause, Found, Lease, Revoked};
 use crate::model::NonceId;
 use crate::policy::Permission;

@@ -22,7 +22,7 @@ use super::serve::Answer;
 use super::types::Problem;
 use crate::audit::{Followed, Follower, Written};
 use crate::clock::SharedClock;
-use crate::policy::Permission;
+use crate::policy::{Current, Permission, Policy};
 
 /// A comment is sent so often, so that either end notices when the other is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -81,7 +81,7 @@ impl Body for AnswerBody {
 ///
 /// Records that belong to no agent are shown to minters of all agents only. Who reads too slowly gets an event `gap`
 /// with the number of records that were passed over. Every 15 seconds there is a comment. It ends with the
-/// token that it was asked for with.
+/// token that it was asked for with, and where another policy does not let the caller follow any more.
 #[utoipa::path(
     get, path = "/v1/events", tag = "operations", operation_id = "events",
     params(
@@ -98,13 +98,11 @@ impl Body for AnswerBody {
     )
 )]
 pub(super) fn events(control: &Control, caller: &Caller, asked: EventsAsked) -> Result<Answer, Refusal> {
-    match &asked.agent {
-        Some(agent) => caller.acting(Permission::Events, agent).map(|_| ())?,
-        None => caller.require(Permission::Events)?,
-    }
+    may_follow(caller, &asked)?;
     let follower = control.parts.audit.follow().ok_or(Refusal::TooManyFollowers)?;
     let (sender, receiver) = mpsc::channel(READY_MAX);
-    let shown = Shown { caller: caller.clone(), asked };
+    let (current, own_uid) = (control.parts.policy.clone(), control.own_uid);
+    let shown = Shown { caller: caller.clone(), asked, current, looked_up: None, own_uid };
     let over = over(control.parts.clock.clone(), caller.until);
     tokio::spawn(pump(follower, shown, sender, (control.stopping.clone(), over)));
     let mut answer = Response::new(AnswerBody::Events(receiver));
@@ -115,13 +113,37 @@ pub(super) fn events(control: &Control, caller: &Caller, asked: EventsAsked) -> 
     Ok(answer)
 }
 
+fn may_follow(caller: &Caller, asked: &EventsAsked) -> Result<(), Refusal> {
+    match &asked.agent {
+        Some(agent) => caller.acting(Permission::Events, agent).map(|_| ()),
+        None => caller.require(Permission::Events),
+    }
+}
+
 /// Which records are shown.
 struct Shown {
     caller: Caller,
     asked: EventsAsked,
+    current: Current,
+    /// The policy in which the caller was looked up last.
+    looked_up: Option<Arc<Policy>>,
+    own_uid: u32,
 }
 
 impl Shown {
+    /// Looks the caller up anew where another policy is in force by now; false for one who may not follow any more.
+    fn is_still_allowed(&mut self) -> bool {
+        let policy = self.current.get();
+        if self.looked_up.as_ref().is_some_and(|known| Arc::ptr_eq(known, &policy)) {
+            return true;
+        }
+        let found = Caller::authenticate(&policy, self.own_uid, Some(&self.caller.identity));
+        let Ok(caller) = found else { return false };
+        self.caller = Caller { until: self.caller.until, ..caller };
+        self.looked_up = Some(policy);
+        may_follow(&self.caller, &self.asked).is_ok()
+    }
+
     fn shows(&self, record: &Written) -> bool {
         let is_own = match &record.agent {
             Some(agent) => self.caller.has(Permission::Events, agent),
@@ -148,7 +170,7 @@ async fn over(clock: SharedClock, until: Option<Timestamp>) {
 /// Moves records to the connection until the reader is gone or is nobody any more, the audit is over, or we stop.
 async fn pump(
     mut follower: Follower,
-    shown: Shown,
+    mut shown: Shown,
     sender: mpsc::Sender<Bytes>,
     (stopping, over): (CancellationToken, impl Future<Output = ()>),
 ) {
@@ -163,6 +185,8 @@ async fn pump(
             _ = heartbeat.tick() => Some(Bytes::from_static(b": still here\n\n")),
             followed = follower.next() => match followed {
                 None => return,
+                // What the policy does not let it see any more is not shown, however long it has been following.
+                Some(_) if !shown.is_still_allowed() => return,
                 Some(followed) => event(&shown, &followed),
             },
         };

@@ -21,7 +21,6 @@ use super::delegate;
 use super::events;
 use super::explaining;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
-use super::json::{Json, Malformed};
 use super::leaks;
 use super::mint;
 use super::query::{EventsAsked, ListAsked};
@@ -34,6 +33,7 @@ use super::route::Call;
 use super::serve::{Answer, Limits, Service};
 use super::types::Mistake;
 use crate::audit::Event;
+use crate::json::{Json, Malformed};
 use crate::lease::Lease;
 use crate::model::{Identity, NonceId};
 use crate::policy::Policy;
@@ -71,7 +71,7 @@ pub(super) struct Control {
     /// `None` if the system gave no randomness for their secret.
     pub(super) keys: Option<Keys>,
     peer: fn(&UnixStream) -> Option<Identity>,
-    own_uid: u32,
+    pub(super) own_uid: u32,
     has_warned: AtomicBool,
     /// Ends the streams of events.
     pub(super) stopping: CancellationToken,

@@ -2,7 +2,7 @@
 //! program calls it, so that none of it is in the binary.
 
 use super::ask;
-use super::json::{DEPTH_MAX, Json};
+use crate::json::{DEPTH_MAX, Json};
 
 /// Objects and arrays inside each other at most.
 pub const JSON_DEPTH_MAX: usize = DEPTH_MAX;

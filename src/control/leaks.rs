@@ -10,11 +10,11 @@ use super::answer;
 use super::ask;
 use super::caller::Caller;
 use super::front::Control;
-use super::json::Json;
 use super::refusal::Refusal;
 use super::serve::Answer;
 use super::types::{LeakReport, Problem};
 use crate::audit::{Audit, Event};
+use crate::json::Json;
 use crate::lease::{EndCause, Found, Minter};
 use crate::model::{Identity, NonceHash};
 

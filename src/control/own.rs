@@ -15,7 +15,6 @@ use super::caller;
 use super::delegate;
 use super::events::AnswerBody;
 use super::front::{IDEMPOTENCY_KEY, no_body, read_json};
-use super::json::Json;
 use super::mint::{self, Asker, Making};
 use super::refusal::{Forbidden, Refusal};
 use super::renew::Renewing;
@@ -25,6 +24,7 @@ use super::view::{self, MintNotes};
 use crate::audit::{Audit, Event, ITSELF};
 use crate::clock::SharedClock;
 use crate::door::{Answered, Answering, Call, Holder, OWN_PATH, SelfService};
+use crate::json::Json;
 use crate::lease::{EndCause, Lease, Minter};
 use crate::metrics::Metrics;
 use crate::model::{LeaseGrant, Risk, ScopeName, ServiceName};
@@ -138,6 +138,11 @@ impl OwnDoor {
     async fn delegate(&self, holder: &Holder, body: &Json) -> Result<Answer, Refusal> {
         let asked = ask::delegation(body)?;
         let (policy, terms) = (self.policy.get(), holder.lease.terms());
+        // The audit says it as the minter's word: an agent repeats that, and makes up none.
+        if asked.on_behalf_of.is_some() && terms.on_behalf_of.is_none() {
+            let detail = "the nonce is on nobody's behalf, and its holder cannot say on whose";
+            return Err(Refusal::ExceedsParent(vec![Mistake::at("/on_behalf_of", detail)]));
+        }
         for agent in [terms.agent, &asked.agent] {
             caller::still_may(&policy, terms.minter, Permission::Mint, agent)?;
         }

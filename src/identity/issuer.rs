@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::Refused;
 use super::fetch::Address;
-use super::json::Json;
 use super::jwks::{Algorithm, Use};
 use super::jwt::Token;
 use super::keys::Keys;
 use super::review::Review;
+use crate::json::Json;
 use crate::model::{Identity, Subject};
 
 /// Claims of an OpenID Connect token that are kept at most.
@@ -208,11 +208,12 @@ pub fn spiffe_id(text: &str) -> Option<Identity> {
 
 /// The claims that a rule can ask for.
 fn claims(token: &Token<'_>, issuer: &str) -> Result<Identity, Refused> {
-    let short = |(name, value): (&String, &Json)| {
+    let short = |(name, value): &(String, Json)| {
         let value = value.scalar().filter(|value| value.len() <= CLAIM_BYTES_MAX)?;
         Some((name.as_str().into(), value.into()))
     };
-    let claims: BTreeMap<Box<str>, Box<str>> = token.claims.iter().filter_map(short).collect();
+    let claims: BTreeMap<Box<str>, Box<str>> =
+        token.claims.members().unwrap_or_default().iter().filter_map(short).collect();
     if claims.len() > CLAIMS_MAX {
         return Err(Refused::Malformed);
     }

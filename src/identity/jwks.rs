@@ -6,7 +6,7 @@ use ring::signature;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::json::{self, Json, Object};
+use crate::json::Json;
 
 /// Longest key set, in bytes.
 pub(super) const SET_BYTES_MAX: usize = 256 * 1024;
@@ -125,7 +125,7 @@ impl KeySet {
         if wanted == Use::SecretScanning {
             return Self::of_scanner(bytes);
         }
-        let set = json::object(bytes)?;
+        let set = Json::parse_object(bytes)?;
         let list = set.get("keys")?.array()?;
         if list.len() > KEYS_MAX {
             return None;
@@ -148,7 +148,7 @@ impl KeySet {
 
     /// GitHub's form: `public_keys`, each a PEM with a name. One that is not current is not believed any more.
     fn of_scanner(bytes: &[u8]) -> Option<Self> {
-        let set = json::object(bytes)?;
+        let set = Json::parse_object(bytes)?;
         let list = set.get("public_keys")?.array()?;
         if list.len() > KEYS_MAX {
             return None;
@@ -179,7 +179,7 @@ impl KeySet {
 }
 
 /// `None` where `use` or `key_ops` has another form.
-fn is_for(key: &Object, wanted: Use) -> Option<bool> {
+fn is_for(key: &Json, wanted: Use) -> Option<bool> {
     let for_verifying = match key.get("key_ops") {
         None => true,
         Some(ops) => ops.array()?.iter().any(|op| op.text() == Some("verify")),
@@ -199,7 +199,7 @@ fn is_for(key: &Object, wanted: Use) -> Option<bool> {
 }
 
 /// `None` where the key is malformed, `Some(None)` where it is of a kind that is not known here, or has no name.
-fn read_key(key: &Object) -> Option<Option<Key>> {
+fn read_key(key: &Json) -> Option<Option<Key>> {
     let text = |name: &str| key.get(name).map(Json::text);
     let Some(kid) = text("kid") else { return Some(None) };
     let kid = kid.filter(|kid| !kid.is_empty() && kid.len() <= KID_BYTES_MAX)?;
@@ -221,12 +221,12 @@ fn read_key(key: &Object) -> Option<Option<Key>> {
     Some(Some(Key { kid: kid.to_owned(), algorithm, material }))
 }
 
-fn bytes(key: &Object, name: &str) -> Option<Vec<u8>> {
+fn bytes(key: &Json, name: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(key.get(name)?.text()?).ok().filter(|bytes| !bytes.is_empty())
 }
 
 /// An uncompressed point (SEC 1, 2.3.3).
-fn point(key: &Object, length: usize) -> Option<Vec<u8>> {
+fn point(key: &Json, length: usize) -> Option<Vec<u8>> {
     let (x, y) = (bytes(key, "x")?, bytes(key, "y")?);
     (x.len() == length && y.len() == length).then(|| [&[4], x.as_slice(), y.as_slice()].concat())
 }

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Refused;
-use super::json::{self, Json, Object};
 use super::jwks::{Algorithm, KID_BYTES_MAX};
+use crate::json::Json;
 
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -26,7 +26,7 @@ const PARAMETERS_REFUSED: [&str; 9] = ["crit", "jku", "jwk", "x5u", "x5c", "b64"
 pub(super) struct Token<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: String,
-    pub(super) claims: Object,
+    pub(super) claims: Json,
     pub(super) signed: &'a [u8],
     pub(super) signature: Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl<'a> Token<'a> {
         };
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| Refused::Malformed);
         let (algorithm, kid) = read_header(&decode(header)?)?;
-        let claims = json::object(&decode(payload)?).ok_or(Refused::Malformed)?;
+        let claims = Json::parse_object(&decode(payload)?).ok_or(Refused::Malformed)?;
         let signature = decode(signature)?;
         if signature.is_empty() {
             return Err(Refused::Signature);
@@ -104,8 +104,8 @@ impl<'a> Token<'a> {
 }
 
 fn read_header(bytes: &[u8]) -> Result<(Algorithm, String), Refused> {
-    let header = json::object(bytes).ok_or(Refused::Malformed)?;
-    if header.keys().any(|name| PARAMETERS_REFUSED.contains(&name.as_str())) {
+    let header = Json::parse_object(bytes).ok_or(Refused::Malformed)?;
+    if header.members().unwrap_or_default().iter().any(|(name, _)| PARAMETERS_REFUSED.contains(&name.as_str())) {
         return Err(Refused::Header);
     }
     if let Some(kind) = header.get("typ") {

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use super::Refused;
 use super::fetch::{Address, Client, Post};
 use super::files;
-use super::json::{self, Json};
+use crate::json::Json;
 
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 128 * 1024;
@@ -59,7 +59,7 @@ impl Review {
 
 /// `None` where the answer is no review.
 fn judge(answer: &[u8], audience: &str, subject: &str, own_pod: Option<&str>) -> Option<Result<(), Refused>> {
-    let review = json::object(answer)?;
+    let review = Json::parse_object(answer)?;
     let status = review.get("status")?.object()?;
     if status.get("authenticated") != Some(&Json::Bool(true)) {
         return Some(Err(Refused::Review));

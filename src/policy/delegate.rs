@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::decide as single;
 use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
 use super::narrow::read_line;
 use super::rule::Rule;
 use super::service::Scope;
-use super::{AgentRule, Policy, Verdict};
+use super::{AgentRule, Allowing, Policy, Unmet, Verdict};
 use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
 
 /// Delegations that may lie one below the other, whatever a policy says.
@@ -308,7 +310,10 @@ fn capped(
     MintPlan { identities, grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk, budget }
 }
 
-/// The verdict over a nonce's scopes, where those over the scopes of all above it agree.
+/// The verdict over a nonce's scopes, as far as those over the scopes of all above it agree.
+///
+/// A scope has to allow the request below and above alike: it says with which credential the request is made, and a label
+/// that was only added below must not open one that is closed above.
 pub(super) fn decide<'a>(
     policy: &'a Policy,
     service: &ServiceName,
@@ -316,12 +321,16 @@ pub(super) fn decide<'a>(
     own: Verdict<'a>,
     above: impl Iterator<Item = Verdict<'a>>,
 ) -> Verdict<'a> {
-    if !matches!(own, Verdict::Allow { .. }) {
-        return own;
-    }
+    let Verdict::Allow { scope, rule, recording, next } = own else { return own };
+    let own = Allowing { scope, rule, recording };
+    let mut common: SmallVec<[Allowing<'a>; 2]> = std::iter::once(own).chain(next).collect();
     for verdict in above {
         match verdict {
-            Verdict::Allow { .. } => {}
+            Verdict::Allow { scope, next, .. } => {
+                let is_above =
+                    |name: &ScopeName| scope.name == *name || next.iter().any(|other| other.scope.name == *name);
+                common.retain(|below| is_above(&below.scope.name));
+            }
             other @ (Verdict::Ambiguous(_) | Verdict::Unmet(_)) => return other,
             // What those above may do is not told below.
             Verdict::Deny { .. } => {
@@ -330,7 +339,14 @@ pub(super) fn decide<'a>(
             }
         }
     }
-    own
+    match common.split_first() {
+        Some((first, next)) => {
+            let Allowing { scope, rule, recording } = *first;
+            Verdict::Allow { scope, rule, recording, next: next.into() }
+        }
+        // Whoever is above may do it under another scope only. No deny, which would go on where rules are observed.
+        None => Verdict::Unmet(Unmet { rule: own.rule, because: None, fault: None, recording: own.recording }),
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use hyper::ext::Protocol;
 
 use super::Proxy;
 use super::connect::Session;
-use super::extract::wants_problem_json;
-use super::flow::{Answering, Body, Download, Flow, Inbound, Meter, Source};
+use super::extract::{is_framing_clear, wants_problem_json};
+use super::flow::{Answering, Body, Download, Entire, Flow, Inbound, Meter, Source};
 use super::inject::{Search, Tie};
 use super::pace::Busy;
 use super::refuse;
@@ -52,6 +52,8 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
     if is_framed_twice(response.headers()) {
         return Err(Denial::UpstreamUnclear(Unclear::Broke));
     }
+    let version = response.version();
+    let response = response.map(|body| Entire::new(body, version));
     let response = match &search.needles {
         Some(needles) => super::scrub::scrub(response, needles, is_bodyless)?.map(Source::Scrubbed),
         None => response.map(Source::Plain),
@@ -89,6 +91,7 @@ pub struct Scene {
     wants_problem_json: bool,
     is_grpc: bool,
     is_websocket: bool,
+    is_framing_clear: bool,
 }
 
 impl Scene {
@@ -105,6 +108,7 @@ impl Scene {
             wants_problem_json: wants_problem_json(request.headers()),
             is_grpc: is_grpc(request.headers()),
             is_websocket,
+            is_framing_clear: is_framing_clear(request.headers(), request.version()),
         }
     }
 
@@ -202,8 +206,8 @@ impl Proxy {
 
     /// Turns a refusal into an answer; the only way from an error to HTTP.
     pub(super) async fn refuse(&self, scene: &Scene, mut exchange: Exchange, refused: Refused) -> Response<Body> {
-        let Refused { denial, mut facts, service } = refused;
-        if let Some(alarm) = facts.alarm.take() {
+        let Refused { denial, facts, service } = refused;
+        if let Some(alarm) = facts.alarm.clone() {
             let service = service.as_ref().map(|service| service.name.clone());
             self.alarm(Alarm { service, ..*alarm }, &exchange);
         }
@@ -220,8 +224,9 @@ impl Proxy {
             slots: service.as_ref().map(|service| service.slots.clone()).unwrap_or_default(),
         };
         let mut response = refuse::render(&denial, &context);
-        if scene.is_websocket && scene.version == Version::HTTP_11 {
-            // What the agent may have sent after its question is not to be read as a request.
+        if scene.version != Version::HTTP_2 && (scene.is_websocket || !scene.is_framing_clear) {
+            // What the agent may have sent after its question, or where another reader sees an end, is not to be read
+            // as a request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.answered(response.status().as_u16());

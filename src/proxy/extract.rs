@@ -21,6 +21,7 @@ use crate::model::denial::TooLarge;
 use crate::model::{Ambiguity, Denial, Destination};
 use crate::policy::{Policy, Service, Target};
 
+pub use fields::is_framing_clear;
 pub use lift::{Basic, Lifted};
 pub use own::{OwnCall, extract_own};
 pub use proxied::{proxy_nonce, proxy_token};

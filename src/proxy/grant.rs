@@ -296,11 +296,12 @@ impl Scene<'_> {
         scopes: &[ScopeName],
         request: &RequestFacts<'_>,
     ) -> Option<&Scope> {
-        let is_denied = |lease: &Lease| {
-            let scopes = given::scopes(self.policy, lease, &service.name);
-            self.policy.denying(&service.name, &scopes, request).is_some()
-        };
-        let observed = self.policy.observed(&service.name, scopes, request, self.leases.now().wall)?;
+        let of = |lease: &Lease| given::scopes(self.policy, lease, &service.name);
+        // What was taken from the agent of a nonce above is not to be had below it.
+        let is_held = |scope: &&ScopeName| lease.ancestors().all(|lease| of(lease).contains(*scope));
+        let common: given::Scopes = scopes.iter().filter(is_held).cloned().collect();
+        let is_denied = |lease: &Lease| self.policy.denying(&service.name, &of(lease), request).is_some();
+        let observed = self.policy.observed(&service.name, &common, request, self.leases.now().wall)?;
         (!lease.ancestors().any(|lease| is_denied(lease))).then_some(observed)
     }
 
@@ -380,7 +381,7 @@ impl Scene<'_> {
                 continue;
             }
             facts.inputs = recording.map(|recording| recording.inputs(&request, &given)).unwrap_or_default();
-            let rates = self.policy.rates(&service.name, &scope.name, &request, &given);
+            let rates = given::rates(self.leases, self.policy, lease, presented, (service, scope, &request));
             match lease.reserve_paced(&service.name, &scope.name, &rates) {
                 Ok(reservation) => {
                     let membership = lease.join().ok_or_else(|| dead(lease))?;

@@ -24,6 +24,7 @@ from controls import run_controls
 from doctor import run_doctor
 from redirected import run_redirected
 from rows import Possible, Tally, run_case
+from schema import run_schema
 from stage import Stage, has_shims, stage
 from under_run import run_under_run
 
@@ -108,6 +109,8 @@ def main() -> int:
     for worker in workers:
         worker.join()
     run_doctor(given.binary, possible, tally)
+    if given.only is None or given.only in "schema":
+        run_schema(given.binary, tally)
     with stage(given.binary) as on:
         run_controls(on, tally)
     if given.write_docs:

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::wire::answers;
 use crate::support::{Agent, streams};
 
 /// Longest for one exchange; every limit of the sidecars here is far below.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What an agent speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ async fn over_h1(agent: &Agent, ask: &Ask) -> Exchange {
 }
 
 /// What an HTTP/1.1 client has to think of these bytes, after which came a good end of TLS or none (RFC 9112, 8).
-fn judged(bytes: &[u8], ended_well: bool) -> Outcome {
+pub fn judged(bytes: &[u8], ended_well: bool) -> Outcome {
     let last = |is_over| answers(bytes, is_over).into_iter().find(|answer| answer.status >= 200);
     if let Some(answer) = last(false).or_else(|| last(ended_well)) {
         return match answer.header("valetkey-error") {
@@ -133,9 +133,17 @@ async fn over_h2(agent: &Agent, ask: &Ask) -> Exchange {
     exchange
 }
 
+/// Fields as they came; `Debug` leaves out the values of some.
+fn plain(fields: &HeaderMap) -> Vec<u8> {
+    fields
+        .iter()
+        .flat_map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat())
+        .collect()
+}
+
 async fn answer(response: http::Response<RecvStream>) -> Exchange {
     let (head, mut stream) = response.into_parts();
-    let mut bytes = format!("{:?}\n", head.headers).into_bytes();
+    let mut bytes = plain(&head.headers);
     let mut body = Vec::new();
     let mut is_whole = true;
     while let Some(data) = stream.data().await {
@@ -148,7 +156,7 @@ async fn answer(response: http::Response<RecvStream>) -> Exchange {
     }
     if is_whole {
         match stream.trailers().await {
-            Ok(trailers) => bytes.extend_from_slice(format!("{trailers:?}\n").as_bytes()),
+            Ok(trailers) => bytes.extend(trailers.iter().flat_map(plain)),
             Err(_) => is_whole = false,
         }
     }

@@ -6,6 +6,7 @@
 //! - `credentials`: sources that are down
 //! - `audits`: an audit that cannot be written
 //! - `processes`: signals, reloads, revocations, descriptors, kills
+//! - `oracles`: planted breaches, each of which an oracle has to see
 
 mod agents;
 mod audits;
@@ -13,6 +14,7 @@ mod connecting;
 mod credentials;
 mod http1;
 mod http2;
+mod oracles;
 mod processes;
 
 use std::future::Future;
@@ -50,6 +52,8 @@ pub struct Kind {
     pub name: String,
     /// A death of the process, of which there is a number of its own.
     pub is_kill: bool,
+    /// What the agent speaks makes next to no difference.
+    pub is_alike: bool,
     pub run: Box<dyn Fn(Case) -> Running + Send + Sync>,
 }
 
@@ -62,15 +66,24 @@ pub fn all() -> Vec<Kind> {
     kinds.extend(credentials::all());
     kinds.extend(audits::all());
     kinds.extend(processes::all());
+    kinds.extend(oracles::all());
     kinds
 }
 
 /// A kind that is a function.
-fn kind<F>(name: &str, run: impl Fn(Case) -> F + Send + Sync + 'static) -> Kind
+pub fn kind<F>(name: &str, run: impl Fn(Case) -> F + Send + Sync + 'static) -> Kind
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Kind { name: name.to_owned(), is_kill: false, run: Box::new(move |case| Box::pin(run(case))) }
+    Kind { name: name.to_owned(), is_kill: false, is_alike: false, run: Box::new(move |case| Box::pin(run(case))) }
+}
+
+/// As [`kind`], where what the agent speaks makes next to no difference.
+fn kind_alike<F>(name: &str, run: impl Fn(Case) -> F + Send + Sync + 'static) -> Kind
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Kind { is_alike: true, ..kind(name, run) }
 }
 
 /// How upstream breaks, and what that must come to.
@@ -80,24 +93,29 @@ struct Row {
     expect: Expect,
     /// Upstream says that it did nothing, so that once more is right where there is no body.
     may_repeat: bool,
+    /// What the agent speaks makes next to no difference: a refusal is a refusal.
+    is_alike: bool,
     /// The body that the last of the requests has.
     body: Bytes,
 }
 
 impl Row {
     fn new(name: &str, fault: Fault, expect: Expect) -> Self {
-        Self { name: name.to_owned(), fault, expect, may_repeat: false, body: Bytes::from_static(b"a body") }
+        let is_alike = matches!(expect, Expect::Refused(_));
+        let body = Bytes::from_static(b"a body");
+        Self { name: name.to_owned(), fault, expect, may_repeat: false, is_alike, body }
     }
 
     fn kind(self) -> Kind {
-        let Self { name, fault, expect, may_repeat, body } = self;
-        kind(&name, move |case| {
+        let Self { name, fault, expect, may_repeat, is_alike, body } = self;
+        let kind = kind(&name, move |case| {
             let (fault, body) = (fault.clone(), body.clone());
             async move {
                 let scene = Scene::new(case, fault).await;
                 scene.expect(expect, may_repeat, &body).await;
                 scene.finish().await;
             }
-        })
+        });
+        Kind { is_alike, ..kind }
     }
 }

@@ -11,6 +11,8 @@ pub struct Options {
     pub seed: u64,
     /// Kinds whose name holds one of these; all where there is none.
     pub only: Vec<String>,
+    /// Each kind with both protocols of the agent, also where that adds little.
+    pub thorough: bool,
     /// How often a sidecar is killed, over all rounds.
     pub kills: u64,
     /// Cases at a time.
@@ -30,8 +32,9 @@ pub fn parse() -> Result<Options, String> {
         rounds: 1,
         seed: u64::from_le_bytes(seed),
         only: Vec::new(),
-        kills: 6,
-        jobs: 8,
+        thorough: false,
+        kills: 2,
+        jobs: 12,
         json: false,
         list: false,
         soak: None,
@@ -45,6 +48,7 @@ pub fn parse() -> Result<Options, String> {
             "--jobs" => options.jobs = value::<usize>(&argument, arguments.next())?.clamp(1, 64),
             "--only" => options.only.push(value(&argument, arguments.next())?),
             "--soak" => options.soak = Some(value(&argument, arguments.next())?),
+            "--thorough" => options.thorough = true,
             "--json" => options.json = true,
             "--list" => options.list = true,
             "--nocapture" | "--no-capture" | "--exact" | "--quiet" | "-q" | "--include-ignored" => {}

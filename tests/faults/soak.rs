@@ -22,6 +22,9 @@ use crate::support::{FakeUpstream, TestSidecar, canary, leak, policies};
 /// Connections to upstream that may stay open, and a little.
 const DESCRIPTORS_MORE_MAX: usize = 24;
 
+/// How much of a file is searched at a time.
+const SEARCHED_AT_ONCE: usize = 1 << 20;
+
 /// What all workers share.
 pub struct Soak {
     pub secret: String,
@@ -147,7 +150,7 @@ fn judge(soak: &Soak) {
 fn search(secret: &str, path: &Path, name: &str) {
     const OVERLAP: usize = 1024;
     let mut file = std::fs::File::open(path).expect("a file");
-    let (mut kept, mut chunk) = (Vec::new(), vec![0; 1 << 20]);
+    let (mut kept, mut chunk) = (Vec::new(), vec![0; SEARCHED_AT_ONCE]);
     while let Ok(count @ 1..) = file.read(&mut chunk) {
         kept.extend_from_slice(&chunk[..count]);
         leak::assert_clean(secret, &kept, name);
@@ -166,11 +169,33 @@ fn slope(samples: &[(f64, f64)]) -> f64 {
     if below > 0.0 { above / below * 60.0 } else { 0.0 }
 }
 
+/// Whether there was traffic, nothing went wrong, and no descriptors were left behind.
+fn is_well(errors: &BTreeMap<String, u64>, requests: u64, (before, after): (usize, usize)) -> bool {
+    errors.is_empty() && requests > 0 && after <= before + DESCRIPTORS_MORE_MAX
+}
+
+/// Whether what can go wrong is seen.
+pub fn sees_breaches() {
+    let wrong = BTreeMap::from([("planted".to_owned(), 1)]);
+    assert!(is_well(&BTreeMap::new(), 1, (10, 12)));
+    assert!(!is_well(&wrong, 1, (10, 12)) && !is_well(&BTreeMap::new(), 0, (10, 12)));
+    assert!(!is_well(&BTreeMap::new(), 1, (10, 1000)));
+    let (secret, directory) = (canary(), tempfile::tempdir().expect("a directory"));
+    let path = directory.path().join("long");
+    // Across two reads.
+    let (mut text, half) = (vec![b'x'; SEARCHED_AT_ONCE], secret.len() / 2);
+    text.truncate(SEARCHED_AT_ONCE - half);
+    std::fs::write(&path, &text).expect("a file");
+    search(&secret, &path, "planted");
+    text.extend_from_slice(secret.as_bytes());
+    std::fs::write(&path, &text).expect("a file");
+    assert!(std::panic::catch_unwind(|| search(&secret, &path, "planted")).is_err(), "a leak was not seen");
+}
+
 fn report(soak: &Soak, samples: &[(f64, f64)], descriptors: (usize, usize), options: &Options) -> bool {
     let errors = soak.errors.lock().expect("not poisoned").clone();
     let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
-    let grew = descriptors.1 > descriptors.0 + DESCRIPTORS_MORE_MAX;
-    let all_well = errors.is_empty() && !grew && count(&soak.requests) > 0;
+    let all_well = is_well(&errors, count(&soak.requests), descriptors);
     let rss = |at: Option<&(f64, f64)>| at.map_or(0.0, |(_, rss)| *rss);
     let said = json!({
         "ok": all_well,

@@ -19,6 +19,7 @@ const TABLE: &[Row] = &[
         may_use: &[],
         must_not_know: &["tokio", "hyper", "rustls", "toml", "std::env", "std::fs", "Instant::now", "Timestamp::now"],
     },
+    Row { module: "json", may_use: &[], must_not_know: &["tokio", "hyper", "rustls", "toml", "std::env", "std::fs"] },
     Row { module: "clock", may_use: &["model"], must_not_know: &["hyper", "rustls", "toml"] },
     Row { module: "metrics", may_use: &["model"], must_not_know: &["tokio", "hyper", "rustls", "toml"] },
     // Decisions and owned state.
@@ -39,7 +40,7 @@ const TABLE: &[Row] = &[
     // The outside world.
     Row { module: "net", may_use: with_words!(), must_not_know: &["hyper", "toml", "std::env"] },
     Row { module: "credential", may_use: with_words!("net"), must_not_know: &["toml"] },
-    Row { module: "identity", may_use: with_words!("net"), must_not_know: &["toml", "std::env"] },
+    Row { module: "identity", may_use: with_words!("json", "net"), must_not_know: &["toml", "std::env"] },
     // Two planes, which never know each other.
     Row {
         module: "proxy",
@@ -48,7 +49,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         module: "control",
-        may_use: with_words!("audit", "lease", "door", "policy", "identity", "net"),
+        may_use: with_words!("audit", "lease", "door", "policy", "identity", "json", "net"),
         must_not_know: &["toml", "std::env", "Lookup"],
     },
     // Assembly.

@@ -1,17 +1,37 @@
 //! Attacks on the data path, as tables of what is sent: bytes no library would send, from either side.
 
+mod addresses;
 mod answers;
 mod authorities;
+mod below;
+mod bodies;
+mod callers;
+mod certificates;
+mod crowds;
 mod echoes;
+mod evidence;
 mod fields;
+mod floods;
+mod frames;
 mod framing;
+mod handshakes;
 mod hosts;
 mod interim;
+mod leaving;
+mod lines;
+mod memory;
+mod mutations;
 mod nonces;
 mod paths;
 mod places;
+mod policies;
+mod process;
+mod reading;
+mod records;
 mod sockets;
 mod trailers;
+mod upstreams;
+mod worst;
 
 use crate::support::Stage;
 

@@ -4,6 +4,7 @@
 //! where it cannot, leaves them out and counts them as skipped. libfaketime cannot move the boot-time clock apart from
 //! the monotonic one, and the sidecar asks the kernel for it: `clocks/boot_clock.c` does that.
 
+mod stopped;
 mod wall;
 
 use std::path::{Path, PathBuf};

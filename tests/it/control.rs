@@ -2,6 +2,7 @@
 
 mod callers;
 mod delegation;
+mod demoted;
 mod events;
 mod explaining;
 mod idempotency;
@@ -13,7 +14,7 @@ mod revocations;
 mod risk;
 mod supervised;
 mod tasks;
-mod tcp;
+pub mod tcp;
 pub mod tokens;
 
 use http::{HeaderMap, Request, StatusCode};

@@ -16,6 +16,9 @@ use crate::tee;
 use crate::workspace::{Workspace, succeeds};
 use rows::{Row, State};
 
+/// Before the name of a kind of fault, which is not run by cargo's own runner.
+const FAULTS: &str = "faults::";
+
 /// How a test ended, by its name.
 pub type Verdicts = BTreeMap<String, bool>;
 
@@ -72,17 +75,29 @@ pub fn tell(workspace: &Workspace, verdicts: &Verdicts) -> anyhow::Result<usize>
 }
 
 fn tests(workspace: &Workspace, arguments: &Arguments, names: &[&str]) -> anyhow::Result<Verdicts> {
-    let program = program(workspace)?;
-    let mut command = workspace.command(program);
-    command.args(["--exact", "--color", "never"]).args(names);
-    if let Some(binary) = binary(workspace, arguments)? {
-        command.env("VALETKEY_TEST_BINARY", binary);
+    let binary = binary(workspace, arguments)?;
+    let (faults, tests): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.starts_with(FAULTS));
+    let mut commands = Vec::new();
+    if !tests.is_empty() {
+        let mut command = workspace.command(program(workspace, "it")?);
+        command.args(["--exact", "--color", "never"]).args(tests);
+        commands.push(command);
     }
-    let outcome = tee::run(&mut command)?;
-    if outcome.verdicts.is_empty() {
+    if !faults.is_empty() {
+        let mut command = workspace.command(program(workspace, "faults")?);
+        // Kinds whose names begin alike may be run too; that does no harm.
+        command.args(faults.iter().flat_map(|name| ["--only", name.trim_start_matches(FAULTS)]));
+        commands.push(command);
+    }
+    let mut verdicts = Verdicts::new();
+    for mut command in commands {
+        command.envs(binary.iter().map(|binary| ("VALETKEY_TEST_BINARY", binary)));
+        verdicts.extend(tee::run(&mut command)?.verdicts);
+    }
+    if verdicts.is_empty() {
         bail!("no test has run");
     }
-    Ok(outcome.verdicts)
+    Ok(verdicts)
 }
 
 /// What is attacked; none for the build that the tests have.
@@ -99,8 +114,8 @@ fn binary(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Option
     Ok(Some(workspace.target.join("release/valetkey")))
 }
 
-/// Builds the tests from outside; where they are.
-fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+/// Builds the tests from outside; where this program of them is.
+fn program(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
     let mut build = workspace.cargo("test");
     // As the test suites build them, so that nothing is built a second time.
     build.args(["--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
@@ -112,7 +127,7 @@ fn program(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let messages = String::from_utf8(output.stdout).context("cargo speaks UTF-8")?;
     let found =
         messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).find_map(|message| {
-            let is_ours = message["target"]["name"] == "it" && message["target"]["kind"][0] == "test";
+            let is_ours = message["target"]["name"] == name && message["target"]["kind"][0] == "test";
             message["executable"].as_str().filter(|_| is_ours).map(PathBuf::from)
         });
     found.filter(|path| Path::new(path).exists()).context("cargo names the tests' program")
@@ -131,7 +146,6 @@ enum Verdict {
     Failed(Vec<String>),
     Outside,
     Waiting,
-    Missing,
 }
 
 impl Verdict {
@@ -144,7 +158,6 @@ impl Verdict {
             }
             State::Outside => Self::Outside,
             State::Waiting => Self::Waiting,
-            State::Missing => Self::Missing,
         }
     }
 
@@ -154,7 +167,6 @@ impl Verdict {
             Self::Failed(_) => "FAILED",
             Self::Outside => "outside",
             Self::Waiting => "waiting",
-            Self::Missing => "missing",
         }
     }
 }
@@ -171,7 +183,7 @@ impl<'a> Table<'a> {
     /// How many of these rows came out in each way.
     fn counts<'b>(rows: impl Iterator<Item = &'b (&'b Row, Verdict)>) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<&'static str, usize> =
-            ["passed", "FAILED", "outside", "waiting", "missing"].map(|word| (word, 0)).into();
+            ["passed", "FAILED", "outside", "waiting"].map(|word| (word, 0)).into();
         for (_, verdict) in rows {
             *counts.entry(verdict.word()).or_default() += 1;
         }
@@ -216,7 +228,7 @@ impl fmt::Display for Table<'_> {
 /// `29 passed, 1 outside`: what there is none of is left out, but for failures.
 fn line(counts: &BTreeMap<&'static str, usize>) -> String {
     let shown = |word: &&str| counts[*word] > 0 || matches!(*word, "passed" | "FAILED");
-    let words = ["passed", "FAILED", "outside", "waiting", "missing"];
+    let words = ["passed", "FAILED", "outside", "waiting"];
     let texts = words.into_iter().filter(shown).map(|word| format!("{} {}", counts[word], word.to_lowercase()));
     texts.collect::<Vec<_>>().join(", ")
 }
@@ -239,7 +251,7 @@ mod tests {
         assert_eq!(verdict(&[("a", true), ("b", false)]), Verdict::Failed(vec!["b".to_owned()]));
         assert_eq!(verdict(&[("b", true)]), Verdict::Failed(vec!["a".to_owned()]));
         assert_eq!(Verdict::of(&one("outside = \"y\""), &Verdicts::new()), Verdict::Outside);
-        assert_eq!(Verdict::of(&one("missing = \"y\""), &Verdicts::new()), Verdict::Missing);
+        assert_eq!(Verdict::of(&one("waiting = \"y\""), &Verdicts::new()), Verdict::Waiting);
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<bool> {
         "formatting of the benchmarks",
         succeeds(workspace.cargo("fmt").args(["--all", "--check", "--manifest-path"]).arg(&benches))?,
     );
+    // Their lints would need a nightly compiler's build; what they try is a member of the workspace, and is linted with it.
+    settle(
+        "formatting of the fuzz targets",
+        succeeds(
+            workspace.cargo("fmt").args(["--check", "--manifest-path"]).arg(workspace.root.join("fuzz/Cargo.toml")),
+        )?,
+    );
     settle("lints of the benchmarks", succeeds(&mut lint_benchmarks(workspace, &benches))?);
     settle(
         "documentation",

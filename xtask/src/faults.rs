@@ -57,6 +57,7 @@ pub struct Soak {
 /// Runs the kinds of fault; true if none failed.
 pub fn run(workspace: &Workspace, arguments: &Faults) -> anyhow::Result<bool> {
     let mut command = runner(workspace);
+    command.arg("--thorough");
     for (flag, number) in
         [("--rounds", Some(arguments.rounds)), ("--kills", Some(arguments.kills)), ("--jobs", Some(arguments.jobs))]
             .into_iter()

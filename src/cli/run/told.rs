@@ -88,6 +88,7 @@ impl Told {
             ("lease_end", ..) => {
                 self.live.remove(text("nonce.id"));
             }
+            ("refused_summary", ..) => self.refused += record["refused"].as_u64().unwrap_or(0),
             ("gap", ..) => self.missed += record["records"].as_u64().unwrap_or(0),
             // All else is no refusal.
             _ => {}

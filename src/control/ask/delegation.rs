@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::reader::{self, Members, Reader};
 use super::{count, grants, labels, name, text, ttl};
-use crate::control::json::Json;
 use crate::control::refusal::Refusal;
 use crate::control::types::{INSTANCE_BYTES_MAX, ON_BEHALF_OF_BYTES_MAX, REASON_BYTES_MAX};
+use crate::json::Json;
 use crate::model::{AgentName, Grant};
 use crate::policy::{LINES_MAX, RULE_BYTES_MAX, read_line};
 

@@ -6,11 +6,11 @@ use percent_encoding::percent_decode_str;
 
 use super::reader::{Members, Reader};
 use super::{name, no_nonce, scopes, string, task_name, text, ttl};
-use crate::control::json::Json;
 use crate::control::refusal::Refusal;
 use crate::control::types::{
     LEAK_NONCES_MAX, Mistake, REASON_BYTES_MAX, RISK_TTL_SECONDS_MAX, SOURCE_BYTES_MAX, URL_BYTES_MAX,
 };
+use crate::json::Json;
 use crate::lease::Terms;
 use crate::model::{AgentName, LevelName, NonceId, ScopeName, ServiceName, TaskName};
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::control::json::Json;
 use crate::control::refusal::Refusal;
 use crate::control::types::Mistake;
+use crate::json::Json;
 
 /// Mistakes that are reported at most.
 pub(super) const MISTAKES_MAX: usize = 32;

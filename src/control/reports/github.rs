@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::control::json::Json;
+use crate::json::Json;
 use crate::model::NonceHash;
 
 /// Matches of one report at most.

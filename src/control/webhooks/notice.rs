@@ -78,7 +78,7 @@ impl Watcher {
             "alarm" | "leak" => notices.push(Notice::new(Topic::Leaked, &record.line)),
             "decision" => {
                 let Some(code) = refused_with(&record.line) else { return notices };
-                if MISUSES.contains(&code.as_str()) {
+                if is_misuse(&code) {
                     notices.push(Notice::new(Topic::Misused, &record.line));
                 }
                 if let Some(agent) = &record.agent
@@ -86,6 +86,10 @@ impl Watcher {
                 {
                     notices.push(Notice::new(Topic::Denials, &burst(agent, &code)));
                 }
+            }
+            // Of a flood: the first of it were told one by one.
+            "refused_summary" if text_member(&record.line, "code").is_some_and(|code| is_misuse(&code)) => {
+                notices.push(Notice::new(Topic::Misused, &record.line));
             }
             _ => {}
         }
@@ -116,6 +120,10 @@ fn burst(agent: &AgentName, last_code: &str) -> String {
 
 fn is_revoked(line: &str) -> bool {
     text_member(line, "cause").is_some_and(|cause| cause == "revoked" || cause == "misplaced")
+}
+
+fn is_misuse(code: &str) -> bool {
+    MISUSES.contains(&code)
 }
 
 /// The code of a decision that refuses.

@@ -121,27 +121,28 @@ const CREDENTIAL_PROTOCOLS: [&str; 5] =
 
 /// One unambiguous framing (RFC 9112, 6): hyper has refused or dropped the worst, the rest is refused here.
 pub fn check_framing(head: &request::Parts) -> Result<(), Denial> {
-    let framing = Denial::RequestAmbiguous(Ambiguity::Framing);
-    let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_clear = is_framing_clear(&head.headers, head.version);
+    if is_clear { Ok(()) } else { Err(Denial::RequestAmbiguous(Ambiguity::Framing)) }
+}
+
+/// Whether every reader sees the same end of the body.
+pub fn is_framing_clear(headers: &HeaderMap, version: Version) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let encoding = encodings.next();
     if let Some(value) = encoding {
         let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || encodings.next().is_some() || head.version == Version::HTTP_10 {
-            return Err(framing);
+        if !is_chunked || encodings.next().is_some() || version == Version::HTTP_10 {
+            return false;
         }
     }
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    if let Some(value) = lengths.next() {
-        let digits = value.as_bytes();
-        let is_plain = !digits.is_empty()
-            && digits.iter().all(u8::is_ascii_digit)
-            && (digits == b"0" || digits[0] != b'0')
-            && digits.len() <= 19;
-        if !is_plain || lengths.next().is_some() || encoding.is_some() {
-            return Err(framing);
-        }
-    }
-    Ok(())
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = lengths.next() else { return true };
+    let digits = value.as_bytes();
+    let is_plain = !digits.is_empty()
+        && digits.iter().all(u8::is_ascii_digit)
+        && (digits == b"0" || digits[0] != b'0')
+        && digits.len() <= 19;
+    is_plain && lengths.next().is_none() && encoding.is_none()
 }
 
 /// `Expect` may say `100-continue`, once (RFC 9110, 10.1.1); what else it could say, nobody defines.

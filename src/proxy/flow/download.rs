@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Meter;
 use super::alarms::{CutAlarm, IdleAlarm};
+use super::entire::Entire;
 use super::want::Answering;
 use super::watch::{Watch, Watched};
 use crate::audit::{Ending, Exchange};
@@ -60,9 +60,9 @@ impl Body {
 /// An answer's bytes: searched, or as they came where nothing is to be searched for.
 pub enum Source {
     /// Every echo is masked.
-    Scrubbed(ScrubbedBody<Incoming>),
+    Scrubbed(ScrubbedBody<Entire>),
     /// As it came.
-    Plain(Incoming),
+    Plain(Entire),
     /// No body belongs to the answer.
     Nothing,
 }

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::entire::{Broken, Entire};
 use crate::proxy::pace::Busy;
 
 /// How long the rest of an unwanted body is read at most.
@@ -55,7 +56,7 @@ pub struct Seen {
 
 #[derive(Debug)]
 struct Open {
-    body: Incoming,
+    body: Entire,
     /// The connection is at work as long as a body flows on it, which may be longer than its answer.
     busy: Busy,
     rest: Rest,
@@ -80,7 +81,11 @@ impl Inbound {
             _ if request.headers().contains_key(header::EXPECT) => Rest::Unasked,
             _ => Rest::Drained,
         };
-        request.map(|body| Self { held: None, open: Some(Open { body, busy: busy.again(), rest }) })
+        let version = request.version();
+        request.map(|body| {
+            let body = Entire::new(body, version);
+            Self { held: None, open: Some(Open { body, busy: busy.again(), rest }) }
+        })
     }
 
     /// No body.
@@ -94,7 +99,7 @@ impl Inbound {
         &mut self,
         bytes_max: usize,
         room: OwnedSemaphorePermit,
-    ) -> Result<Seen, hyper::Error> {
+    ) -> Result<Seen, Broken> {
         let is_longer = usize::try_from(self.size_hint().lower()).map_or(true, |lower| lower > bytes_max);
         if is_longer || self.is_end_stream() {
             return Ok(Seen { bytes: Bytes::new(), is_whole: !is_longer, has_trailers: false });
@@ -159,9 +164,9 @@ async fn drain(mut open: Open) {
 
 impl HttpBody for Inbound {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         if let Some(frame) = this.next_held() {
             return Poll::Ready(Some(Ok(frame)));

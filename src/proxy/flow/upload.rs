@@ -133,7 +133,10 @@ impl Upload {
             if let Some(rest) = self.tap.as_mut().and_then(|tap| tap.rest()) {
                 return Poll::Ready(rest.map(Ok));
             }
-            let frame = ready!(want.poll_frame(cx));
+            let Poll::Ready(frame) = want.poll_frame(cx) else {
+                let held = self.tap.as_mut().and_then(|tap| tap.release());
+                return held.map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok(frame))));
+            };
             let frame = frame.map(|frame| frame.map_err(|_| UploadFault::Agent).and_then(judged));
             let Some(tap) = &mut self.tap else { return Poll::Ready(frame) };
             if let Some(passed) = tap.pass(frame) {

@@ -15,6 +15,7 @@ use http::StatusCode;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::entire::Broken;
 use super::inbound::Inbound;
 
 /// How long an upstream is given to ask for a body that is not sent unasked.
@@ -55,10 +56,7 @@ impl Want {
     }
 
     /// The next of the body, as long as it is wanted. What is not wanted any more has no end: it must not look whole.
-    pub(in crate::proxy) fn poll_frame(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub(in crate::proxy) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let mut state = self.0.lock();
         if !matches!(state.wanted, Wanted::Yes | Wanted::Sent) {
             // Told meanwhile: looked at once more.

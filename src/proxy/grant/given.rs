@@ -9,8 +9,10 @@ use super::{SCOPES_INLINE, holds, present};
 use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
-use crate::model::{Denial, ScopeName, ServiceName};
-use crate::policy::{BodyFault, Circumstances, NonceFacts, Policy, RISK_NORMAL, RequestFacts, Service, Unmet, lists};
+use crate::model::{Denial, RuleRate, ScopeName, ServiceName};
+use crate::policy::{
+    BodyFault, Circumstances, NonceFacts, Policy, RISK_NORMAL, RequestFacts, Scope, Service, Unmet, lists,
+};
 use crate::proxy::connect::Session;
 use crate::proxy::extract::{Presented, body};
 use crate::proxy::refused::Refused;
@@ -89,6 +91,27 @@ pub(super) fn scopes(policy: &Policy, lease: &Lease, service: &ServiceName) -> S
     let held = terms.grants.iter().filter(|grant| grant.service == *service);
     let scopes = held.flat_map(|grant| grant.scopes.iter().map(|(scope, _)| scope));
     scopes.filter(|scope| policy.still_grants(terms.agent, service, scope)).cloned().collect()
+}
+
+/// The rates of the rules under which a nonce and all above it have this scope: a condition that holds below alone is no
+/// way around the rate of a rule that holds above.
+pub(super) fn rates(
+    leases: &Lookup,
+    policy: &Policy,
+    lease: &Lease,
+    presented: &Presented,
+    (service, scope, request): (&Service, &Scope, &RequestFacts<'_>),
+) -> Vec<RuleRate> {
+    let mut rates: Vec<RuleRate> = Vec::new();
+    for lease in std::iter::once(lease).chain(lease.ancestors().map(|above| &**above)) {
+        let given = || circumstances(leases, policy, lease, presented);
+        for rate in policy.rates(&service.name, &scope.name, request, &given) {
+            if !rates.contains(&rate) {
+                rates.push(rate);
+            }
+        }
+    }
+    rates
 }
 
 /// The list of its own that a nonce was delegated with, and those of all above it, hold whatever scopes allow, and also

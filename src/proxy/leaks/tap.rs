@@ -107,6 +107,12 @@ impl Tap {
         self.is_over.then(|| self.trailers.take())
     }
 
+    /// What waits, where nothing follows at once: whoever sends and answers in turns would wait for ever. The piece that
+    /// would make a credential whole is looked at all the same. A nonce is waited for where that was asked for.
+    pub(in crate::proxy) fn release(&mut self) -> Option<Frame<Bytes>> {
+        (!self.is_strict() && !self.held.is_empty()).then(|| Frame::data(std::mem::take(&mut self.held)))
+    }
+
     /// How many bytes wait for the next piece.
     pub(in crate::proxy) fn held_bytes(&self) -> usize {
         self.held.len()

@@ -1,5 +1,6 @@
 //! Agents that go away at each stage, or stand still.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Case, Kind, kind};
+use super::{Case, Kind, kind, kind_alike};
 use crate::client::{Protocol, head};
 use crate::scene::Scene;
 use crate::support::sidecar::eventually;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Kind> {
     let gone = |(name, stage)| kind(&format!("agent_gone_{name}"), move |case| gone(case, stage));
     let mut kinds: Vec<Kind> = stages.into_iter().map(gone).collect();
     kinds.push(kind("agent_reads_nothing", reads_nothing));
+    kinds.push(kind_alike("agent_resets_a_body_without_an_error", resets_a_body));
     kinds
 }
 
@@ -138,6 +140,30 @@ async fn go_h2(scene: &Scene, stage: Stage, time: usize) {
         let _ = response.body_mut().data().await;
     }
     stream.send_reset(h2::Reason::CANCEL);
+}
+
+/// Half of a body, and a reset that names no error: upstream must not take it for a whole one.
+async fn resets_a_body(case: Case) {
+    let scene = Scene::new(Case { protocol: Protocol::H2, ..case }, Fault::none()).await;
+    let recorder = &scene.upstream.recorder;
+    scene.works("/before").await;
+    let whole = recorder.whole.load(Ordering::SeqCst);
+    let mut sender = scene.sidecar.agent().frames("api.test").await;
+    for time in 0..TIMES {
+        recorder.asked.fetch_add(1, Ordering::SeqCst);
+        let request = Request::post(format!("https://api.test/half/{time}"));
+        let request = request.header("authorization", format!("Bearer {}", scene.writer)).body(()).expect("a request");
+        let (response, mut stream) = sender.send_request(request, false).expect("an open connection");
+        stream.send_data(Bytes::from_static(b"half"), false).expect("an open stream");
+        let arrived = || (recorder.count(time as u64 + 2) > 0).then_some(());
+        eventually("the request to arrive", arrived).await;
+        stream.send_reset(h2::Reason::NO_ERROR);
+        assert!(response.await.is_err(), "it was answered");
+    }
+    let ends = || scene.sidecar.audit().iter().filter(|record| record["type"] == "end").count();
+    eventually("an end of each exchange", || (ends() > TIMES).then_some(())).await;
+    assert_eq!(recorder.whole.load(Ordering::SeqCst), whole, "half a body arrived as a whole one");
+    scene.finish().await;
 }
 
 /// The sidecar gives up an agent that takes nothing, and says that it did.

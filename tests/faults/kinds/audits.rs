@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::io::AsyncReadExt;
 
-use super::{Case, Kind, kind};
+use super::{Case, Kind, kind_alike};
 use crate::client::Outcome;
 use crate::scene::Scene;
 use crate::support::{Builder, policies};
@@ -14,10 +14,10 @@ use crate::upstream::Fault;
 
 pub fn all() -> Vec<Kind> {
     vec![
-        kind("audit_file_can_not_grow", can_not_grow),
-        kind("audit_directory_gone", directory_gone),
-        kind("audit_pipe_not_read", |case| pipe(case, false)),
-        kind("audit_pipe_without_a_reader", |case| pipe(case, true)),
+        kind_alike("audit_file_can_not_grow", can_not_grow),
+        kind_alike("audit_directory_gone", directory_gone),
+        kind_alike("audit_pipe_not_read", |case| pipe(case, false)),
+        kind_alike("audit_pipe_without_a_reader", |case| pipe(case, true)),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Case, Kind, kind};
+use super::{Case, Kind, kind_alike};
 use crate::client::Outcome;
 use crate::scene::Scene;
 use crate::support::policies;
@@ -17,8 +17,8 @@ const EXEC: &str = "source = \"exec\"\ncommand = [\"{dir}/fetch\"]\nttl = \"1s\"
 const FETCH: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && . ./mode\n";
 
 pub fn all() -> Vec<Kind> {
-    let file = |name: &str, broken: Option<&'static str>| kind(name, move |case| file(case, broken));
-    let exec = |name: &str, mode: &'static str| kind(name, move |case| exec(case, mode));
+    let file = |name: &str, broken: Option<&'static str>| kind_alike(name, move |case| file(case, broken));
+    let exec = |name: &str, mode: &'static str| kind_alike(name, move |case| exec(case, mode));
     vec![
         file("credential_file_missing", None),
         file("credential_file_empty", Some("")),

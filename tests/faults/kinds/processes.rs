@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::task::JoinSet;
 
-use super::{Case, Kind, kind};
+use super::{Case, Kind, kind, kind_alike};
 use crate::client::{Ask, Outcome};
 use crate::scene::Scene;
 use crate::support::policies;
@@ -22,11 +22,11 @@ const REQUESTS_MAX: usize = 200;
 
 pub fn all() -> Vec<Kind> {
     vec![
-        kind("hangup_amid_traffic", hangup),
-        kind("broken_policy_amid_traffic", broken_policy),
+        kind_alike("hangup_amid_traffic", hangup),
+        kind_alike("broken_policy_amid_traffic", broken_policy),
         kind("revocation_amid_traffic", revocation),
         kind("end_amid_traffic", end),
-        kind("too_few_descriptors", too_few_descriptors),
+        kind_alike("too_few_descriptors", too_few_descriptors),
         Kind { is_kill: true, ..kind("killed_amid_traffic", killed) },
     ]
 }
@@ -105,7 +105,7 @@ fn all_whole(outcomes: &[(String, Outcome)]) {
 }
 
 /// What is whole is right, and nothing was sent twice, whatever happened.
-fn never_twice(scene: &Scene, outcomes: &[(String, Outcome)]) {
+pub(super) fn never_twice(scene: &Scene, outcomes: &[(String, Outcome)]) {
     for (path, outcome) in outcomes {
         if let Outcome::Whole(status, body) = outcome {
             assert_eq!((*status, body.as_slice()), (200, &b"ok"[..]), "{path}");

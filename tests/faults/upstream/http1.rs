@@ -1,5 +1,7 @@
 //! HTTP/1.1 read by hand.
 
+use std::sync::atomic::Ordering;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::Recorder;
@@ -16,6 +18,9 @@ pub async fn serve(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), fault: &F
         recorder.arrived(Some(&head));
         if fault.at != At::Head && !read_body(stream, &head).await {
             return After::Drop;
+        }
+        if fault.at != At::Head {
+            recorder.whole.fetch_add(1, Ordering::SeqCst);
         }
         let after = play(stream, (fault.steps)(0)).await;
         if after != After::Next {

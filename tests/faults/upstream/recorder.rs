@@ -11,6 +11,8 @@ pub struct Recorder {
     pub audit: OnceLock<PathBuf>,
     /// How many requests agents have begun, where they are sent one after another; else 0.
     pub asked: AtomicU64,
+    /// Requests of which the whole body arrived, over HTTP/1.1.
+    pub whole: AtomicU64,
     sends: Mutex<Vec<Send>>,
     unrecorded: Mutex<Vec<String>>,
 }
@@ -62,6 +64,12 @@ impl Recorder {
     /// How often the request that is the `asked`th arrived.
     pub fn count(&self, asked: u64) -> usize {
         self.sends().iter().filter(|send| send.during == asked).count()
+    }
+
+    /// Fails if the request that is the `asked`th arrived more than so often.
+    pub fn assert_sent(&self, asked: u64, most: usize, what: &str) {
+        let sent = self.count(asked);
+        assert!(sent <= most, "{what} was sent {sent} times");
     }
 
     fn distinct(&self) -> u64 {

@@ -41,7 +41,8 @@ async fn connect_takes_host_and_port_and_nothing_else() {
     let stage = Stage::new().await;
     let targets = "api.test api.test: api.test:0 api.test:65979 api.test:0443 api.test:+443 u@api.test:443 \
                    api.test:443@evil.test:443 api.test,evil.test:443 [[::1]]:443 [api.test]:443 0x7f.1:443 127.1:443 \
-                   2130706433:443 api.test%00:443 /x https://api.test:443 https://api.test:443/x api..test:443 \
+                   2130706433:443 0177.0.0.1:443 0x7f000001:443 017700000001:443 0:443 127.0.0.01:443 \
+                   api.test%00:443 /x https://api.test:443 https://api.test:443/x api..test:443 \
                    -api.test:443 api.test:443/x api.test:443?x xn--:443";
     for target in targets.split_ascii_whitespace() {
         let (answer, _) = stage.sidecar.agent().connect(target).await;

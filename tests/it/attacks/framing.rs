@@ -87,3 +87,18 @@ async fn each_of_many_in_one_write_is_judged() {
     let targets: Vec<String> = stage.upstream.seen().into_iter().map(|seen| seen.target).collect();
     assert_eq!(targets, ["/a", "/c", "/d"]);
 }
+
+#[tokio::test]
+async fn nothing_is_read_behind_a_framing_that_is_not_clear() {
+    let stage = Stage::new().await;
+    let nonce = stage.writer().await;
+    let next = format!("POST /next HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n\r\n");
+    // Refused for its framing, and for something else that is looked at first.
+    for (host, codings) in [("api.test", CHUNKED.repeat(2)), ("evil.test", CHUNKED.repeat(2))] {
+        let head = format!("POST /x HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {nonce}\r\n{codings}\r\n{BODY}");
+        let answer = stage.sidecar.agent().pipelined("api.test", (head + &next).as_bytes(), 2).await;
+        assert!(matches!(outcome(&answer).0, 400 | 421), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    assert!(stage.upstream.seen().is_empty(), "{:?}", stage.upstream.seen());
+}

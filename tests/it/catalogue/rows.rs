@@ -3,10 +3,10 @@
 //! Each is a `[[row]]` with `id`, `what` (the attack or the fault in a line), and one of:
 //!
 //! - `tests`: names of tests from outside, as `cargo test --test it -- --list` prints them. A row names a test only if
-//!   that test shows the row; with `limits` it says what of the row they do not show, and why
+//!   that test shows the row, or `faults::KIND` for a kind of tests/faults (`cargo xtask faults --list`), which checks
+//!   these names when it runs; with `limits` it says what of the row they do not show, and why
 //! - `outside`: why the product does not promise it
 //! - `waiting`: what is not built yet that it is about
-//! - `missing`: nobody has written the test
 
 use serde::Deserialize;
 
@@ -20,7 +20,6 @@ pub struct Row {
     pub limits: Option<String>,
     outside: Option<String>,
     waiting: Option<String>,
-    missing: Option<String>,
 }
 
 /// The one thing that a row says about itself.
@@ -29,25 +28,23 @@ pub enum State<'a> {
     Tests(&'a [String]),
     Outside(&'a str),
     Waiting(&'a str),
-    Missing,
 }
 
 impl Row {
     /// What it says, or what is wrong with it.
     pub fn state(&self) -> Result<State<'_>, &'static str> {
-        let texts = [&self.limits, &self.outside, &self.waiting, &self.missing];
+        let texts = [&self.limits, &self.outside, &self.waiting];
         if texts.into_iter().flatten().any(|text| text.trim().is_empty()) {
             return Err("a reason is empty");
         }
         if self.limits.is_some() && self.tests.is_none() {
             return Err("only what tests show has limits");
         }
-        match (&self.tests, &self.outside, &self.waiting, &self.missing) {
-            (Some(names), None, None, None) if !names.is_empty() => Ok(State::Tests(names)),
-            (None, Some(why), None, None) => Ok(State::Outside(why)),
-            (None, None, Some(why), None) => Ok(State::Waiting(why)),
-            (None, None, None, Some(_)) => Ok(State::Missing),
-            _ => Err("exactly one of tests, outside, waiting and missing"),
+        match (&self.tests, &self.outside, &self.waiting) {
+            (Some(names), None, None) if !names.is_empty() => Ok(State::Tests(names)),
+            (None, Some(why), None) => Ok(State::Outside(why)),
+            (None, None, Some(why)) => Ok(State::Waiting(why)),
+            _ => Err("exactly one of tests, outside and waiting"),
         }
     }
 }

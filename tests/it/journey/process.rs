@@ -87,3 +87,35 @@ async fn a_process_of_the_same_user_cannot_look_into_it() {
     let _ = open.wait();
     assert_eq!(readable, [(false, true); 3], "closed in this process, and open in any other: environ, mem, maps");
 }
+
+/// What a tracer of this user says of a process; bounded, and without anything for it to write.
+fn traced(pid: u32) -> String {
+    let traced = Command::new("timeout")
+        .args(["5", "strace", "-o", "/dev/null", "-p", &pid.to_string()])
+        .uid(STRANGER)
+        .gid(STRANGER)
+        .stdin(Stdio::null())
+        .output();
+    traced.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_process_of_the_same_user_cannot_attach_to_it() {
+    if !can_be_others() {
+        return;
+    }
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let stage = Stage::with(upstream, |builder| builder.user(STRANGER)).await;
+    let mut open = Command::new("sleep");
+    let mut open = open.arg("1").uid(STRANGER).gid(STRANGER).stdin(Stdio::null()).spawn().expect("sleep");
+    let any = traced(open.id());
+    let _ = open.wait();
+    if !any.contains(" attached") {
+        eprintln!("skipped: nobody can attach to anything here: {any}");
+        return;
+    }
+    let refused = traced(stage.sidecar.pid());
+    assert!(refused.contains("Operation not permitted") && !refused.contains(" attached"), "{refused}");
+    let nonce = stage.reader_as(STRANGER).await;
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200, "it was not held up");
+}

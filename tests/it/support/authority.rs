@@ -13,12 +13,24 @@ pub struct TestAuthority {
 
 impl TestAuthority {
     pub fn new() -> Arc<Self> {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test upstream CA");
+        let (key, params) = Self::parts("test upstream CA");
         let certificate = params.self_signed(&key).expect("a certificate");
         Arc::new(Self { issuer: Issuer::new(params, key), pem: certificate.pem() })
+    }
+
+    /// Another CA that this one vouches for, changed by `edit`, and its certificate.
+    pub fn below(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (Self, CertificateDer<'static>) {
+        let (key, mut params) = Self::parts(name);
+        edit(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (Self { issuer: Issuer::new(params, key), pem: certificate.pem() }, certificate.der().clone())
+    }
+
+    fn parts(name: &str) -> (KeyPair, CertificateParams) {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        (KeyPair::generate().expect("a key"), params)
     }
 
     /// A certificate for these names, changed by `edit`.

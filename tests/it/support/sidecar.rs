@@ -143,7 +143,7 @@ pub async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -148,6 +148,14 @@ impl FakeUpstream {
         .await
     }
 
+    /// A server whose connections are `play`'s from their first byte on, before any TLS.
+    pub async fn wired<F>(play: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::accept(TestAuthority::new(), move |stream, _, _| play(stream)).await
+    }
+
     /// A server that speaks bytes: each connection's first request head is read, then `answer` is written and the
     /// connection closed.
     pub async fn raw(names: &[&str], answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {

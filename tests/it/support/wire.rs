@@ -56,7 +56,7 @@ fn next(bytes: &[u8], is_over: bool) -> Option<(WireAnswer, usize)> {
 fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
-        let line = memchr::memmem::find(&bytes[at..], b"\r\n")?;
+        let line = memchr::memmem::find(bytes.get(at..)?, b"\r\n")?;
         let size = std::str::from_utf8(&bytes[at..at + line]).ok()?.split(';').next()?;
         let size = usize::from_str_radix(size, 16).ok()?;
         at += line + 2;

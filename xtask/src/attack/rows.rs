@@ -13,7 +13,6 @@ pub struct Row {
     #[serde(default)]
     tests: Vec<String>,
     outside: Option<String>,
-    waiting: Option<String>,
 }
 
 /// What a row says about itself.
@@ -21,7 +20,6 @@ pub enum State {
     Tests,
     Outside,
     Waiting,
-    Missing,
 }
 
 impl Row {
@@ -40,10 +38,8 @@ impl Row {
             State::Tests
         } else if self.outside.is_some() {
             State::Outside
-        } else if self.waiting.is_some() {
-            State::Waiting
         } else {
-            State::Missing
+            State::Waiting
         }
     }
 }

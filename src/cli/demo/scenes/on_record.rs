@@ -129,7 +129,10 @@ mod tests {
     fn sealed(lines: &[String]) -> Vec<u8> {
         let (mut all, mut head) = (String::new(), [0; 32].to_vec());
         for (line, seq) in lines.iter().zip(1..) {
-            let open = format!(r#"{{"v":1,"boot_id":"b","seq":{seq},{line},"prev":"{}""#, hex::encode(&head));
+            let open = format!(
+                r#"{{"v":1,"boot_id":"b","seq":{seq},"time":"2026-01-01T00:00:00Z",{line},"prev":"{}""#,
+                hex::encode(&head)
+            );
             head = digest(&SHA256, &[&head[..], open.as_bytes(), b"}"].concat()).as_ref().to_vec();
             let _ = writeln!(all, r#"{open},"hash":"{}"}}"#, hex::encode(&head));
         }

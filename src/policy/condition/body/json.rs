@@ -1,4 +1,4 @@
-//! JSON, in the one reading that all parsers share: no key twice at any depth, nothing behind the end.
+//! JSON, in the one reading that all parsers share: no key twice at any depth, no NUL, nothing behind the end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -82,6 +82,11 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+/// To whoever keeps texts as C does, one ends at its first NUL: `XX\u0000` is `XX` there.
+fn check_text<E: serde::de::Error>(text: &str) -> Result<(), E> {
+    if text.contains('\0') { Err(E::custom("a text holds NUL")) } else { Ok(()) }
+}
+
 struct Reader;
 
 impl<'de> Visitor<'de> for Reader {
@@ -107,7 +112,8 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Json::Number(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Json, E> {
+        check_text(value)?;
         Ok(Json::Text(value.to_owned()))
     }
 
@@ -126,6 +132,7 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Json, A::Error> {
         let mut members = HashMap::new();
         while let Some((name, value)) = table.next_entry::<String, Json>()? {
+            check_text(&name)?;
             if members.insert(name, value).is_some() {
                 return Err(A::Error::custom(REPEATED));
             }

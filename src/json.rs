@@ -1,15 +1,17 @@
-//! JSON, read strictly: duplicate keys are kept to be refused, depth is bounded, nothing may follow the value.
+//! JSON of callers, tokens and key sets, read strictly: duplicate keys are kept to be refused, depth is bounded, nothing
+//! may follow the value.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Objects and arrays inside each other at most.
-pub(super) const DEPTH_MAX: usize = 16;
+pub const DEPTH_MAX: usize = 16;
 
 /// A JSON value that keeps every member of its objects, duplicates and order included.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Json {
+pub enum Json {
     /// `null`
     Null,
     /// `true`, `false`
@@ -26,14 +28,19 @@ pub(super) enum Json {
 
 /// The text is not one JSON value; the line and column where that showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub struct Malformed {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in bytes.
+    pub column: usize,
 }
 
 impl Json {
     /// Reads one value and nothing else.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let malformed = |error: serde_json::Error| Malformed { line: error.line(), column: error.column() };
         let value = Nested { depth_left: DEPTH_MAX }.deserialize(&mut reader).map_err(malformed)?;
@@ -41,8 +48,85 @@ impl Json {
         Ok(value)
     }
 
+    /// Reads one object and nothing else, in which every object has each key once, at every depth.
+    #[must_use]
+    pub fn parse_object(bytes: &[u8]) -> Option<Self> {
+        Self::parse(bytes).ok().filter(|value| value.members().is_some() && value.is_unambiguous())
+    }
+
+    fn is_unambiguous(&self) -> bool {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => true,
+            Self::Array(items) => items.iter().all(Self::is_unambiguous),
+            Self::Object(members) => {
+                let names: HashSet<_> = members.iter().map(|(name, _)| name).collect();
+                names.len() == members.len() && members.iter().all(|(_, value)| value.is_unambiguous())
+            }
+        }
+    }
+
+    /// A string.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// A whole number of 64 bits.
+    #[must_use]
+    pub fn integer(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => number.as_i64(),
+            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// The items of an array.
+    #[must_use]
+    pub fn array(&self) -> Option<&[Self]> {
+        match self {
+            Self::Array(items) => Some(items),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::Object(_) => None,
+        }
+    }
+
+    /// The members of an object.
+    #[must_use]
+    pub fn members(&self) -> Option<&[(String, Self)]> {
+        match self {
+            Self::Object(members) => Some(members),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::Array(_) => None,
+        }
+    }
+
+    /// The value itself, if it is an object.
+    #[must_use]
+    pub fn object(&self) -> Option<&Self> {
+        self.members().map(|_| self)
+    }
+
+    /// The first member of this name; none where this is no object.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        self.members()?.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// A text, a whole number or a truth, as a text.
+    #[must_use]
+    pub fn scalar(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Bool(value) => Some(value.to_string()),
+            Self::Number(number) => number.as_i64().map(|number| number.to_string()),
+            Self::Null | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+
     /// The value in one spelling: no blanks, members sorted by name. For comparing, where no member is there twice.
-    pub(super) fn canonical(&self) -> String {
+    #[must_use]
+    pub fn canonical(&self) -> String {
         serde_json::Value::from(self).to_string()
     }
 }
@@ -156,6 +240,17 @@ mod tests {
         }
         assert!(Json::parse(b"\"\xff\"").is_err(), "invalid UTF-8");
         assert!(parse("\"\\ud800\"").is_err(), "a lone surrogate");
+    }
+
+    #[test]
+    fn an_object_has_each_key_once_at_every_depth() {
+        assert!(Json::parse_object(br#"{"a": 1, "b": {"a": [1, "x", null, true, 2.5]}}"#).is_some());
+        for bad in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[{"a":1,"a":2}]}"#, r#"{"a":1,"\u0061":2}"#] {
+            assert_eq!(Json::parse_object(bad.as_bytes()), None, "{bad}");
+        }
+        for bad in ["", "[]", "1", "\"x\"", "{", "{} {}"] {
+            assert_eq!(Json::parse_object(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]
