@@ -875,4 +875,5 @@ mod interleavings;
 mod limits;
 mod models;
 pub(super) mod points;
+mod revoking;
 mod shared;

@@ -8,6 +8,7 @@ use super::tcp::{Scene, policy, scene};
 use crate::support::remote::{Signer, jwks, seconds_from_now as soon, write};
 
 mod reloading;
+mod rsa;
 mod servers;
 
 pub use servers::Server;
