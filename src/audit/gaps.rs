@@ -24,7 +24,7 @@ pub enum Gap {
     /// A boot without a key.
     #[error("from here on nothing is signed: a version of valetkey without checkpoints, or a forgery")]
     Unsigned,
-    /// Records that no checkpoint followed for longer than [`CHECKPOINT_LATE`].
+    /// Records that no checkpoint followed for more than five minutes.
     #[error("no checkpoint for more than 5 minutes before this record, although there were records")]
     Late,
     /// The last records of a boot that was killed: no signature covers them.

@@ -168,11 +168,12 @@ impl Batch {
             if at == self.rounds.len() || meeting.has_left(0) {
                 return refused;
             }
-            for near in at.saturating_sub(1)..(at + 2).min(self.rounds.len()) {
-                let reached = self.rounds[near].request(bench);
-                if reached != Reached::Upstream && !is_over[near] && !self.rounds[near].members.lock().is_empty() {
+            let near = at.saturating_sub(1)..(at + 2).min(self.rounds.len());
+            for (round, is_over) in self.rounds[near.clone()].iter().zip(&mut is_over[near]) {
+                let reached = round.request(bench);
+                if reached != Reached::Upstream && !*is_over && !round.members.lock().is_empty() {
                     refused[reached as usize] += 1;
-                    is_over[near] = true;
+                    *is_over = true;
                 }
             }
         }
