@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -90,12 +90,20 @@ struct Tally {
     sent: AtomicU64,
     /// To the agent.
     received: AtomicU64,
+    /// Upstream's close frame is with the agent: nothing more can come.
+    closed: AtomicBool,
 }
 
 impl Tally {
     fn new() -> Self {
         let zero = AtomicU64::default;
-        Self { begun: Instant::now(), moved_milliseconds: zero(), sent: zero(), received: zero() }
+        Self {
+            begun: Instant::now(),
+            moved_milliseconds: zero(),
+            sent: zero(),
+            received: zero(),
+            closed: AtomicBool::default(),
+        }
     }
 
     fn moved(&self, counter: &AtomicU64, bytes: usize) {
@@ -149,7 +157,12 @@ async fn relay(
             ended
         }
     };
-    ended.err().unwrap_or(Ending::Complete)
+    match ended {
+        Ok(()) => Ending::Complete,
+        // Whoever has been told that it is over may go without waiting for the end of the connection.
+        Err(Ending::ClientGone) if tally.closed.load(Ordering::Relaxed) => Ending::Complete,
+        Err(ending) => ending,
+    }
 }
 
 /// From the agent to upstream, as it is.
@@ -210,7 +223,10 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
             let _ = self.agent.shutdown().await;
             return Err(Ending::UpstreamBroke);
         }
-        self.send(&out).await
+        let is_closed = frames.is_closed() && frames.is_between_messages();
+        self.send(&out).await?;
+        self.tally.closed.store(is_closed, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Ending> {

@@ -234,6 +234,11 @@ async fn speak(head: &str, mut wire: Box<dyn Wire>) {
             let _ = socket.wire.flush().await;
             while socket.wire.read_u8().await.is_ok() {}
         }
+        // It says that it is over, and leaves it to the other to go.
+        "/farewell" => {
+            let _ = socket.send(true, CLOSE, &1000_u16.to_be_bytes()).await;
+            while socket.wire.read_u8().await.is_ok() {}
+        }
         "/cut" => {
             let _ = socket.wire.write_all(&[0x81, 10, b'x']).await;
             let _ = socket.wire.shutdown().await;

@@ -41,6 +41,11 @@ async fn open(stage: &Stage, path: &str, nonce: &str) -> Socket {
     Socket::client(TokioIo::new(hyper::upgrade::on(response).await.expect("a socket")))
 }
 
+/// The closing record of the socket; the question before it has one of its own.
+async fn closed_socket(stage: &Stage) -> serde_json::Value {
+    stage.sidecar.audited(|record| record["type"] == "end" && record["status"] == 200).await
+}
+
 #[tokio::test]
 async fn a_socket_over_http2_is_one_over_http1_upstream() {
     let (stage, _) = stage().await;
@@ -58,8 +63,25 @@ async fn a_socket_over_http2_is_one_over_http1_upstream() {
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("GET", "/echo"));
     assert_eq!(seen.header("authorization"), Some(format!("Bearer {}", stage.secret).as_str()));
     assert_eq!(seen.header("host"), Some("api.test"));
-    let of_socket = |record: &serde_json::Value| record["type"] == "end" && record["status"] == 200;
-    assert_eq!(stage.sidecar.audited(of_socket).await["ending"], "complete");
+    assert_eq!(closed_socket(&stage).await["ending"], "complete");
+}
+
+#[tokio::test]
+async fn who_leaves_at_the_close_frame_has_heard_it_all() {
+    let (stage, _) = stage().await;
+    let nonce = nonce(&stage).await;
+    let mut socket = open(&stage, "/farewell", &nonce).await;
+    assert_eq!(socket.hear().await, Some((CLOSE, vec![3, 0xe8])));
+    drop(socket);
+    assert_eq!(closed_socket(&stage).await["ending"], "complete");
+}
+
+#[tokio::test]
+async fn who_leaves_before_it_has_not() {
+    let (stage, _) = stage().await;
+    let nonce = nonce(&stage).await;
+    drop(open(&stage, "/flood", &nonce).await);
+    assert_eq!(closed_socket(&stage).await["ending"], "client_gone");
 }
 
 #[tokio::test]
