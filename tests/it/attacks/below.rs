@@ -5,24 +5,12 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::Stage;
 use crate::support::agent::{Reply, with};
 use crate::support::orchestrator::Minted;
+use crate::support::{Stage, policies};
 
-const POLICY: &str = r#"
-version = 1
-
-[credentials.api]
-source = "env"
-name = "API_KEY"
-hosts = ["api.test"]
-
-[services.api]
-hosts = ["api.test"]
-credential = "api"
-slots = ["bearer"]
-upstream_ca = "{dir}/api.pem"
-
+/// What follows the service.
+const RULES: &str = r#"
 [[services.api.scopes]]
 name = "live"
 risk = "low"
@@ -111,7 +99,7 @@ fn scopes(stage: &Stage) -> Vec<String> {
 
 #[tokio::test]
 async fn a_label_of_its_own_opens_no_scope_that_is_closed_above() {
-    let stage = Stage::of_policy(POLICY).await;
+    let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
     let minted = mint(&stage).await;
     let own = minted.nonce;
     assert_eq!(send(&stage, "POST", "/charges", &own).await.status, 200);
@@ -134,7 +122,7 @@ async fn a_label_of_its_own_opens_no_scope_that_is_closed_above() {
 
 #[tokio::test]
 async fn its_holder_does_not_say_on_whose_behalf_it_acts() {
-    let stage = Stage::of_policy(POLICY).await;
+    let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
     let own = mint(&stage).await.nonce;
     let reply = call_door(&stage, &own, json!({"agent": "helper", "on_behalf_of": "user:ceo"})).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (403, &"delegation_exceeds_parent".into()));
@@ -147,7 +135,7 @@ async fn its_holder_does_not_say_on_whose_behalf_it_acts() {
 
 #[tokio::test]
 async fn a_label_of_its_own_is_no_way_around_a_rate() {
-    let stage = Stage::of_policy(POLICY).await;
+    let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
     let own = mint(&stage).await.nonce;
     assert_eq!(send(&stage, "GET", "/paced", &own).await.status, 200);
     assert_eq!(send(&stage, "GET", "/paced", &own).await.refusal(), Some("rate_limited"));
@@ -171,8 +159,9 @@ async fn take_from_worker(stage: &Stage, kept: &str) {
 
 #[tokio::test]
 async fn what_was_taken_from_the_agent_above_is_taken_from_below() {
-    let observed = POLICY.replace("[services.api]\n", "[services.api]\nenforce = \"observe\"\nuntil = 2999-01-01\n");
-    for policy in [POLICY, &observed] {
+    let enforced = policies::bearer_api(RULES);
+    let observed = enforced.replace("[services.api]\n", "[services.api]\nenforce = \"observe\"\nuntil = 2999-01-01\n");
+    for policy in [&enforced, &observed] {
         let stage = Stage::of_policy(policy).await;
         let own = mint(&stage).await.nonce;
         let child = delegate(&stage, &own, json!({"agent": "helper", "service": "api", "scope": "test"})).await;

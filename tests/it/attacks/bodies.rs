@@ -1,22 +1,10 @@
 //! Bodies and queries that a rule judges in one way and a server could read in another.
 
-use crate::support::Stage;
 use crate::support::agent::{Reply, with};
+use crate::support::{Stage, policies};
 
-const POLICY: &str = r#"
-version = 1
-
-[credentials.api]
-source = "env"
-name = "API_KEY"
-hosts = ["api.test"]
-
-[services.api]
-hosts = ["api.test"]
-credential = "api"
-slots = ["bearer"]
-upstream_ca = "{dir}/api.pem"
-
+/// What follows the service.
+const RULES: &str = r#"
 [[services.api.scopes]]
 name = "judged"
 risk = "low"
@@ -52,7 +40,7 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
-        let stage = Stage::of_policy(POLICY).await;
+        let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
         let nonce = stage.sidecar.orchestrator().mint("worker", "api", "judged").await.nonce;
         Self { stage, nonce }
     }

@@ -47,21 +47,6 @@ async fn what_is_said_is_what_happens() {
 
 /// A scope with a condition on what a minter says, one on the body, one on the level of risk; and a deny.
 const LINE: &str = r#"
-[risk.levels]
-watched = { max_risk = "medium" }
-elevated = { max_risk = "low" }
-
-[credentials.api]
-source = "env"
-name = "API_KEY"
-hosts = ["api.test"]
-
-[services.api]
-hosts = ["api.test"]
-credential = "api"
-slots = ["bearer"]
-upstream_ca = "{dir}/api.pem"
-
 [[services.api.scopes]]
 name = "read"
 risk = "low"
@@ -99,11 +84,15 @@ delegate = { depth = 3, to = ["middle", "last"], children_max = 9 }
 [agents.last]
 identity = ["any"]
 grants = { api = ["read", "team", "order"] }
+
+[risk.levels]
+watched = { max_risk = "medium" }
+elevated = { max_risk = "low" }
 "#;
 
 #[tokio::test]
 async fn what_is_said_of_a_line_of_nonces_is_what_happens() {
-    let stage = Stage::of_policy(&format!("version = 1\n{LINE}")).await;
+    let stage = Stage::of_policy(&policies::bearer_api(LINE)).await;
     let orchestrator = stage.sidecar.orchestrator();
     let mut nonces = Vec::new();
     for labels in [json!({"team": "x"}), json!({})] {

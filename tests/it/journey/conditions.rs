@@ -12,22 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::agent::{PATIENCE, with};
 use crate::support::wire::read_answers;
-use crate::support::{FakeUpstream, Stage};
+use crate::support::{FakeUpstream, Stage, policies};
 
-const POLICY: &str = r#"
-version = 1
-
-[credentials.api]
-source = "env"
-name = "API_KEY"
-hosts = ["api.test"]
-
-[services.api]
-hosts = ["api.test"]
-credential = "api"
-slots = ["bearer"]
-upstream_ca = "{dir}/api.pem"
-
+/// What follows the service.
+const RULES: &str = r#"
 [[services.api.scopes]]
 name = "refund"
 risk = "high"
@@ -79,7 +67,7 @@ struct Scene {
 impl Scene {
     /// A nonce for one scope.
     async fn holding(scope: &str) -> Self {
-        let stage = Stage::of_policy(POLICY).await;
+        let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
         let nonce = stage.sidecar.orchestrator().mint("worker", "api", scope).await.nonce;
         Self { stage, nonce }
     }
@@ -254,7 +242,7 @@ async fn a_body_over_its_size_is_refused() {
 
 #[tokio::test]
 async fn another_scope_without_a_condition_takes_what_the_first_cannot_read() {
-    let stage = Stage::of_policy(POLICY).await;
+    let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
     let wanted = json!({"agent": "worker", "task": "t", "grants": [{"service": "api", "scopes": ["transfer", "any"]}]});
     let nonce = stage.sidecar.orchestrator().mint_with(wanted).await.nonce;
     let scene = Scene { stage, nonce };
@@ -288,7 +276,7 @@ async fn a_deny_with_a_condition_denies_what_it_cannot_read() {
 
 #[tokio::test]
 async fn what_the_minter_said_decides() {
-    let stage = Stage::of_policy(POLICY).await;
+    let stage = Stage::of_policy(&policies::bearer_api(RULES)).await;
     let orchestrator = stage.sidecar.orchestrator();
     let wanted = |team: &str| json!({"agent": "worker", "task": "t", "service": "api", "scope": "team", "labels": {"team": team}, "on_behalf_of": "user:ana"});
     let (finance, sales) =
@@ -301,7 +289,8 @@ async fn what_the_minter_said_decides() {
 #[tokio::test]
 async fn a_slow_body_is_cut_in_time() {
     let upstream = FakeUpstream::start(&["api.test"]).await;
-    let stage = Stage::of(POLICY, upstream, |builder| builder.flag("--head-timeout").flag("1s")).await;
+    let stage =
+        Stage::of(&policies::bearer_api(RULES), upstream, |builder| builder.flag("--head-timeout").flag("1s")).await;
     let nonce = stage.sidecar.orchestrator().mint("worker", "api", "refund").await.nonce;
     let scene = Scene { stage, nonce };
     let mut stream = scene.stage.sidecar.agent().tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");

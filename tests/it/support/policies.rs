@@ -85,3 +85,22 @@ pub fn one_api_from(source: &str) -> String {
 pub fn one_api_with(line: &str) -> String {
     ONE_API.replace("credential = \"api\"\n", &format!("credential = \"api\"\n{line}\n"))
 }
+
+/// One API, `api.test`, with one slot; the text goes on after its service, with scopes and agents.
+pub fn bearer_api(rest: &str) -> String {
+    const SERVICE: &str = r#"
+version = 1
+
+[credentials.api]
+source = "env"
+name = "API_KEY"
+hosts = ["api.test"]
+
+[services.api]
+hosts = ["api.test"]
+credential = "api"
+slots = ["bearer"]
+upstream_ca = "{dir}/api.pem"
+"#;
+    format!("{SERVICE}{rest}")
+}
