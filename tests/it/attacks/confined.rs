@@ -127,8 +127,8 @@ async fn every_thread_is_confined_and_it_is_on_record() {
     let sidecar = start("best-effort", &upstream).await;
     let nonce = sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
     answers(&sidecar, &nonce, 200).await;
-    let started = sidecar.audited(|record| record["landlock"].is_string()).await;
-    assert!(started["landlock"].as_str().is_some_and(|word| word.starts_with("landlock")), "{started}");
+    let started = sidecar.audited(|record| record["type"] == "start").await;
+    assert!(started["facts"]["landlock"].as_str().is_some_and(|word| word.starts_with("landlock")), "{started}");
     // What confines a thread also takes from it, and from all that it starts, the way to more rights.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", sidecar.pid())).expect("a process");
     let mut threads = 0;
@@ -143,9 +143,13 @@ async fn every_thread_is_confined_and_it_is_on_record() {
 
 #[tokio::test]
 async fn one_that_runs_commands_is_not_confined_and_says_so_or_does_not_start() {
-    let exec = policies::one_api_from("source = \"exec\"\ncommand = [\"/bin/echo\", \"sk_live_0123456789abcdef\"]");
+    let exec = policies::one_api_from("source = \"exec\"\ncommand = [\"/bin/cat\", \"{dir}/keys/key\"]");
     let upstream = FakeUpstream::start(&["api.test"]).await;
-    let builder = || TestSidecar::with_policy(&exec).upstream(&["api.test"], "api", &upstream).flag("--allow-exec");
+    let secret = canary();
+    let builder = || {
+        let builder = TestSidecar::with_policy(&exec).upstream(&["api.test"], "api", &upstream);
+        builder.file("keys/key", &secret).flag("--allow-exec")
+    };
     let sidecar = builder().start().await;
     assert!(sidecar.log().contains("credentials come from commands, which would be confined too"), "{}", sidecar.log());
     let (code, said) = builder().flag("--landlock").flag("required").fails();
@@ -158,8 +162,8 @@ async fn memory_is_locked_where_nothing_can_fail_by_it_and_else_it_is_said() {
     let can = valetkey::process::can_lock_memory().is_ok();
     let sidecar = start("best-effort", &upstream).await;
     let (locked, held) = (sidecar.status("VmLck"), sidecar.status("VmRSS"));
-    let started = sidecar.audited(|record| record["memory"].is_string()).await;
-    assert_eq!(started["memory"], if can { "locked" } else { "unlocked" });
+    let started = sidecar.audited(|record| record["type"] == "start").await;
+    assert_eq!(started["facts"]["memory"], if can { "locked" } else { "unlocked" });
     assert_eq!(locked > 0, can, "{locked} KiB locked of {held}");
     if !can {
         eprintln!("skipped in part: memory cannot be locked here");
