@@ -32,7 +32,7 @@ use rustls::pki_types::CertificateDer;
 use crate::clock::SharedClock;
 use crate::model::Host;
 
-pub use bundle::publish_certificate;
+pub use bundle::{prepare, publish_certificate};
 use certificate::Facts;
 use leaves::{Leaves, Mint};
 pub use permitted::Permitted;

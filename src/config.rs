@@ -21,6 +21,7 @@ mod lint;
 mod mask;
 mod mistake;
 mod observing;
+mod paths;
 mod people;
 pub mod preset;
 mod risks;
@@ -45,6 +46,7 @@ pub use self::duration::DURATION_MAX;
 pub use self::effective::Effective;
 pub use self::limits::{CEILINGS_DEFAULT, TTL_DEFAULT};
 pub use self::mistake::{Code, Look, MISTAKES_SHOWN_MAX, Mistake, Mistakes};
+pub use self::paths::{read_files, runs_commands};
 
 use self::credentials::{Exec, ReadCredential};
 use self::effective::{EffectiveEgress, EffectiveNonces};

@@ -4,19 +4,37 @@
 //! - `environment`: secrets leave the environment before any thread exists
 //! - `signals`: drain, end, reopen
 //! - `channel`: the socket pair that a supervisor gave us
+//! - `memory`: nothing of it goes to swap, where that is allowed
+//! - `confinement`: from here on the process opens what it needs and nothing else
 //!
 //! The order at start, before the first thread: [`harden`], then [`take_environment`] (which starts
-//! the program over once, and with it `harden`), then the runtime.
+//! the program over once, and with it `harden`), [`lock_memory`], the runtime on this one thread, and, once
+//! the sockets are bound and before there are other threads, [`confine`].
 
 mod channel;
+mod confinement;
 mod environment;
 mod limits;
+mod memory;
 mod signals;
 
 pub use self::channel::{ChannelError, take_channel};
+pub use self::confinement::{Confinement, ConfinementError, Places, can_confine, confine};
 pub use self::environment::{HANDED_BYTES_MAX, REEXEC_VARIABLE, take_environment};
 pub use self::limits::{OPEN_FILES_MAX, OPEN_FILES_MIN};
+pub use self::memory::{LockError, Locked, can_lock_memory, lock_memory};
 pub use self::signals::{Asked, Signals};
+
+/// How much is to be made of a protection that not every system gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Effort {
+    /// Nothing.
+    Off,
+    /// Take it where it can be had, and say where not.
+    BestEffort,
+    /// Do not start without it.
+    Required,
+}
 
 /// Why secrets could not be taken out of the environment. None is a reason to go on with them in there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -92,6 +92,14 @@ pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityE
     publish(directory, &roots(system_certificates()), &own)
 }
 
+/// Makes the directory that is to be published into, and its missing parents.
+///
+/// # Errors
+/// [`AuthorityError::File`].
+pub fn prepare(directory: &Path) -> Result<(), AuthorityError> {
+    Directory::open_or_make(directory, 0o755).map(drop)
+}
+
 /// Puts the public files into a directory that others may read.
 pub(super) fn publish(
     path: &Path,

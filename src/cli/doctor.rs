@@ -34,6 +34,7 @@ use super::{Failure, print, runtime};
 use crate::authority::{Authority, Home};
 use crate::clock::{SharedClock, SystemClock};
 use crate::model::Destination;
+use crate::process::{can_confine, can_lock_memory};
 
 /// Clients at once: some take a second of a processor to start.
 const AT_ONCE: usize = 3;
@@ -101,11 +102,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let findings = runtime()?.block_on(findings(arguments, found))?;
     let failing = findings.iter().filter(|finding| !finding.works()).count();
     if arguments.json {
-        print::json(&serde_json::json!({ "works": failing == 0, "clients": findings }))?;
+        let system = serde_json::json!({ "landlock": can_confine(), "lock_memory": can_lock_memory().is_ok() });
+        print::json(&serde_json::json!({ "works": failing == 0, "clients": findings, "system": system }))?;
     } else if findings.is_empty() {
         print::note("none of these clients is installed here");
     } else {
         print::text(&table::render(&findings))?;
+    }
+    if !arguments.json {
+        tell_of_system();
     }
     match failing {
         0 => Ok(()),
@@ -113,6 +118,19 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             "{failing} of {} did not come through: see FIX",
             print::count(findings.len(), "client", "clients"),
         ))),
+    }
+}
+
+/// What a sidecar started from here, by this user, can have of the system for its own protection.
+fn tell_of_system() {
+    if can_confine() {
+        print::note("Landlock: there; a sidecar opens the files that it needs and no others");
+    } else {
+        print::note("Landlock: not on this kernel; a sidecar is not confined to the files that it needs");
+    }
+    match can_lock_memory() {
+        Ok(()) => print::note("locked memory: allowed; nothing of a sidecar goes to swap"),
+        Err(error) => print::note(format_args!("locked memory: no, {error}")),
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod arguments;
 mod assembly;
+mod confine;
 mod listeners;
 mod ready;
+mod record;
 mod reload;
 mod remote;
 mod reports;
@@ -33,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for problem in problems {
         tracing::warn!("{problem}");
     }
+    let locked = arguments.protection.lock_memory()?;
     // For everything but the agents, who have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -41,7 +44,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = process::Signals::listen().map_err(Failure::other)?;
         let sidecar = tokio::select! {
-            started = Sidecar::start(arguments, loaded, secrets, channel) => started?,
+            started = Sidecar::start(arguments, loaded, secrets, (channel, locked)) => started?,
             // A credential's command can take its time.
             () = asked_to_end(&mut signals) => return Err(Failure::other("ended by a signal before it was ready")),
         };

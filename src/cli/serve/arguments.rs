@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::confine::ProtectionArguments;
 use super::remote::RemoteArguments;
 use super::reports::ReportArguments;
 use crate::cli::{Failure, default_control};
@@ -102,6 +103,9 @@ pub struct Arguments {
     /// What is logged: error, warn, info, debug, or a filter such as valetkey=debug.
     #[arg(long, env = "VALETKEY_LOG", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
+
+    #[command(flatten)]
+    pub protection: ProtectionArguments,
 
     #[command(flatten)]
     pub limits: LimitArguments,

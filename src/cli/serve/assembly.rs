@@ -14,14 +14,16 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::confine::Needs;
 use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::ready::{remove_stale, replace};
+use super::record::open_audit;
 use super::reload::Reloading;
 use super::remote::Gate;
 use super::webhooks;
 use super::{AUDIT_CLOSE, Arguments};
 use crate::audit::{self, Audit};
-use crate::authority::{Authority, AuthorityError, Home};
+use crate::authority::{self, Authority, AuthorityError, Home};
 use crate::cli::Failure;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Loaded;
@@ -32,6 +34,7 @@ use crate::lease;
 use crate::metrics::{self, Metrics};
 use crate::net::{self, Dialer};
 use crate::policy::{Current, Policy};
+use crate::process::Locked;
 use crate::proxy::accept::Entrance;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
@@ -79,9 +82,10 @@ impl Sidecar {
         arguments: &Arguments,
         loaded: Loaded,
         secrets: Secrets,
-        channel: Option<std::os::unix::net::UnixStream>,
+        (channel, locked): (Option<std::os::unix::net::UnixStream>, Locked),
     ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
+        let needs = Needs::of(&loaded);
         let Loaded { policy, credentials, identities, webhooks, warnings, .. } = loaded;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         listeners::check(arguments, &policy)?;
@@ -94,11 +98,14 @@ impl Sidecar {
         let report_tls = arguments.reports.tls()?;
         let mut listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
+        // Once confined, none can be made.
+        arguments.ca_publish.as_deref().map_or(Ok(()), authority::prepare).map_err(unusable)?;
+        let confinement = needs.confine(arguments)?; // before there are other threads
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
         let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
         let scanner = arguments.reports.scanner(&authority, dialer.clone(), clock.clone())?;
-        let audit = open_audit(arguments, &clock, &policy, &bound)?;
+        let audit = open_audit(arguments, &clock, (&policy, &bound), (&confinement, locked))?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
         remove_stale(arguments);
@@ -136,6 +143,7 @@ impl Sidecar {
             metrics: metrics.clone(),
             webhooks,
             gate,
+            confinement,
         };
         let sending = Sending { audit: audit.clone(), metrics: metrics.clone(), dialer };
         let shutdown = start_planes(Planes {
@@ -249,28 +257,6 @@ fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unusable(error: AuthorityError) -> Failure {
     Failure::authority(format!("{error}\n  {}", error.hint()))
-}
-
-fn open_audit(arguments: &Arguments, clock: &SharedClock, policy: &Policy, bound: &Bound) -> Result<Audit, Failure> {
-    let sink = if arguments.audit.as_os_str() == "-" {
-        audit::Sink::Stdout
-    } else {
-        audit::Sink::File(arguments.audit.clone())
-    };
-    let overrides: Vec<_> = arguments.connect_to.iter().map(ToString::to_string).collect();
-    let facts = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "policy_digest": &**policy.digest(),
-        "proxy": bound.proxy.to_string(),
-        "transparent": listeners::texts(&bound.transparent),
-        "admin": bound.admin.to_string(),
-        "control": (!arguments.supervised).then_some(&arguments.control),
-        "control_tcp": bound.remote.map(|address| address.to_string()),
-        "leaks_tcp": bound.reports.map(|address| address.to_string()),
-        "connect_to": overrides,
-    });
-    let config = audit::Config { sync: arguments.audit_sync, ..audit::Config::new(sink) };
-    Audit::start(&config, clock.clone(), facts).map_err(Failure::audit)
 }
 
 /// A profile for each service: with its `upstream_ca`, or of the system's roots, which are read once for all.

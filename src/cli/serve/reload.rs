@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::confine::{self, Needs};
 use super::remote::Gate;
 use super::{Arguments, assembly, listeners, webhooks};
 use crate::audit::{Audit, Event};
@@ -20,6 +21,7 @@ use crate::control::webhooks::Endpoint;
 use crate::identity::Verifier;
 use crate::metrics::Metrics;
 use crate::policy::Current;
+use crate::process::Confinement;
 use crate::proxy::Proxy;
 use crate::proxy::relay::TlsProfiles;
 
@@ -38,6 +40,8 @@ pub(super) struct Reloading {
     pub(super) webhooks: watch::Sender<Vec<Arc<Endpoint>>>,
     /// Who proves agents and callers from elsewhere.
     pub(super) gate: Gate,
+    /// What this process has shut itself off from.
+    pub(super) confinement: Confinement,
 }
 
 /// What is read before anything changes.
@@ -109,8 +113,12 @@ impl Reloading {
 
     /// Everything that can go wrong goes wrong here, before anything has changed.
     fn read(&self) -> Result<Read, String> {
+        confine::review(&self.arguments.policy, &self.confinement)?;
         let mut loaded = config::load_policy(&self.arguments.policy, self.arguments.allow_exec)
             .map_err(|mistakes| mistakes.report(config::Look::Plain))?;
+        if loaded.policy.digest() != self.current.get().digest() {
+            Needs::of(&loaded).review(&self.confinement)?;
+        }
         listeners::check(&self.arguments, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
         let tls =
             assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
