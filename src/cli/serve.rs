@@ -3,6 +3,7 @@
 mod arguments;
 mod assembly;
 mod listeners;
+mod outer;
 mod ready;
 mod reload;
 mod remote;
