@@ -1,6 +1,7 @@
 //! The proxy over TLS: agents that are known by their certificates, and those that have none.
 
 mod clients;
+mod elsewhere;
 mod ending;
 mod listener;
 
