@@ -15,6 +15,9 @@ use crate::support::remote::{Signer, jwks, seconds_from_now, write};
 use crate::support::upstream::PIECE;
 use crate::support::{Builder, TestSidecar, canary, policies};
 
+/// What is done to the files of a listener before it starts.
+type Edit<'a> = &'a dyn Fn(&std::path::Path);
+
 /// Pieces of 64 KiB in a body.
 const PIECES: usize = 128;
 
@@ -250,8 +253,7 @@ async fn what_does_not_fit_together_does_not_start() {
         lay(directory, "other", &Entry::new().server.leaf(&["proxy.test"], |_| {}));
         std::fs::copy(directory.join("other.key"), directory.join("proxy.key")).expect("a file");
     };
-    let cases: [(&dyn Fn(&std::path::Path), &str); 3] =
-        [(&open, "mode"), (&empty, "no certificate"), (&foreign, "cannot be used")];
+    let cases: [(Edit<'_>, &str); 3] = [(&open, "mode"), (&empty, "no certificate"), (&foreign, "cannot be used")];
     for (edit, why) in cases {
         let (status, said) = start(one, &flags, edit);
         assert_eq!(status, Some(4), "{said}");
