@@ -1,13 +1,14 @@
 //! What was typed → what it means: the policy file and the flags. The only code that knows TOML.
 //!
 //! `section` walks the file and keeps the place of everything; `limits`, `credentials`, `egress`, `service` (with `scopes`,
-//! `rules`, `hosts`), `identities`, `people` and `allowance` read one table each, in the order in which names refer to one
+//! `rules`, `hosts`), `identities`, `client_cas`, `people` and `allowance` read one table each, in the order in which names refer to one
 //! another; `preset` holds
 //! what well-known APIs look like; `mistake` and `mask` say what is wrong without showing a secret; `effective` prints
 //! what is in force. `lint` knows endpoints that make a rule meaningless; `cases` reads what `valetkey policy test` runs.
 
 mod allowance;
 mod cases;
+mod client_cas;
 mod conditions;
 mod credentials;
 mod delegate;
@@ -48,6 +49,7 @@ pub use self::limits::{CEILINGS_DEFAULT, TTL_DEFAULT};
 pub use self::mistake::{Code, Look, MISTAKES_SHOWN_MAX, Mistake, Mistakes};
 pub use self::paths::{read_files, runs_commands};
 
+use self::client_cas::EffectiveClientCa;
 use self::credentials::{Exec, ReadCredential};
 use self::effective::{EffectiveEgress, EffectiveNonces};
 use self::egress::Egress;
@@ -61,7 +63,7 @@ use self::section::{Keys, Notes, Section};
 use self::service::ReadService;
 use crate::control::webhooks::Webhook;
 use crate::credential::{self, SourceSpec};
-use crate::identity::Identities;
+use crate::identity::{ClientCa, Identities};
 use crate::model::{CredentialName, IdentityRule};
 use crate::policy::{Parts, Policy, Service};
 
@@ -79,6 +81,7 @@ const KEYS: Keys = Keys {
         "credentials",
         "services",
         "issuers",
+        "client_cas",
         "agents",
         "minters",
         "risk",
@@ -194,6 +197,7 @@ struct Draft {
     credentials: Vec<ReadCredential>,
     services: Vec<ReadService>,
     issuers: Vec<ReadIssuer>,
+    client_cas: Vec<Option<ClientCa>>,
     agents: Vec<ReadAgent>,
     minters: Vec<Option<(crate::policy::MinterRule, effective::EffectiveMinter)>>,
     webhooks: Vec<webhooks::ReadWebhook>,
@@ -223,12 +227,13 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let egress = egress::read(root, &credentials);
     let services = service::read(root, presets, &credentials);
     let issuers = identities::read(root);
+    let client_cas = client_cas::read(root);
     let ceilings = nonces.as_ref().map(|nonces| &nonces.ceilings);
-    let agents = people::read_agents(root, &services, &issuers, ceilings);
+    let agents = people::read_agents(root, &services, (&issuers, &client_cas), ceilings);
     let minters = people::read_minters(root, &agents, &issuers);
     warn_of_unused(root, &credentials, &services, egress.as_ref());
     let webhooks = webhooks::read(root);
-    Draft { version, egress, nonces, risks, credentials, services, issuers, agents, minters, webhooks }
+    Draft { version, egress, nonces, risks, credentials, services, issuers, client_cas, agents, minters, webhooks }
 }
 
 fn read_version(node: &section::Node<'_>) -> Option<()> {
@@ -310,6 +315,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
         credentials: BTreeMap::new(),
         services: BTreeMap::new(),
         issuers: BTreeMap::new(),
+        client_cas: BTreeMap::new(),
         agents: BTreeMap::new(),
         minters: BTreeMap::new(),
         webhooks: BTreeMap::new(),
@@ -328,13 +334,15 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     shown.services = services.iter().map(|service| service.name.to_string()).zip(effective).collect();
     let issuers = read.issuers.into_iter().map(|issuer| issuer.spec).collect::<Option<Vec<_>>>()?;
     shown.issuers = issuers.iter().map(|issuer| (issuer.name.to_string(), EffectiveIssuer::new(issuer))).collect();
+    let client_cas = read.client_cas.into_iter().collect::<Option<Vec<_>>>()?;
+    shown.client_cas = client_cas.iter().map(|ca| (ca.name.to_string(), EffectiveClientCa::new(ca))).collect();
     let (agents, effective) = unzip(read.agents.into_iter().map(|agent| agent.built))?;
     shown.agents = agents.iter().map(|agent| agent.name.to_string()).zip(effective).collect();
     let (minters, effective) = unzip(read.minters.into_iter())?;
     shown.minters = minters.iter().map(|minter| minter.name.to_string()).zip(effective).collect();
     let (webhooks, effective) = unzip(read.webhooks.into_iter())?;
     shown.webhooks = webhooks.iter().map(|webhook: &Webhook| webhook.name.clone()).zip(effective).collect();
-    let identities = Identities { bearers: bearers(&minters), issuers };
+    let identities = Identities { bearers: bearers(&minters), issuers, client_cas };
     let policy = Policy::new(Parts {
         digest: digest.into(),
         unlisted: egress.unlisted,

@@ -17,9 +17,11 @@
 //! | `review` | asking a cluster's API server instead |
 //! | `scanning` | the signature of a secret scanner's report |
 //! | `certificate` | whom a client's certificate names |
+//! | `client_ca` | certificates that agents show to the proxy, and whose CA may vouch for them |
 
 mod bearer;
 mod certificate;
+mod client_ca;
 mod fetch;
 mod files;
 #[doc(hidden)]
@@ -40,6 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use certificate::{certificate_identity, is_certificate_name};
+pub use client_ca::{ClientCa, Shown};
 pub use fetch::Address;
 pub use files::{FileProblem, read_public, read_secret};
 pub use issuer::{IssuerSpec, Kind, Proof, is_service_account, is_trust_domain, spiffe_id, trust_domain_of};
@@ -59,6 +62,8 @@ pub struct Identities {
     pub bearers: Vec<Arc<str>>,
     /// Whose tokens are believed.
     pub issuers: Vec<IssuerSpec>,
+    /// Whose certificates are believed, of agents.
+    pub client_cas: Vec<ClientCa>,
 }
 
 /// The owner of the other end of a loopback TCP connection; `None` when it cannot be proven (remote peer, other

@@ -4,6 +4,7 @@ mod arguments;
 mod assembly;
 mod confine;
 mod listeners;
+mod outer;
 mod ready;
 mod record;
 mod reload;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::client_cas::EffectiveClientCa;
 use super::conditions::{EffectiveBody, EffectiveCondition};
 use super::duration::spell as spell_duration;
 use super::egress::Egress;
@@ -35,6 +36,8 @@ pub struct Effective {
     pub(super) services: BTreeMap<String, EffectiveService>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) issuers: BTreeMap<String, EffectiveIssuer>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) client_cas: BTreeMap<String, EffectiveClientCa>,
     pub(super) agents: BTreeMap<String, EffectiveAgent>,
     pub(super) minters: BTreeMap<String, EffectiveMinter>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -271,7 +271,7 @@ fn read_jwks(node: &Node<'_>) -> Option<Proof> {
     address.map(Proof::Server)
 }
 
-fn read_path(node: &Node<'_>) -> Option<PathBuf> {
+pub(super) fn read_path(node: &Node<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(node.string()?);
     if !path.is_absolute() {
         node.fault(Code::BadValue, "is not an absolute path".to_owned(), "begin it with /");

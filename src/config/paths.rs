@@ -19,6 +19,7 @@ pub fn read_files(loaded: &Loaded) -> Vec<PathBuf> {
     files.extend(loaded.policy.services().iter().filter_map(|service| service.upstream_ca.clone()));
     files.extend(loaded.identities.bearers.iter().map(|path| PathBuf::from(&**path)));
     files.extend(loaded.identities.issuers.iter().flat_map(of_issuer).map(Path::to_owned));
+    files.extend(loaded.identities.client_cas.iter().map(|ca| ca.path.clone()));
     for webhook in &loaded.webhooks {
         files.push(webhook.secret.clone());
         files.extend(webhook.ca.clone());

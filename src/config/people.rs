@@ -1,12 +1,14 @@
 //! `[agents.NAME]` and `[minters.NAME]`: who may present nonces, and who may ask for them.
 
 use super::allowance;
+use super::client_cas;
 use super::delegate;
 use super::effective::{EffectiveAgent, EffectiveMinter};
 use super::identities::{ReadIssuer, parse_identity, read_identity};
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
 use super::service::ReadService;
+use crate::identity::ClientCa;
 use crate::model::{AgentName, Grant, IdentityRule, MinterName, ScopeName, ServiceName};
 use crate::policy::{AgentRule, Ceiling, MinterRule, Permission};
 
@@ -31,6 +33,9 @@ const MAY: [(&str, Permission); 5] = [
     ("risk", Permission::Risk),
 ];
 
+/// Who vouches for agents: for their tokens, and for their certificates.
+type Vouching<'a> = (&'a [ReadIssuer], &'a [Option<ClientCa>]);
+
 /// An agent as it was read; what is `None` had mistakes.
 pub(super) struct ReadAgent {
     /// As the file spells it.
@@ -44,12 +49,12 @@ pub(super) struct ReadAgent {
 pub(super) fn read_agents(
     root: &Section<'_>,
     services: &[ReadService],
-    issuers: &[ReadIssuer],
+    vouching: Vouching<'_>,
     ceilings: Option<&[Ceiling; 3]>,
 ) -> Vec<ReadAgent> {
     let entries = entries(root, "agents", PEOPLE_MAX);
     let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
-    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, issuers, &names, ceilings)).collect();
+    let agents: Vec<_> = entries.iter().map(|entry| read_agent(entry, services, vouching, &names, ceilings)).collect();
     warn_of_shared(root, &agents);
     agents
 }
@@ -68,7 +73,7 @@ pub(super) fn entries<'a>(root: &Section<'a>, name: &str, max: usize) -> Vec<Nam
 fn read_agent(
     entry: &Named<'_>,
     services: &[ReadService],
-    issuers: &[ReadIssuer],
+    vouching: Vouching<'_>,
     names: &[&str],
     ceilings: Option<&[Ceiling; 3]>,
 ) -> ReadAgent {
@@ -77,8 +82,8 @@ fn read_agent(
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
     section.check_keys(&AGENT);
     let identity = section.require("identity", "identity = [\"uid:1000\"]: who may present its nonces");
-    let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities, issuers));
-    let identities = identity.as_ref().zip(identities).and_then(|(node, read)| presentable(node, read, issuers));
+    let identities = identity.as_ref().and_then(|node| read_identities(node, &mut read.identities, vouching.0));
+    let identities = identity.as_ref().zip(identities).and_then(|(node, read)| presentable(node, read, vouching));
     let grants = section.require("grants", "grants = { SERVICE = [\"SCOPE\"] }: the most that may be minted for it");
     let grants = grants.and_then(|node| read_grants(&node, services));
     // Absent is never; what could not be read makes no agent.
@@ -110,19 +115,25 @@ fn read_agent_name(entry: &Named<'_>) -> Option<AgentName> {
     entry.label.name(entry.name, AgentName::parse)
 }
 
-/// The proxy proves uids, and whom a token names. What else an agent is keeps it from minting, and cannot be all that it is.
-fn presentable(node: &Node<'_>, identities: Vec<IdentityRule>, issuers: &[ReadIssuer]) -> Option<Vec<IdentityRule>> {
-    let is_proven = |rule: &IdentityRule| match rule {
+/// The proxy proves uids, and whom a token or a certificate names. What else an agent is keeps it from minting, and cannot be all that it is.
+fn presentable(
+    node: &Node<'_>,
+    identities: Vec<IdentityRule>,
+    (issuers, cas): Vouching<'_>,
+) -> Option<Vec<IdentityRule>> {
+    let by_token = |rule: &IdentityRule| match rule {
         IdentityRule::Any | IdentityRule::Uid(_) | IdentityRule::Kubernetes(_) | IdentityRule::Oidc { .. } => true,
         IdentityRule::Spiffe(id) => issuers.iter().any(|issuer| issuer.is_of_domain(id)),
         IdentityRule::Bearer(_) | IdentityRule::Mtls(_) => false,
     };
+    let is_proven = |rule: &IdentityRule| by_token(rule) || client_cas::prove(cas, rule);
     if identities.iter().any(|rule| matches!(rule, IdentityRule::Bearer(_))) {
         node.not_supported("an agent's identity of the kind bearer:");
         return None;
     }
     if !identities.iter().any(is_proven) {
-        node.not_supported("an agent without an identity that the proxy could prove (uid:, or a token of an issuer)");
+        let ways = "uid:, a token of an issuer, or a certificate of [client_cas]";
+        node.not_supported(&format!("an agent without an identity that the proxy could prove ({ways})"));
         return None;
     }
     for rule in identities.iter().filter(|rule| !is_proven(rule)) {

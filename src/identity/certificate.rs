@@ -47,6 +47,17 @@ fn may_sign_certificates(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
+/// True where the key may sign a TLS handshake. An SVID has to say so (X.509-SVID, 4.3); for the others it is enough not to
+/// say otherwise (RFC 5280, 4.2.1.3).
+pub(super) fn may_sign_handshakes(der: &[u8], is_svid: bool) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    match certificate.key_usage() {
+        Ok(Some(usage)) => usage.value.digital_signature(),
+        Ok(None) => !is_svid,
+        Err(_) => false,
+    }
+}
+
 fn mtls(name: &str) -> Option<Identity> {
     is_certificate_name(name).then(|| Identity::Mtls(name.into()))
 }

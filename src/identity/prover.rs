@@ -1,4 +1,5 @@
-//! Tokens that agents show to the proxy: verified once, then known by their digest for a moment.
+//! Tokens that agents show to the proxy: verified once, then known by their digest for a moment. And their certificates,
+//! which are verified each time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::jwt::TOKEN_BYTES_MAX;
-use super::{Refused, Verifier};
+use super::{Refused, Shown, Verifier};
 use crate::clock::SharedClock;
 use crate::model::{Deadline, Identity, Now};
 
@@ -21,33 +22,35 @@ use crate::model::{Deadline, Identity, Now};
 const FRESH_FOR: Duration = Duration::from_secs(30);
 /// Tokens that are known at most; what has no place is verified each time.
 const KNOWN_MAX: usize = 1024;
-/// Tokens that are verified at a time.
+/// Tokens that are verified at a time, and certificates.
 const AT_A_TIME_MAX: usize = 16;
-/// How long a token waits for its turn.
+/// How long one of them waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What proves the agents of a policy by their tokens.
+/// What proves the agents of a policy by their tokens and certificates.
 pub struct Prover {
     verifier: Arc<Verifier>,
     clock: SharedClock,
     known: Mutex<HashMap<[u8; 32], Arc<Proof>>>,
     turns: Semaphore,
+    /// Of certificates, for which nobody else is asked: they do not wait behind a slow key server.
+    certificate_turns: Semaphore,
     in_force: Arc<AtomicBool>,
 }
 
-/// An identity that a token has proven. It is of use while [`Proof::holds`] says so.
+/// An identity that a token or a certificate has proven. It is of use while [`Proof::holds`] says so.
 #[derive(Debug)]
 pub struct Proof {
-    /// Whom the token names.
+    /// Whom it names.
     pub identity: Identity,
-    /// When it was verified.
+    /// When it was verified; of a certificate, when the connection was opened.
     pub at: Now,
     until: Deadline,
     in_force: Arc<AtomicBool>,
 }
 
 impl Proof {
-    /// True until the token expires, or its issuers are no longer those of the policy.
+    /// True until the token or the certificate expires, or who may vouch for them is no longer what it was in the policy.
     #[must_use]
     pub fn holds(&self, now: &Now) -> bool {
         self.in_force.load(Ordering::Acquire) && !self.until.is_over(now)
@@ -63,6 +66,7 @@ impl Prover {
             clock,
             known: Mutex::default(),
             turns: Semaphore::new(AT_A_TIME_MAX),
+            certificate_turns: Semaphore::new(AT_A_TIME_MAX),
             in_force: Arc::new(AtomicBool::new(true)),
         })
     }
@@ -97,8 +101,7 @@ impl Prover {
         if let Some(proof) = self.known(&key, fresh_for) {
             return Ok(proof);
         }
-        let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or(Refused::Unavailable)?;
+        let _turn = turn(&self.turns).await?;
         // Others with the same token may have waited for the same answer.
         if let Some(proof) = self.known(&key, fresh_for) {
             return Ok(proof);
@@ -110,6 +113,17 @@ impl Prover {
         let proof = Arc::new(Proof { identity, at, until, in_force: self.in_force.clone() });
         self.keep(key, &proof);
         Ok(proof)
+    }
+
+    /// Whom a certificate proves that was shown in a handshake. It is judged by the files as they are now.
+    ///
+    /// # Errors
+    /// [`Refused`]: nobody.
+    pub async fn certify(&self, shown: &Arc<Shown>) -> Result<Arc<Proof>, Refused> {
+        let _turn = turn(&self.certificate_turns).await?;
+        let (identity, end) = self.verifier.certify(shown).await?;
+        let until = deadline(&self.clock.now(), end).ok_or(Refused::CertificateOver)?;
+        Ok(Arc::new(Proof { identity, at: shown.at, until, in_force: self.in_force.clone() }))
     }
 
     fn known(&self, key: &[u8; 32], fresh_for: Duration) -> Option<Arc<Proof>> {
@@ -129,6 +143,10 @@ impl Prover {
     }
 }
 
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Refused> {
+    timeout(TURN_TIMEOUT, turns.acquire()).await.ok().and_then(Result::ok).ok_or(Refused::Unavailable)
+}
+
 fn is_fresh(proof: &Proof, fresh_for: Duration, now: &Now) -> bool {
     proof.holds(now) && !proof.at.plus(fresh_for).is_over(now)
 }
@@ -139,7 +157,7 @@ fn key(token: &str) -> [u8; 32] {
     key
 }
 
-/// The moment on both clocks at which a token with this `exp` is over; `None` if it is.
+/// The moment on both clocks at which what ends with this second is over; `None` if it is.
 fn deadline(now: &Now, expiry: i64) -> Option<Deadline> {
     let left = Timestamp::from_second(expiry).ok()?.duration_since(now.wall);
     let left = Duration::try_from(left).ok().filter(|left| !left.is_zero())?;

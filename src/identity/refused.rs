@@ -1,6 +1,6 @@
 //! Why a proof was refused.
 
-/// Why a token proves nothing. Says nothing of its content, which nobody vouches for.
+/// Why a token or a certificate proves nothing. Says nothing of its content, which nobody vouches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// `Authorization` is there twice, or is no `Bearer` with one token.
@@ -51,6 +51,18 @@ pub enum Refused {
     /// The API server does not vouch for it.
     #[error("the token was refused by the API server")]
     Review,
+    /// A certificate that names nobody, or more than one; also one that could sign others.
+    #[error("the certificate does not name one client, or could sign other certificates")]
+    CertificateName,
+    /// A certificate of nobody who may vouch for whom it names.
+    #[error("the certificate is of no CA that the policy has for whom it names")]
+    CertificateAuthority,
+    /// A certificate whose time is over, or is yet to come; or that of one above it.
+    #[error("the certificate has expired, or is not valid yet")]
+    CertificateOver,
+    /// A certificate that is for something else.
+    #[error("the certificate is not for clients that sign their handshake")]
+    CertificateUse,
     /// The keys, or whoever would judge the token, cannot be had; nothing is believed without.
     #[error("the issuer's keys cannot be had just now")]
     Unavailable,

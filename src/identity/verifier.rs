@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use jiff::Timestamp;
 
 use super::bearer::Bearer;
+use super::client_ca::{ClientCa, Shown, certify};
 use super::fetch::Client;
 use super::issuer::{Issuer, IssuerSpec, Judge, Proof};
 use super::jwks::SET_BYTES_MAX;
@@ -25,6 +26,7 @@ const REVIEWS_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 pub struct Verifier {
     bearers: Arc<[Bearer]>,
     issuers: Vec<Issuer>,
+    client_cas: Arc<[ClientCa]>,
     own_pod: Option<String>,
     clock: SharedClock,
 }
@@ -59,13 +61,13 @@ impl Verifier {
             issuers.push(Issuer { spec, judge });
         }
         let bearers = identities.bearers.into_iter().map(Bearer::new).collect();
-        Ok(Self { bearers, issuers, own_pod, clock })
+        Ok(Self { bearers, issuers, client_cas: identities.client_cas.into(), own_pod, clock })
     }
 
     /// Believes nothing.
     #[cfg(test)]
     pub(super) fn of_nobody(clock: SharedClock) -> Self {
-        Self { bearers: Arc::default(), issuers: Vec::new(), own_pod: None, clock }
+        Self { bearers: Arc::default(), issuers: Vec::new(), client_cas: Arc::default(), own_pod: None, clock }
     }
 
     /// True where it was made of these identities.
@@ -73,6 +75,7 @@ impl Verifier {
     pub fn is_of(&self, identities: &Identities) -> bool {
         self.bearers.iter().map(Bearer::path).eq(&identities.bearers)
             && self.issuers.iter().map(|issuer| &issuer.spec).eq(&identities.issuers)
+            && *self.client_cas == *identities.client_cas
     }
 
     /// Who sends these headers; `None` where they have no `Authorization`.
@@ -115,6 +118,20 @@ impl Verifier {
     /// a token of it is as good as any here; and the token of a file proves no agent.
     pub(super) async fn prove(&self, text: &str) -> Result<(Identity, i64), Refused> {
         self.by_issuer(text, None).await
+    }
+
+    /// True where agents can be proven by their certificates.
+    #[must_use]
+    pub fn certifies(&self) -> bool {
+        !self.client_cas.is_empty()
+    }
+
+    /// Whom an agent's certificate proves, and the second at which that is over.
+    pub(super) async fn certify(&self, shown: &Arc<Shown>) -> Result<(Identity, i64), Refused> {
+        let (cas, shown) = (Arc::clone(&self.client_cas), Arc::clone(shown));
+        let now = self.clock.now().wall.as_second();
+        let judging = tokio::task::spawn_blocking(move || certify(&cas, &shown.chain, now)); // it reads a file
+        judging.await.map_err(|_| Refused::Unavailable)?
     }
 
     async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<(Identity, i64), Refused> {

@@ -19,11 +19,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::flow::Body;
+use super::outer::{self, OuterTls};
 use super::pace::{Pace, Paced, Protocol};
+use super::socket::Socket;
 use super::{Limits, Proxy, connect, transparent};
 use crate::audit::Event;
 use crate::clock::{Clock, SystemClock};
-use crate::identity;
+use crate::identity::{self, Shown};
 use crate::metrics::Metrics;
 use crate::model::{Destination, Identity, Now};
 use crate::net::intercept::Interception;
@@ -35,10 +37,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// How clients come to a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Entrance {
     /// On purpose: it is their proxy.
     Proxy,
+    /// The same, over TLS.
+    Tls(Arc<OuterTls>),
     /// Unknowingly: their connections to elsewhere are redirected here.
     Transparent(Interception),
 }
@@ -54,6 +58,8 @@ pub struct Connection {
     pub opened: Now,
     local: SocketAddr,
     owner: OnceLock<Option<Identity>>,
+    /// Set where the connection itself is TLS: what the client has shown in its handshake, if anything.
+    encrypted: OnceLock<Option<Arc<Shown>>>,
     _place: Place,
 }
 
@@ -77,7 +83,22 @@ impl Connection {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
         let opened = SystemClock.now();
-        Arc::new(Self { id, peer, opened, local, owner, _place: place })
+        Arc::new(Self { id, peer, opened, local, owner, encrypted: OnceLock::new(), _place: place })
+    }
+
+    /// From here on everything on it is read from TLS; the client has shown this.
+    pub(super) fn encrypted(&self, shown: Option<Arc<Shown>>) {
+        let _ = self.encrypted.set(shown);
+    }
+
+    /// True where nobody else can read what the client sends to us.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted.get().is_some()
+    }
+
+    /// The certificate that the client has shown.
+    pub(super) fn shown(&self) -> Option<&Arc<Shown>> {
+        self.encrypted.get().and_then(Option::as_ref)
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -143,7 +164,7 @@ async fn accept(listeners: &[(TcpListener, Entrance)], turn: usize) -> io::Resul
         let (after, before) = listeners.split_at(turn % listeners.len().max(1));
         for (listener, entrance) in before.iter().chain(after) {
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, *entrance)));
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, entrance.clone())));
             }
         }
         Poll::Pending
@@ -154,7 +175,8 @@ async fn accept(listeners: &[(TcpListener, Entrance)], turn: usize) -> io::Resul
 async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place, entrance: Entrance) {
     let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else { return };
     match entrance {
-        Entrance::Proxy => explicit(proxy, stream, Connection::new(peer, local, place)).await,
+        Entrance::Proxy => explicit(proxy, Socket::Clear(stream), Connection::new(peer, local, place)).await,
+        Entrance::Tls(tls) => Box::pin(outer::run(proxy, stream, Connection::new(peer, local, place), tls)).await,
         Entrance::Transparent(interception) => {
             let original = transparent::original(&proxy, &stream, local, interception);
             let connection = Connection::redirected(peer, original.unwrap_or(local), place);
@@ -163,7 +185,8 @@ async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: P
     }
 }
 
-async fn explicit(proxy: Arc<Proxy>, stream: TcpStream, connection: Arc<Connection>) {
+/// Serves a client that knows us for its proxy.
+pub(super) async fn explicit(proxy: Arc<Proxy>, stream: Socket, connection: Arc<Connection>) {
     let pace = proxy.pace(Protocol::Http1);
     let io = TokioIo::new(Paced::new(stream, pace.clone()));
     let service = {

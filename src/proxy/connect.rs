@@ -32,7 +32,7 @@ pub struct Session {
     pub form: Form,
     /// The nonce that came as the proxy's credentials with the `CONNECT`, or with this request in absolute form.
     pub voucher: Option<NonceHash>,
-    /// Whom a token proved that came there in the nonce's place.
+    /// Whom a token proved that came there in the nonce's place, or the client's certificate.
     pub proof: Option<Arc<TokenProof>>,
     /// What its upstream speaks, as far as its answers have told.
     pub spoken: Spoken,
@@ -97,7 +97,7 @@ pub struct Tunnel {
     pub destination: Destination,
     /// The nonce that came with it as the proxy's credentials.
     pub voucher: Option<NonceHash>,
-    /// Whom a token proved that came in the nonce's place.
+    /// Whom a token proved that came in the nonce's place, or the client's certificate.
     pub proof: Option<Arc<TokenProof>>,
 }
 

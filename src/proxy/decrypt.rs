@@ -11,7 +11,6 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +18,7 @@ use super::Proxy;
 use super::accept::{serve_h1, serve_h2};
 use super::connect::{AskedFor, Form, Session, Spoken, Tunnel};
 use super::pace::{Paced, Protocol};
+use super::socket::Socket;
 use crate::audit::Event;
 use crate::model::{Host, Scheme};
 
@@ -79,7 +79,7 @@ async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>
 
 /// Takes the socket back from hyper, with what it had read too much.
 pub(super) fn reclaim(upgraded: Upgraded) -> Option<Prefixed> {
-    let parts = upgraded.downcast::<TokioIo<Paced<TcpStream>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Paced<Socket>>>().ok()?;
     Some(Prefixed { prefix: parts.read_buf, stream: parts.io.into_inner().into_inner() })
 }
 
@@ -124,7 +124,7 @@ fn note(proxy: &Proxy, tunnel: &Tunnel, code: &'static str) {
 #[derive(Debug)]
 pub struct Prefixed {
     pub(super) prefix: Bytes,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Socket,
 }
 
 impl AsyncRead for Prefixed {

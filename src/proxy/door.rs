@@ -162,14 +162,14 @@ impl Proxy {
     }
 }
 
-/// The host itself, on the scheme's own port; and in clear text over loopback alone, since a nonce travels in it. That is
-/// so in a tunnel too only for what is inside, which is TLS.
+/// The host itself, on the scheme's own port; and in clear text over loopback alone, since a nonce travels in it. What comes
+/// in a tunnel, or on a connection that is TLS itself, is in clear text nowhere.
 fn check_place(session: &Session) -> Result<(), Denial> {
     let destination = &session.destination;
     if !door::is_ours(&destination.host) || destination.port != session.scheme.default_port() {
         return Err(Denial::HostNotListed);
     }
-    check_hop(session.form, session.connection.peer.ip())
+    if session.connection.is_encrypted() { Ok(()) } else { check_hop(session.form, session.connection.peer.ip()) }
 }
 
 fn check_hop(form: Form, peer: IpAddr) -> Result<(), Denial> {

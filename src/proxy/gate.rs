@@ -1,4 +1,4 @@
-//! Who may come in at the front: the nonce or the token in the proxy's credentials, before anything is opened for it.
+//! Who may come in at the front: the nonce or the token in the proxy's credentials, and the client's certificate, before anything is opened for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,22 +16,23 @@ use crate::model::denial::Misplaced;
 use crate::model::{Denial, NonceHash};
 use crate::policy::ProxyAuth;
 
-/// What came in as the proxy's credentials, and is good.
+/// What came in as the proxy's credentials, or was shown in the handshake, and is good.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     /// The nonce that vouches for the tunnel, or for the request in absolute form.
     pub(super) voucher: Option<NonceHash>,
-    /// Whom the token proves that came in its place.
+    /// Whom the token proves that came in its place; or, without one, the client's certificate.
     pub(super) proof: Option<Arc<TokenProof>>,
 }
 
 /// Reads the proxy's credentials.
 ///
 /// A nonce that is not required is only read here: what is wrong with it is said inside the tunnel, where an agent can read
-/// it. A token is verified, once for the whole tunnel; one that proves nobody gets none.
+/// it. A token is verified, once for the whole tunnel; one that proves nobody gets none. So is, where there is no token, the
+/// certificate that the client has shown.
 ///
 /// # Errors
-/// [`Denial`]: they came in clear text over a network; the token proves nobody; or they are required, and did not come or
+/// [`Denial`]: they came in clear text over a network; the token or the certificate proves nobody; or they are required, and did not come or
 /// do not hold.
 pub(super) async fn admit(proxy: &Proxy, connection: &Connection, headers: &HeaderMap) -> Result<Admitted, Denial> {
     let rules = proxy.rules();
@@ -39,11 +40,13 @@ pub(super) async fn admit(proxy: &Proxy, connection: &Connection, headers: &Head
     let is_looked_for = voucher.is_none() && rules.policy.proves_by_token();
     let token = if is_looked_for { proxy_token(headers)? } else { None };
     let required = rules.policy.proxy_auth();
-    stay_on_this_machine(connection.peer.ip(), (voucher.is_some(), token.is_some()), required)?;
+    if !connection.is_encrypted() {
+        stay_on_this_machine(connection.peer.ip(), (voucher.is_some(), token.is_some()), required)?;
+    }
     let proof = match token {
         // Boxed, since it is seldom, and large.
         Some(token) => Some(Box::pin(rules.prover.prove(token, rules.policy.reattest_min())).await.map_err(unproven)?),
-        None => None,
+        None => certified(&rules, connection).await?,
     };
     match required {
         ProxyAuth::None => {}
@@ -52,7 +55,13 @@ pub(super) async fn admit(proxy: &Proxy, connection: &Connection, headers: &Head
     Ok(Admitted { voucher, proof })
 }
 
-/// A live nonce in the right hands, or the token of an agent.
+/// Whom the client's certificate proves. Where the policy has no use for certificates, none is looked at.
+async fn certified(rules: &Rules, connection: &Connection) -> Result<Option<Arc<TokenProof>>, Denial> {
+    let Some(shown) = connection.shown().filter(|_| rules.prover.verifier().certifies()) else { return Ok(None) };
+    Box::pin(rules.prover.certify(shown)).await.map(Some).map_err(unproven)
+}
+
+/// A live nonce in the right hands, or an agent by its token or certificate.
 fn require(
     proxy: &Proxy,
     rules: &Rules,
@@ -74,7 +83,7 @@ fn require(
 }
 
 fn unproven(refused: Refused) -> Denial {
-    tracing::debug!(reason = %refused, "an agent's token proves nothing");
+    tracing::debug!(reason = %refused, "what an agent shows proves nothing");
     if refused.is_ours() {
         Denial::IdentityUnavailable
     } else {
@@ -82,7 +91,7 @@ fn unproven(refused: Refused) -> Denial {
     }
 }
 
-/// The listener speaks plain HTTP, so that neither a nonce nor a token is taken from beyond loopback, or asked for there.
+/// The connection is in clear text, so that neither a nonce nor a token is taken from beyond loopback, or asked for there.
 fn stay_on_this_machine(peer: IpAddr, (has_nonce, has_token): (bool, bool), required: ProxyAuth) -> Result<(), Denial> {
     match (peer.to_canonical().is_loopback(), required) {
         (true, _) => Ok(()),

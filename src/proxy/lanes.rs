@@ -58,7 +58,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, listeners: Listeners, shutdown: Cance
 fn spawn_all(shared: &Shared, listeners: Listeners) -> io::Result<Vec<thread::JoinHandle<()>>> {
     let mut lanes = Vec::new();
     for number in 1..shared.proxy.limits.threads.max(1) {
-        let copies = listeners.iter().map(|(listener, entrance)| Ok((listener.try_clone()?, *entrance)));
+        let copies = listeners.iter().map(|(listener, entrance)| Ok((listener.try_clone()?, entrance.clone())));
         lanes.push(spawn(shared.clone(), number, copies.collect::<io::Result<_>>()?)?);
     }
     lanes.push(spawn(shared.clone(), 0, listeners)?);

@@ -20,6 +20,7 @@ use super::connect::{AskedFor, Form, Session, Spoken, Tunnel, Way, passage, refu
 use super::decrypt::Prefixed;
 use super::flow::Body;
 use super::pace::{Busy, Paced, Protocol};
+use super::socket::Socket;
 use super::{Proxy, decrypt, unread};
 use crate::audit::Event;
 use crate::identity;
@@ -86,7 +87,7 @@ async fn first(proxy: &Proxy, mut stream: TcpStream) -> Result<(First, Prefixed)
         Some(byte) if byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte) => First::Clear,
         Some(_) => return Err("protocol_unknown"),
     };
-    Ok((first, Prefixed { prefix: Bytes::copy_from_slice(&chunk[..count]), stream }))
+    Ok((first, Prefixed { prefix: Bytes::copy_from_slice(&chunk[..count]), stream: Socket::Clear(stream) }))
 }
 
 /// As a tunnel, opened to the host that SNI names and to the port that was wanted.

@@ -14,4 +14,5 @@ mod pod;
 mod promises;
 mod readme;
 mod support;
+mod svids;
 mod transparent;

@@ -6,6 +6,7 @@ pub mod builder;
 pub mod leak;
 pub mod namespace;
 pub mod orchestrator;
+pub mod outer;
 pub mod policies;
 pub mod remote;
 pub mod rsa;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::confine::ProtectionArguments;
+use super::outer::OuterArguments;
 use super::remote::RemoteArguments;
 use super::reports::ReportArguments;
 use crate::cli::{Failure, default_control};
@@ -29,6 +30,9 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    #[command(flatten)]
+    pub outer: OuterArguments,
+
     /// Where connections redirected by nftables or iptables arrive. Repeatable; for IPv4 and IPv6.
     #[arg(long, env = "VALETKEY_TRANSPARENT", value_name = "ADDR", value_delimiter = ',')]
     pub transparent: Vec<SocketAddr>,
@@ -37,7 +41,7 @@ pub struct Arguments {
     #[arg(long, env = "VALETKEY_TPROXY")]
     pub tproxy: bool,
 
-    /// Allow --listen and --transparent beyond loopback.
+    /// Allow --listen, --listen-tls and --transparent beyond loopback.
     #[arg(long, env = "VALETKEY_ALLOW_REMOTE")]
     pub allow_remote: bool,
 
@@ -191,6 +195,7 @@ impl Arguments {
         if self.transparent.len() > TRANSPARENT_MAX {
             return Err(Failure::usage(format!("--transparent is there more than {TRANSPARENT_MAX} times")));
         }
+        self.outer.check()?;
         self.remote.check(self.supervised)?;
         self.reports.check()?;
         if self.supervised && self.audit.as_os_str() == "-" {
@@ -206,7 +211,8 @@ impl Arguments {
         let is_remote = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
         let listen = Some(&self.listen).filter(is_remote).map(|address| format!("--listen {address}"));
         let transparent = || self.transparent.iter().find(is_remote).map(|address| format!("--transparent {address}"));
-        listen.or_else(transparent).or_else(|| self.tproxy.then(|| "what --tproxy takes".to_owned()))
+        let tls = || self.outer.listen_tls.as_ref().filter(is_remote).map(|address| format!("--listen-tls {address}"));
+        listen.or_else(tls).or_else(transparent).or_else(|| self.tproxy.then(|| "what --tproxy takes".to_owned()))
     }
 
     /// What the transparent listeners take.

@@ -36,6 +36,7 @@ use crate::net::{self, Dialer};
 use crate::policy::{Current, Policy};
 use crate::process::Locked;
 use crate::proxy::accept::Entrance;
+use crate::proxy::outer::OuterTls;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
 use crate::telemetry;
@@ -47,6 +48,8 @@ pub type Secrets = HashMap<String, Zeroizing<String>>;
 pub struct Sidecar {
     /// Where agents connect.
     pub proxy: SocketAddr,
+    /// Where they connect over TLS.
+    pub proxy_tls: Option<SocketAddr>,
     /// Where redirected connections arrive.
     pub transparent: Vec<SocketAddr>,
     /// Where probes connect.
@@ -95,6 +98,7 @@ impl Sidecar {
         let tls = tls_profiles(&policy, &authority)?;
         let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &authority).map_err(Failure::policy)?);
         let control_tls = Gate::tls(&arguments.remote, &policy)?;
+        let outer_tls = arguments.outer.tls(&identities)?;
         let report_tls = arguments.reports.tls()?;
         let mut listeners = listeners::bind(arguments, channel).await?;
         let bound = Bound::of(&listeners)?;
@@ -150,6 +154,7 @@ impl Sidecar {
             proxy,
             reloading: (reloading, reload.clone()),
             sending: (sending, endpoints),
+            outer: listeners.outer.take().zip(outer_tls),
             listeners,
             remote,
             reports,
@@ -163,10 +168,11 @@ impl Sidecar {
             addresses: control::Addresses { proxy: bound.proxy, admin: bound.admin },
             left_alone: left_alone.clone(),
         });
-        let Bound { proxy, transparent, admin, remote: control_tcp, reports: leaks_tcp } = bound;
+        let Bound { proxy, outer: proxy_tls, transparent, admin, remote: control_tcp, reports: leaks_tcp } = bound;
         let control = (!arguments.supervised).then(|| arguments.control.clone());
         Ok(Self {
             proxy,
+            proxy_tls,
             transparent,
             admin,
             control,
@@ -185,6 +191,9 @@ impl Sidecar {
     pub fn announce(&self, ready_file: Option<&Path>) -> Result<(), Failure> {
         let control = self.control.as_ref().map(|path| path.display());
         tracing::info!(proxy = %self.proxy, admin = %self.admin, control = control.map(tracing::field::display), "ready");
+        if let Some(address) = self.proxy_tls {
+            tracing::info!(%address, "agents connect here over TLS");
+        }
         for address in &self.transparent {
             tracing::info!(%address, "redirected connections are taken here");
         }
@@ -197,6 +206,7 @@ impl Sidecar {
         let Some(path) = ready_file else { return Ok(()) };
         let ready = json!({
             "proxy": self.proxy.to_string(),
+            "proxy_tls": self.proxy_tls.map(|address| address.to_string()),
             "transparent": listeners::texts(&self.transparent),
             "admin": self.admin.to_string(),
             "control": self.control,
@@ -302,6 +312,7 @@ struct Planes {
     proxy: Arc<Proxy>,
     reloading: (Reloading, Arc<Notify>),
     sending: (Sending, watch::Receiver<Vec<Arc<Endpoint>>>),
+    outer: Option<(TcpListener, Arc<OuterTls>)>,
     listeners: Listeners,
     remote: Option<control::Remote>,
     reports: Option<control::Reports>,
@@ -327,7 +338,8 @@ fn start_planes(planes: Planes) -> Shutdown {
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
     let mut listeners = planes.listeners.transparent;
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
-    let proxy = tokio::spawn(serve_agents(planes.proxy, listeners, stop_proxy.clone()));
+    listeners.extend(planes.outer.map(|(listener, tls)| (listener, Entrance::Tls(tls))));
+    let proxy = tokio::spawn(listeners::serve_agents(planes.proxy, listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
     let (sending, endpoints) = planes.sending;
     let sender = tokio::spawn(control::webhooks::send(sending, endpoints, stop_planes.clone()));
@@ -351,18 +363,6 @@ fn start_planes(planes: Planes) -> Shutdown {
     let mut tasks = vec![control, tokio::spawn(admin), sender];
     tasks.extend(planes.reports.map(|reports| tokio::spawn(control::serve_reports(reports, stop_planes.clone()))));
     Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks, helpers: [sweeper, reloader] }
-}
-
-/// Until it is stopped; the readiness probe tells of one that could not begin.
-async fn serve_agents(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>, stop: CancellationToken) {
-    let sockets = listeners.into_iter().map(|(listener, entrance)| Ok((listener.into_std()?, entrance)));
-    let outcome = match sockets.collect() {
-        Ok(sockets) => proxy.run(sockets, stop).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = outcome {
-        tracing::error!(%error, "cannot serve agents");
-    }
 }
 
 fn start_control(

@@ -49,6 +49,9 @@ impl Needs {
         if let Some(ScannerKeys::File(path)) = &arguments.reports.leaks_github_keys {
             places.read(path);
         }
+        // Read again whenever they change.
+        let tls = [&arguments.outer.listen_tls_cert, &arguments.outer.listen_tls_key];
+        tls.into_iter().flatten().for_each(|path| places.read(path));
         arguments.reports.leaks_github_ca.iter().for_each(|path| places.read(path));
         if arguments.audit.as_os_str() != "-" {
             places.write(&arguments.audit);

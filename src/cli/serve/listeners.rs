@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
 
 use super::Arguments;
 use crate::cli::Failure;
@@ -12,6 +14,7 @@ use crate::control;
 use crate::model::IdentityRule;
 use crate::net::intercept::{self, Interception};
 use crate::policy::{Policy, ProxyAuth};
+use crate::proxy::Proxy;
 use crate::proxy::accept::Entrance;
 
 /// Refuses what the policy does not allow on these listeners.
@@ -43,6 +46,7 @@ fn refuse_any_beyond_loopback(arguments: &Arguments, policy: &Policy) -> Result<
 /// The listeners, bound before anything is started.
 pub(super) struct Listeners {
     pub(super) proxy: TcpListener,
+    pub(super) outer: Option<TcpListener>,
     pub(super) transparent: Vec<(TcpListener, Entrance)>,
     pub(super) admin: TcpListener,
     pub(super) control: ControlSocket,
@@ -59,6 +63,7 @@ pub(super) enum ControlSocket {
 /// Addresses that were bound; none of them may be dialled.
 pub(super) struct Bound {
     pub(super) proxy: SocketAddr,
+    pub(super) outer: Option<SocketAddr>,
     pub(super) transparent: Vec<SocketAddr>,
     pub(super) admin: SocketAddr,
     pub(super) remote: Option<SocketAddr>,
@@ -71,6 +76,7 @@ impl Bound {
         let transparent = listeners.transparent.iter().map(|(listener, _)| address(listener));
         Ok(Self {
             proxy: address(&listeners.proxy)?,
+            outer: listeners.outer.as_ref().map(address).transpose()?,
             transparent: transparent.collect::<Result<_, _>>()?,
             admin: address(&listeners.admin)?,
             remote: listeners.remote.as_ref().map(address).transpose()?,
@@ -79,12 +85,17 @@ impl Bound {
     }
 
     pub(super) fn own(&self) -> Vec<SocketAddr> {
-        [&[self.proxy, self.admin], self.remote.as_slice(), self.reports.as_slice(), &self.transparent[..]].concat()
+        let optional = [self.outer, self.remote, self.reports].into_iter().flatten();
+        [self.proxy, self.admin].into_iter().chain(optional).chain(self.transparent.iter().copied()).collect()
     }
 }
 
 pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> Result<Listeners, Failure> {
     let proxy = bind_tcp(arguments.listen, "--listen").await?;
+    let outer = match arguments.outer.listen_tls {
+        Some(address) => Some(bind_tcp(address, "--listen-tls").await?),
+        None => None,
+    };
     let transparent = arguments.transparent.iter().map(|address| bind_transparent(*address, arguments.interception()));
     let transparent = transparent.collect::<Result<_, _>>()?;
     let admin = bind_tcp(arguments.admin, "--admin").await?;
@@ -103,7 +114,7 @@ pub(super) async fn bind(arguments: &Arguments, channel: Option<UnixStream>) -> 
             ControlSocket::Path(bound.map_err(Failure::address)?)
         }
     };
-    Ok(Listeners { proxy, transparent, admin, control, remote, reports })
+    Ok(Listeners { proxy, outer, transparent, admin, control, remote, reports })
 }
 
 async fn bind_tcp(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
@@ -126,4 +137,16 @@ fn bind_transparent(address: SocketAddr, interception: Interception) -> Result<(
 
 pub(super) fn texts(addresses: &[SocketAddr]) -> Vec<String> {
     addresses.iter().map(ToString::to_string).collect()
+}
+
+/// Until it is stopped; the readiness probe tells of one that could not begin.
+pub(super) async fn serve_agents(proxy: Arc<Proxy>, listeners: Vec<(TcpListener, Entrance)>, stop: CancellationToken) {
+    let sockets = listeners.into_iter().map(|(listener, entrance)| Ok((listener.into_std()?, entrance)));
+    let outcome = match sockets.collect() {
+        Ok(sockets) => proxy.run(sockets, stop).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        tracing::error!(%error, "cannot serve agents");
+    }
 }

@@ -27,6 +27,7 @@ pub(super) fn open_audit(
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),
         "proxy": bound.proxy.to_string(),
+        "proxy_tls": bound.outer.map(|address| address.to_string()),
         "transparent": listeners::texts(&bound.transparent),
         "admin": bound.admin.to_string(),
         "control": (!arguments.supervised).then_some(&arguments.control),

@@ -1,4 +1,5 @@
-//! Who presents a nonce: the owner of the connection, or whom the token proves that came with the tunnel.
+//! Who presents a nonce: the owner of the connection, or whom the token proves that came with the tunnel, or the client's
+//! certificate.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::proxy::accept::Connection;
 pub struct Presenter<'a> {
     /// The client connection, whose owner the kernel may know.
     pub connection: &'a Connection,
-    /// What a token has proven.
+    /// What a token or a certificate has proven.
     pub proof: Option<&'a TokenProof>,
 }
 
