@@ -14,6 +14,7 @@
 //! | `jwt` | a token, parsed once and strictly |
 //! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
 //! | `jwks`, `keys`, `fetch` | public keys, where they come from, and how long they are believed |
+//! | `workload` | the keys of a SPIFFE trust domain, from the Workload API's stream |
 //! | `review` | asking a cluster's API server instead |
 //! | `scanning` | the signature of a secret scanner's report |
 //! | `certificate` | whom a client's certificate names |
@@ -37,6 +38,7 @@ mod scanning;
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
 mod verifier;
+mod workload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub use prover::{Proof as TokenProof, Prover};
 pub use refused::Refused;
 pub use scanning::{Scanner, ScannerKeys};
 pub use verifier::{Verifier, VerifierError};
+pub use workload::WorkloadApi;
 
 use crate::model::Identity;
 

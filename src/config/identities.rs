@@ -1,5 +1,8 @@
 //! `[issuers.NAME]`: whose tokens are believed; and the spelling of identities, which name them.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +13,8 @@ use super::mistake::Code;
 use super::people::entries;
 use super::section::{Keys, Named, Node, Section};
 use crate::identity::{
-    ALGORITHMS, Address, Algorithm, IssuerSpec, Kind, Proof, is_certificate_name, is_service_account, is_trust_domain,
-    spiffe_id, trust_domain_of,
+    ALGORITHMS, Address, Algorithm, IssuerSpec, Kind, Proof, WorkloadApi, is_certificate_name, is_service_account,
+    is_trust_domain, spiffe_id, trust_domain_of,
 };
 use crate::model::{IdentityRule, MinterName};
 
@@ -30,7 +33,18 @@ const GITHUB_OWNERS: [&str; 6] =
     ["sub", "repository", "repository_id", "repository_owner", "repository_owner_id", "job_workflow_ref"];
 
 const ISSUER: Keys = Keys {
-    known: &["kind", "issuer", "trust_domain", "audience", "algorithms", "jwks", "api_server", "api_token", "ca"],
+    known: &[
+        "kind",
+        "issuer",
+        "trust_domain",
+        "audience",
+        "algorithms",
+        "jwks",
+        "workload_api",
+        "api_server",
+        "api_token",
+        "ca",
+    ],
     later: &[],
 };
 
@@ -76,6 +90,8 @@ pub(super) struct EffectiveIssuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     jwks: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    workload_api: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     api_server: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api_token: Option<String>,
@@ -91,10 +107,11 @@ impl EffectiveIssuer {
             Kind::Oidc => ("oidc", None),
         };
         let path = |path: &PathBuf| path.display().to_string();
-        let (jwks, api_server, api_token) = match &spec.proof {
-            Proof::File(file) => (Some(path(file)), None, None),
-            Proof::Server(address) => (Some(address.to_string()), None, None),
-            Proof::Review { server, token } => (None, Some(server.to_string()), Some(path(token))),
+        let (jwks, workload_api, api_server, api_token) = match &spec.proof {
+            Proof::File(file) => (Some(path(file)), None, None, None),
+            Proof::Server(address) => (Some(address.to_string()), None, None, None),
+            Proof::Workload(api) => (None, Some(api.to_string()), None, None),
+            Proof::Review { server, token } => (None, None, Some(server.to_string()), Some(path(token))),
         };
         Self {
             kind,
@@ -103,6 +120,7 @@ impl EffectiveIssuer {
             audience: spec.audience.clone(),
             algorithms: spec.algorithms.iter().map(|algorithm| algorithm.as_str()).collect(),
             jwks,
+            workload_api,
             api_server,
             api_token,
             ca: spec.ca.as_ref().map(path),
@@ -237,6 +255,9 @@ fn read_proof(section: &Section<'_>, word: KindWord) -> Option<Proof> {
         node.fault(Code::BadValue, "is for kind = \"kubernetes\" alone".to_owned(), "jwks = \"…\" for the others");
         return None;
     }
+    if let Some(node) = section.get("workload_api") {
+        return read_workload_api(&node, word, jwks.is_some());
+    }
     match (jwks, server, token) {
         (Some(node), None, None) => read_jwks(&node),
         (None, Some(server), Some(token)) => {
@@ -251,11 +272,34 @@ fn read_proof(section: &Section<'_>, word: KindWord) -> Option<Proof> {
             None
         }
         (None, ..) => {
-            let hint = "jwks = \"/FILE\" or \"https://…\"; for a cluster also `api_server` with `api_token`";
+            let hint = match word {
+                KindWord::Kubernetes => "jwks = \"/FILE\" or \"https://…\", or `api_server` with `api_token`",
+                KindWord::Spiffe => {
+                    "jwks = \"/FILE\" or \"https://…\", or workload_api = \"unix:///run/spire/agent.sock\""
+                }
+                KindWord::Oidc => "jwks = \"/FILE\" or \"https://…\"",
+            };
             section.fault(Code::Missing, "says nothing of how tokens are verified".to_owned(), hint);
             None
         }
     }
+}
+
+fn read_workload_api(node: &Node<'_>, word: KindWord, has_keys: bool) -> Option<Proof> {
+    if word != KindWord::Spiffe {
+        node.fault(Code::BadValue, "is for kind = \"spiffe\" alone".to_owned(), "jwks = \"…\" for the others");
+        return None;
+    }
+    if has_keys {
+        node.fault(Code::BadValue, "is there beside `jwks`".to_owned(), "one of the two ways");
+        return None;
+    }
+    let api = WorkloadApi::parse(node.string()?);
+    if api.is_none() {
+        let hint = "\"unix:///PATH\", as SPIFFE_ENDPOINT_SOCKET has it; 107 bytes of path at most";
+        node.fault(Code::BadValue, "is not the socket of a Workload API".to_owned(), hint);
+    }
+    api.map(Proof::Workload)
 }
 
 fn read_jwks(node: &Node<'_>) -> Option<Proof> {
@@ -282,8 +326,8 @@ pub(super) fn read_path(node: &Node<'_>) -> Option<PathBuf> {
 
 fn read_ca(section: &Section<'_>, proof: Option<&Proof>) -> Option<Option<PathBuf>> {
     let Some(node) = section.get("ca") else { return Some(None) };
-    if matches!(proof, Some(Proof::File(_))) {
-        node.fault(Code::BadValue, "is for a server, and the keys are in a file".to_owned(), "take it out");
+    if matches!(proof, Some(Proof::File(_) | Proof::Workload(_))) {
+        node.fault(Code::BadValue, "is for a server, and there is none to be asked".to_owned(), "take it out");
         return None;
     }
     read_path(&node).map(Some)
@@ -370,54 +414,4 @@ fn parse_claims(text: &str) -> Option<BTreeMap<Box<str>, Box<str>>> {
         }
     }
     Some(claims)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities_are_spelled_in_one_way() {
-        for good in [
-            "any",
-            "uid:0",
-            "bearer:file:/run/valetkey/mint-token",
-            "kubernetes:agents/orchestrator",
-            "spiffe://example.org/orchestrator",
-            "oidc:ci:repository=acme/app",
-            "oidc:ci:ref=refs/heads/main,repository=acme/app",
-            "oidc:ci:sub=repo:acme/app:ref:refs/heads/main",
-            "mtls:orchestrator.example.org",
-        ] {
-            assert_eq!(parse_identity(good).map(|identity| identity.to_string()).as_deref(), Some(good));
-        }
-        for bad in [
-            "",
-            "Any",
-            "uid:",
-            "uid:01",
-            "uid:+1",
-            "uid:4294967295",
-            "bearer:x",
-            "bearer:file:x",
-            "bearer:file:",
-            "kubernetes:ns",
-            "kubernetes:ns/",
-            "spiffe://example.org",
-            "oidc:ci",
-            "oidc:ci:",
-            "oidc:ci:a",
-            "oidc:ci:a=",
-            "oidc:ci:=b",
-            "oidc:ci:a=b,",
-            "oidc:ci:a=b,a=c",
-            "oidc:ci:a=b, c=d",
-            "mtls:",
-            "mtls:*.x",
-            "unix:1",
-            "root",
-        ] {
-            assert_eq!(parse_identity(bad), None, "{bad}");
-        }
-    }
 }

@@ -30,7 +30,8 @@ pub fn read_files(loaded: &Loaded) -> Vec<PathBuf> {
 fn of_issuer(issuer: &IssuerSpec) -> impl Iterator<Item = &Path> {
     let proof = match &issuer.proof {
         Proof::File(path) | Proof::Review { token: path, .. } => Some(path),
-        Proof::Server(_) => None,
+        // A socket is no file to Landlock: connecting to one is not restricted.
+        Proof::Server(_) | Proof::Workload(_) => None,
     };
     [proof, issuer.ca.as_ref()].into_iter().flatten().map(PathBuf::as_path)
 }

@@ -10,6 +10,7 @@ use super::jwks::{Algorithm, Use};
 use super::jwt::Token;
 use super::keys::Keys;
 use super::review::Review;
+use super::workload::WorkloadApi;
 use crate::json::Json;
 use crate::model::{Identity, Subject};
 
@@ -62,6 +63,8 @@ pub enum Proof {
     File(PathBuf),
     /// By the keys that this server publishes.
     Server(Address),
+    /// By the bundle of the trust domain that the Workload API streams; for SPIFFE alone.
+    Workload(WorkloadApi),
     /// By asking the API server, as who this file's token says.
     Review {
         /// The API server; its path is `/`.
@@ -84,6 +87,14 @@ pub(super) enum Judge {
 }
 
 impl Kind {
+    /// The trust domain; none of another kind, for whom no bundle says anything.
+    pub(super) fn trust_domain(&self) -> &str {
+        match self {
+            Self::Spiffe { trust_domain } => trust_domain,
+            Self::Kubernetes | Self::Oidc => "",
+        }
+    }
+
     pub(super) fn key_use(&self) -> Use {
         match self {
             Self::Kubernetes | Self::Oidc => Use::Signatures,

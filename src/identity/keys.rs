@@ -1,4 +1,5 @@
-//! An issuer's keys: from a file that is read at every use, or from a server, whose answer is kept for a while.
+//! An issuer's keys: from a file that is read at every use, from a server, whose answer is kept for a while, or from the
+//! Workload API, whose updates are followed.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -11,12 +12,13 @@ use parking_lot::Mutex;
 use super::Refused;
 use super::files;
 use super::jwks::{Key, KeySet, SET_BYTES_MAX, Use};
+use super::workload::Bundle;
 use crate::clock::SharedClock;
 
 /// After this the server is asked again, so that a key that it withdrew is not believed for long.
 const FRESH_FOR: Duration = Duration::from_secs(300);
 /// The last good answer is believed no longer than this, whatever the server says or does not say.
-const STALE_MAX: Duration = Duration::from_secs(3600);
+pub(super) const STALE_MAX: Duration = Duration::from_secs(3600);
 /// Questions in a row at most, then one in each of the periods below: unknown key names must not become a flood.
 const ASKS_MAX: u32 = 5;
 /// When one more question may be asked.
@@ -29,6 +31,7 @@ pub(super) type Fetch = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<u
 pub(super) enum Origin {
     File(PathBuf),
     Server(Fetch),
+    Workload(Bundle),
 }
 
 /// The keys of one issuer.
@@ -65,6 +68,7 @@ impl Keys {
                 set.find(kid).cloned().ok_or(Refused::UnknownKey)
             }
             Origin::Server(fetch) => self.ask(fetch, kid).await,
+            Origin::Workload(bundle) => bundle.find(kid),
         }
     }
 

@@ -13,6 +13,7 @@ use super::jwks::SET_BYTES_MAX;
 use super::jwt::{TOKEN_BYTES_MAX, Token};
 use super::keys::{Fetch, Keys, Origin};
 use super::review::Review;
+use super::workload::Bundle;
 use super::{Identities, Refused};
 use crate::clock::SharedClock;
 use crate::model::Identity;
@@ -45,6 +46,7 @@ pub enum VerifierError {
 impl Verifier {
     /// `own_pod` is the uid of the pod that the sidecar runs in, of which no token is taken; key servers and API servers
     /// are dialled by `dialer` and verified against the roots of `tls`, and against their own `ca`.
+    /// Called within a runtime: the Workload API is followed on it.
     ///
     /// # Errors
     /// [`VerifierError`].
@@ -194,6 +196,10 @@ fn judge(
                 Box::pin(async move { client.ask(&address, None, SET_BYTES_MAX).await })
             });
             keys(Origin::Server(fetch))
+        }
+        Proof::Workload(api) => {
+            let domain = spec.kind.trust_domain();
+            keys(Origin::Workload(Bundle::follow(api.clone(), domain, spec.name.clone(), clock.clone())))
         }
         Proof::Review { server, token } => {
             let mut address = server.clone();

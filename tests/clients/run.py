@@ -22,6 +22,7 @@ from case import Case
 from cases import cases
 from controls import run_controls
 from doctor import run_doctor
+from identity import run_identity
 from redirected import run_redirected
 from rows import Possible, Tally, run_case
 from schema import run_schema
@@ -111,6 +112,8 @@ def main() -> int:
     run_doctor(given.binary, possible, tally)
     if given.only is None or given.only in "schema":
         run_schema(given.binary, tally)
+    if given.only is None or given.only in "identity":
+        run_identity(given.binary, tally)
     with stage(given.binary) as on:
         run_controls(on, tally)
     if given.write_docs:

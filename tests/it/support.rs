@@ -19,6 +19,7 @@ pub mod upstream;
 pub mod watch;
 pub mod websocket;
 pub mod wire;
+pub mod workload;
 
 pub use agent::Agent;
 pub use builder::Builder;

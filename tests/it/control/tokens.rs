@@ -10,6 +10,7 @@ use crate::support::remote::{Signer, jwks, seconds_from_now as soon, write};
 mod reloading;
 mod rsa;
 mod servers;
+mod workload;
 
 pub use servers::Server;
 

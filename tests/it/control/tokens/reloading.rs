@@ -7,7 +7,7 @@ use crate::control::tcp::Scene;
 use crate::support::remote::{NAME, Signer, jwks};
 
 /// Changes the policy file and waits for what comes of it.
-async fn change(scene: &Scene, from: &str, to: &str, outcome: &str) {
+pub async fn change(scene: &Scene, from: &str, to: &str, outcome: &str) {
     let path = scene.sidecar.path("policy.toml");
     let text = std::fs::read_to_string(&path).expect("the policy");
     let edited = text.replace(from, to);
