@@ -87,7 +87,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
+use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, Rate, TaskName};
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
@@ -134,6 +134,8 @@ pub struct NewLease {
     pub lifetime: Duration,
     /// Uses of the whole nonce (`None`: no limit but those of the scopes).
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used (`None`: no limit but those of the scopes).
+    pub rate: Option<Rate>,
     /// What it shares with the other nonces that its minter has made for its agent and its task.
     pub budget: Option<Budget>,
     /// Which run of the agent, as the minter said.

@@ -306,7 +306,7 @@ impl Outcome {
 impl Event {
     fn write(&self, fields: &mut Fields<'_>) {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels, lines } => {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, rate, instance, reason, labels, lines } => {
                 facts.write(fields);
                 if facts.minter.is_none() {
                     fields.text(key!("minted_by"), ITSELF);
@@ -315,6 +315,7 @@ impl Event {
                 fields.json(key!("grants"), grants);
                 fields.show(key!("expires_at"), expires_at);
                 fields.number_some(key!("max_uses"), max_uses.map(u64::from));
+                fields.text_some(key!("rate"), rate.map(|rate| rate.to_string()).as_deref());
                 fields.text_some(key!("instance"), instance.as_deref());
                 fields.text_some(key!("reason"), reason.as_deref());
                 if !labels.is_empty() {

@@ -49,6 +49,7 @@ impl BodyHash {
 pub(super) struct Outcome {
     pub(super) id: NonceId,
     pub(super) ttl_capped_by: Option<String>,
+    pub(super) rate_capped_by: Option<String>,
 }
 
 /// The one place where the outcome of a key will be: whoever comes while the first is at it waits for that one.
@@ -163,7 +164,7 @@ mod tests {
     }
 
     fn outcome() -> Outcome {
-        Outcome { id: NonceId::from_parts(1, 1), ttl_capped_by: None }
+        Outcome { id: NonceId::from_parts(1, 1), ttl_capped_by: None, rate_capped_by: None }
     }
 
     #[test]

@@ -137,6 +137,7 @@ pub(super) async fn answer(
     let lease = control.live(outcome.id).ok_or(over)?;
     let notes = MintNotes {
         ttl_capped_by: outcome.ttl_capped_by,
+        rate_capped_by: outcome.rate_capped_by,
         proxy: control.parts.proxy_url.clone(),
         warning: caller.warning,
     };
@@ -160,7 +161,8 @@ fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Appro
     let plan = if asked.is_canary {
         control.policy().plan_canary(&asked.agent, asked.ttl)?
     } else {
-        let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
+        let request =
+            MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl, rate: asked.rate };
         control.policy().plan(&request)?
     };
     let minter = caller.minting(&asked.agent, plan.risk)?.name.clone();
@@ -223,7 +225,8 @@ pub(super) async fn make(
     }
     unmade.is_made = true;
     metrics.minted();
-    Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
+    let MintPlan { ttl_capped_by, rate_capped_by, .. } = &approved.plan;
+    Ok(Outcome { id, ttl_capped_by: ttl_capped_by.clone(), rate_capped_by: rate_capped_by.clone() })
 }
 
 fn not_made(error: MintError) -> Refusal {
@@ -264,6 +267,7 @@ fn terms(approved: &Approved) -> NewLease {
         ttl: plan.ttl,
         lifetime: plan.lifetime,
         max_uses: asked.max_uses,
+        rate: plan.rate,
         budget: plan.budget,
         instance: asked.instance.clone(),
         on_behalf_of: asked.on_behalf_of.clone(),
@@ -300,6 +304,7 @@ fn event(making: &Making<'_>, approved: &Approved, id: NonceId) -> Event {
         grants: plan.grants.iter().flat_map(scopes).collect(),
         expires_at: making.clock.now().plus(plan.ttl).wall,
         max_uses: asked.max_uses,
+        rate: plan.rate,
         instance: asked.instance.clone(),
         reason: asked.reason.clone(),
         labels: asked.labels.clone(),

@@ -45,6 +45,7 @@ pub(super) fn terms() -> NewLease {
         ttl: 5 * MINUTE,
         lifetime: HOUR,
         max_uses: None,
+        rate: None,
         budget: None,
         instance: None,
         on_behalf_of: None,

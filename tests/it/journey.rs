@@ -2,6 +2,7 @@
 
 mod again;
 mod arriving;
+mod asked_rates;
 mod authority;
 mod conditions;
 mod credentials;

@@ -29,6 +29,7 @@ const REQUESTS: [(&str, &str); 7] = [
 const SERVICES: [&str; 2] = ["s", "t"];
 const SCOPES: [&str; 4] = ["p", "q", "r", "u"];
 const AGENTS: [&str; 4] = ["a0", "a1", "a2", "a3"];
+const RATES: [&str; 6] = ["1/s", "10/min", "3/min", "60/h", "1/h", "5/d"];
 const LABELS: [(&str, &str); 3] = [("team", "x"), ("team", "y"), ("run", "1")];
 
 fn agent(name: &str) -> AgentName {
@@ -137,6 +138,7 @@ struct Made {
     ttl: Duration,
     lifetime: Duration,
     max_uses: Option<u32>,
+    rate: Option<Rate>,
     on_behalf_of: Option<String>,
     labels: BTreeMap<String, String>,
     lines: Vec<String>,
@@ -163,6 +165,7 @@ impl Made {
             ttl: self.ttl,
             lifetime: self.lifetime,
             uses_left: self.max_uses,
+            rate: self.rate,
             on_behalf_of: self.on_behalf_of.as_deref(),
             labels: &self.labels,
             lines: &self.lines,
@@ -176,6 +179,7 @@ impl Made {
             ttl: plan.mint.ttl,
             lifetime: plan.mint.lifetime,
             max_uses: plan.max_uses,
+            rate: plan.mint.rate,
             on_behalf_of: plan.on_behalf_of,
             labels: plan.labels,
             lines: plan.lines,
@@ -216,6 +220,7 @@ fn check(policy: &Policy, line: &[Made], parent: &Made, child: &Made) {
     assert!(!child.grants.is_empty());
     assert!(child.ttl <= parent.ttl && child.lifetime <= parent.lifetime);
     assert!(at_most(child.max_uses, parent.max_uses) && child.max_uses != Some(0));
+    assert!(parent.rate.is_none_or(|above| child.rate.is_some_and(|rate| rate.is_within(above))));
     assert!(parent.labels.iter().all(|label| child.labels.get(label.0) == Some(label.1)));
     // Of a list, each line is within a line above and within a rule; a list above goes on below.
     let read = |line: &String| read_line(line).unwrap();
@@ -250,6 +255,7 @@ struct AskDraw {
     grants: Option<Vec<(usize, usize)>>,
     ttl: Option<u32>,
     max_uses: Option<u32>,
+    rate: Option<&'static str>,
     on_behalf_of: Option<&'static str>,
     label: Option<usize>,
     lines: Vec<usize>,
@@ -261,15 +267,25 @@ fn ask_draw() -> impl Strategy<Value = AskDraw> {
     let grants = prop::option::weighted(0.3, prop::collection::vec((0..SERVICES.len(), 0..SCOPES.len()), 1..3));
     let rest = (
         prop::option::of(1..60_u32),
-        prop::option::weighted(0.2, 1..9_u32),
+        (prop::option::weighted(0.2, 1..9_u32), prop::option::weighted(0.3, prop::sample::select(RATES.to_vec()))),
         prop::option::weighted(0.2, prop::sample::select(vec!["ana", "bob"])),
         prop::option::weighted(0.2, 0..LABELS.len()),
         (0..4_u32, 0..2_u32),
         prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..LINES.len(), 1..4)],
     );
-    (0..AGENTS.len(), grants, rest).prop_map(|(to, grants, (ttl, max_uses, on_behalf_of, label, gone, lines))| {
-        AskDraw { to, grants, ttl, max_uses, on_behalf_of, label, lines, gone }
-    })
+    (0..AGENTS.len(), grants, rest).prop_map(
+        |(to, grants, (ttl, (max_uses, rate), on_behalf_of, label, gone, lines))| AskDraw {
+            to,
+            grants,
+            ttl,
+            max_uses,
+            rate,
+            on_behalf_of,
+            label,
+            lines,
+            gone,
+        },
+    )
 }
 
 impl AskDraw {
@@ -279,6 +295,7 @@ impl AskDraw {
             grants: self.grants.as_ref().map(|picked| grants(picked)),
             ttl: self.ttl.map(|minutes| MINUTE * minutes),
             max_uses: self.max_uses,
+            rate: self.rate.and_then(Rate::parse),
             on_behalf_of: self.on_behalf_of.map(str::to_owned),
             labels: self.label.map(|at| (LABELS[at].0.to_owned(), LABELS[at].1.to_owned())).into_iter().collect(),
             lines: self.lines.iter().map(|at| LINES[*at].to_owned()).collect(),
@@ -288,7 +305,7 @@ impl AskDraw {
 
 fn minted(policy: &Policy, uses: Option<u32>) -> Made {
     let rule = policy.agent(&agent(AGENTS[0])).unwrap();
-    let asked = MintRequest { agent: rule.name.clone(), grants: rule.grants.clone(), ttl: None };
+    let asked = MintRequest { agent: rule.name.clone(), grants: rule.grants.clone(), ttl: None, rate: None };
     let plan = policy.plan(&asked).unwrap();
     Made {
         chain: vec![rule.name.clone()],
@@ -296,6 +313,7 @@ fn minted(policy: &Policy, uses: Option<u32>) -> Made {
         ttl: plan.ttl,
         lifetime: plan.lifetime,
         max_uses: uses,
+        rate: None,
         on_behalf_of: None,
         labels: BTreeMap::new(),
         lines: Vec::new(),
@@ -368,6 +386,7 @@ fn request(to: &str) -> DelegationRequest {
         grants: None,
         ttl: None,
         max_uses: None,
+        rate: None,
         on_behalf_of: None,
         labels: BTreeMap::new(),
         lines: Vec::new(),
@@ -411,10 +430,12 @@ fn everything_that_exceeds_is_named() {
     parent.grants[0].scopes.retain(|(name, _)| name.as_str() != "q");
     parent.grants[0].scopes[1].1.uses = Some(0);
     parent.on_behalf_of = Some("ana".into());
+    parent.rate = Rate::parse("10/min");
     parent.labels.insert("team".into(), "x".into());
     let asked = DelegationRequest {
         grants: Some(grants(&[(0, 0), (0, 1), (0, 2), (1, 0)])),
         max_uses: Some(3),
+        rate: Rate::parse("1/s"),
         on_behalf_of: Some("bob".into()),
         labels: [("team".to_owned(), "y".to_owned())].into(),
         ..request("a3")
@@ -430,6 +451,7 @@ fn everything_that_exceeds_is_named() {
         Excess::Label("team".into()),
         Excess::OnBehalfOf,
         Excess::MaxUses(2),
+        Excess::Rate(Rate::parse("10/min").unwrap()),
     ];
     assert_eq!(excesses, wanted);
 }
@@ -481,6 +503,36 @@ fn a_rate_is_the_policys_and_else_that_of_the_nonce_above() {
     let scope = Scope { rate: Some(rate("1/h")), ..scope("p", &(0, None, vec![0], Vec::new())) };
     given.add(&service_name("s"), &scope, parent.grants[0].scopes[0].1);
     assert_eq!(given.grants[0].scopes[0].1.rate, Some(rate("1/h")));
+}
+
+#[test]
+fn the_rate_of_a_nonce_is_at_most_that_of_the_one_above() {
+    let policy = plain();
+    let rate = |text: &str| Rate::parse(text).unwrap();
+    let mut parent = minted(&policy, None);
+    let asked = |text: Option<&str>| DelegationRequest { rate: text.map(rate), ..request("a1") };
+    let given = |parent: &Made, text: Option<&str>| {
+        let plan = policy.plan_delegation(&parent.delegator(), &asked(text)).unwrap().mint;
+        (plan.rate, plan.rate_capped_by)
+    };
+    assert_eq!(given(&parent, None), (None, None));
+    assert_eq!(given(&parent, Some("9/s")), (Some(rate("9/s")), None), "there is none above");
+    parent.rate = Some(rate("10/min"));
+    assert_eq!(given(&parent, None), (Some(rate("10/min")), Some("parent".to_owned())));
+    for fine in ["10/min", "9/min", "10/h", "1/d"] {
+        assert_eq!(given(&parent, Some(fine)), (Some(rate(fine)), None));
+    }
+    for fast in ["11/min", "1/s", "60/h", "1000/d"] {
+        let refused = policy.plan_delegation(&parent.delegator(), &asked(Some(fast))).unwrap_err();
+        assert_eq!(refused, DelegationRefusal::Exceeds(vec![Excess::Rate(rate("10/min"))]), "{fast}");
+    }
+    // A nonce that opens one scope is not said to be faster than that.
+    parent.grants[0].scopes.truncate(1);
+    parent.grants[0].scopes[0].1.rate = Some(rate("3/min"));
+    let by_scope = Some("services.s.scopes.p.rate".to_owned());
+    assert_eq!(given(&parent, Some("9/min")), (Some(rate("3/min")), by_scope.clone()));
+    assert_eq!(given(&parent, None), (Some(rate("3/min")), by_scope));
+    assert_eq!(given(&parent, Some("2/min")), (Some(rate("2/min")), None));
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn policy() -> Policy {
 
 fn asked(grants: Vec<Grant>, ttl: Option<u32>) -> Result<MintPlan, MintRefusal> {
     let agent = AgentName::parse("billing").unwrap();
-    policy().plan(&MintRequest { agent, grants, ttl: ttl.map(|minutes| MINUTE * minutes) })
+    policy().plan(&MintRequest { agent, grants, ttl: ttl.map(|minutes| MINUTE * minutes), rate: None })
 }
 
 type Given = Vec<(String, Vec<(String, Option<u32>)>)>;
@@ -150,7 +150,7 @@ fn what_may_not_be_had_is_refused_whole() {
     assert_eq!(refused, MintRefusal::ScopeNotGrantable { service, scope: scopes[0].clone(), grantable });
 
     let agent = AgentName::parse("nobody").unwrap();
-    let request = MintRequest { agent, grants: vec![grant("exact", &["read"])], ttl: None };
+    let request = MintRequest { agent, grants: vec![grant("exact", &["read"])], ttl: None, rate: None };
     assert_eq!(policy().plan(&request).unwrap_err(), MintRefusal::UnknownAgent);
 }
 
