@@ -420,15 +420,15 @@ fn write_subject(fields: &mut Fields<'_>, agent: Option<&AgentName>, task: Optio
 }
 
 /// The two members of an identity: who, and how that was proven.
-type IdentityKeys = (Key, Key);
+pub(super) type IdentityKeys = (Key, Key);
 
 const PRESENTED_BY: IdentityKeys = (key!("presented_by.identity"), key!("presented_by.proof"));
 const MINTED_BY: IdentityKeys = (key!("minted_by.identity"), key!("minted_by.proof"));
 const RENEWED_BY: IdentityKeys = (key!("renewed_by.identity"), key!("renewed_by.proof"));
-const CALLER: IdentityKeys = (key!("caller.identity"), key!("caller.proof"));
+pub(super) const CALLER: IdentityKeys = (key!("caller.identity"), key!("caller.proof"));
 
 /// Who it was, and how that was proven.
-fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: Option<&Identity>) {
+pub(super) fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: Option<&Identity>) {
     fields.show_some(who, identity);
     let proof = match identity {
         // The kernel says who owns the other end of the socket.

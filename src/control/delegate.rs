@@ -34,6 +34,7 @@ use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delega
         (status = 201, body = Minted, description = "Made", headers(("Location" = String, description = "The lease"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "mint_rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "forbidden, delegation_exceeds_parent, scope_not_grantable, budget_spent"),
         (status = 404, body = Problem, content_type = "application/problem+json",

@@ -66,6 +66,13 @@ impl Rate {
         is_plain.then_some(Self { count, window })
     }
 
+    /// So many a second; as many as there can be of what is more.
+    #[must_use]
+    pub const fn per_second(count: NonZeroU32) -> Self {
+        let max = NonZeroU32::MIN.saturating_add(RATE_COUNT_MAX - 1);
+        Self { count: if count.get() > max.get() { max } else { count }, window: Window::Second }
+    }
+
     /// How many.
     #[must_use]
     pub fn count(self) -> u32 {

@@ -14,6 +14,7 @@ mod events;
 mod expecting;
 mod exposed;
 mod grpc;
+mod held;
 mod large;
 mod leaking;
 mod leases;

@@ -70,6 +70,7 @@ impl People {
             ttl: if number % 2 == 1 { SHORT } else { LONG },
             lifetime: 2 * LONG,
             rate: None,
+            minter_live_max: usize::MAX,
             max_uses: some(10, 3).then_some(100),
             budget: None,
             instance: None,

@@ -1,6 +1,8 @@
 use super::*;
 use crate::model::{Destination, Host, Identity, MinterName};
-use crate::policy::{AgentLimits, Dialect, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted};
+use crate::policy::{
+    AgentLimits, Dialect, HostPattern, MinterLimits, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -55,7 +57,14 @@ fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRu
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {
     let name = MinterName::parse(name).unwrap();
-    MinterRule { name, identities: vec![identity], agents: None, may: vec![Permission::Mint], max_risk: None }
+    MinterRule {
+        name,
+        identities: vec![identity],
+        agents: None,
+        may: vec![Permission::Mint],
+        max_risk: None,
+        limits: MinterLimits::default(),
+    }
 }
 
 fn policy() -> Policy {
