@@ -257,13 +257,6 @@ fn summaries() -> Vec<Body> {
     let kinds = [
         Kind { whose: Whose::Agent(agent()), service, of: "decision", code: "out_of_scope" },
         Kind { whose: Whose::Peer([10, 0, 0, 1].into()), service: None, of: "connection", code: "host_not_listed" },
-        Kind {
-            whose: Whose::Caller("mint", Some(Identity::Uid(7))),
-            service: None,
-            of: "control_refused",
-            code: "forbidden",
-        },
-        Kind { whose: Whose::Caller("renew", None), service: None, of: "control_refused", code: "unauthenticated" },
         Kind { whose: Whose::Peer("fe80::1".parse().unwrap()), service: None, of: "decision", code: "nonce_unknown" },
     ];
     let summary = |kind| Summary { kind, refused: 1_000_000, first: at(1_700_000_000), last: at(1_700_000_009) };
