@@ -25,6 +25,7 @@ mod mint;
 mod openapi;
 mod own;
 mod query;
+mod quota;
 mod refusal;
 mod remote;
 mod renew;

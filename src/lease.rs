@@ -21,6 +21,7 @@
 //! | `tombs` | what is remembered of the dead |
 //! | `many` | ending many leases by one word |
 //! | `completed` | tasks for which nothing is minted any more |
+//! | `shares` | how many each minter has |
 //! | `risk` | what monitors have said of agents and tasks, which lowers what is allowed |
 //!
 //! # When a lease is over
@@ -52,7 +53,7 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances), the latter never inside one
+//! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances | the minters' shares), the latter never inside one
 //! another; the counters of a lease are locked alone or together with those of all above it, its own first, and then come
 //! the allowances of their tasks, by their addresses, and then the paces of rules, its own first: all after all other locks. The children of a lease are locked alone.
 
@@ -65,11 +66,12 @@ mod kin;
 mod lingering;
 mod live;
 mod many;
-mod pace;
+pub(crate) mod pace;
 mod risk;
 mod rule_pace;
 mod said;
 mod schedule;
+mod shares;
 mod sorted;
 mod state;
 mod store;
@@ -87,7 +89,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, TaskName};
+use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, Rate, TaskName};
 
 pub use handles::{Lookup, Minter};
 pub use live::{Lease, Membership};
@@ -134,6 +136,10 @@ pub struct NewLease {
     pub lifetime: Duration,
     /// Uses of the whole nonce (`None`: no limit but those of the scopes).
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used (`None`: no limit but those of the scopes).
+    pub rate: Option<Rate>,
+    /// Live leases that its minter may have, this one among them.
+    pub minter_live_max: usize,
     /// What it shares with the other nonces that its minter has made for its agent and its task.
     pub budget: Option<Budget>,
     /// Which run of the agent, as the minter said.
@@ -284,6 +290,9 @@ pub enum MintError {
     /// The nonce belonged to a lease that is over, or the id belongs to another lease. The dead do not come back.
     #[error("the nonce or its id was taken before")]
     Taken,
+    /// Its minter has as many live leases as it may have.
+    #[error("the minter has too many live nonces")]
+    MinterFull,
     /// Its minter has completed the task.
     #[error("the task was completed")]
     Completed,

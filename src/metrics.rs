@@ -26,7 +26,7 @@ pub use readings::{AuditReading, Readings, Scrape};
 
 use crate::model::ServiceName;
 use histogram::DurationHistogram;
-use labels::{Cause, Delivery, Exchange, Kind, Outcome, Upstream};
+use labels::{Cause, Code, Delivery, Exchange, Kind, Outcome, Upstream};
 
 /// What `/metrics` is: the `Content-Type` of [`Metrics::encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,6 +43,7 @@ pub struct Metrics {
     upstream: Family<Upstream, Counter>,
     minted: Counter,
     renewed: Counter,
+    calls_refused: Family<Code, Counter>,
     ended: Family<Cause, Counter>,
     alarms: Family<Kind, Counter>,
     policy_reads: Family<Outcome, Counter>,
@@ -62,6 +63,7 @@ impl Metrics {
             upstream: Family::default(),
             minted: Counter::default(),
             renewed: Counter::default(),
+            calls_refused: Family::default(),
             ended: Family::default(),
             alarms: Family::default(),
             policy_reads: Family::default(),
@@ -80,6 +82,7 @@ impl Metrics {
         to.register("upstream_attempts", "Attempts to reach a service's API", self.upstream.clone());
         to.register("nonces_minted", "Nonces minted", self.minted.clone());
         to.register("nonces_renewed", "Renewals of nonces", self.renewed.clone());
+        to.register("control_refused", "Refused calls of the control API, by code", self.calls_refused.clone());
         to.register("nonces_ended", "Nonces ended by cause", self.ended.clone());
         to.register("alarms", "Secrets seen where none belong, by kind", self.alarms.clone());
         to.register("policy_reads", "Times that a changed policy file was read", self.policy_reads.clone());
@@ -113,6 +116,11 @@ impl Metrics {
     /// Counts a renewal.
     pub fn renewed(&self) {
         self.renewed.inc();
+    }
+
+    /// Counts a refused call of the control API by the refusal's code.
+    pub fn call_refused(&self, code: &'static str) {
+        self.calls_refused.get_or_create(&Code { code }).inc();
     }
 
     /// Counts the end of a lease: `expired`, `revoked`, `spent`, `misplaced`.
@@ -185,6 +193,7 @@ mod tests {
         metrics.upstream(&service("stripe"), "timeout");
         metrics.minted();
         metrics.ended("revoked");
+        metrics.call_refused("rate_limited");
         metrics.alarm("canary_used");
         metrics.connections(2);
         metrics.connections(-1);
@@ -194,6 +203,7 @@ mod tests {
             r#"valetkey_exchanges_total{service="",decision="refused",code="host_not_listed"} 1"#,
             r#"valetkey_upstream_attempts_total{service="stripe",outcome="timeout"} 1"#,
             "valetkey_nonces_minted_total 1",
+            r#"valetkey_control_refused_total{code="rate_limited"} 1"#,
             r#"valetkey_nonces_ended_total{cause="revoked"} 1"#,
             r#"valetkey_alarms_total{kind="canary_used"} 1"#,
             "valetkey_connections_open 1",

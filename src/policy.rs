@@ -52,7 +52,7 @@ pub use host::HostPattern;
 pub use mint::{MintPlan, MintRefusal, MintRequest, RenewalPlan};
 pub use narrow::{LINES_MAX, lists, read_line};
 pub use parts::{Ceiling, OnMisplaced, ParentProxy, Parts, ProxyAuth, RISK_NORMAL, RiskLevel, Unlisted};
-pub use people::{AgentLimits, AgentRule, MinterRule, Permission};
+pub use people::{AgentLimits, AgentRule, MinterLimits, MinterRule, Permission};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, LeakScan, Scope, Service};
 pub use slot::{Placeholder, Slot};

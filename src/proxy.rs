@@ -10,6 +10,7 @@ pub mod decrypt;
 mod deliver;
 mod door;
 pub mod extract;
+mod fair;
 pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -245,10 +246,11 @@ impl Proxy {
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
         let presented = extract(session, &rules.policy, &self.limits, request)?; // the nonce leaves the request here
-        let presented = match body_wanted(&self.leases, &rules.policy, session, presented) {
-            Ok(presented) => presented,
-            Err(wanted) => Box::pin(self.hold(wanted)).await?, // a rule looks at it: few do
+        let (presented, newer) = match body_wanted(&self.leases, &rules.policy, session, presented) {
+            Ok(presented) => (presented, None),
+            Err(wanted) => Box::pin(self.hold(rules, session, wanted)).await?, // a rule looks at it: few do
         };
+        let rules = newer.as_deref().unwrap_or(rules);
         let permit = grant(&self.leases, &rules.policy, session, presented)?; // a use is reserved, the lease is joined
         let permit = Box::new(permit); // what waits is moved with its futures, so it had better be small
         let story = permit.story(); // what a refusal from here on may say
@@ -274,12 +276,28 @@ impl Proxy {
     }
 
     /// The same request with its body held, since a rule looks at it.
-    async fn hold(&self, wanted: Box<(Presented, Wanted)>) -> Result<Presented, Refused> {
+    ///
+    /// That takes as long as its agent likes, within limits: what is in force by then decides, and comes back with it where
+    /// that is another policy. A service that is not there any more is refused, as at the next request.
+    async fn hold(
+        &self,
+        rules: &Rules,
+        session: &Session,
+        wanted: Box<(Presented, Wanted)>,
+    ) -> Result<(Presented, Option<Arc<Rules>>), Refused> {
         let (mut presented, wanted) = *wanted;
-        match self.hold.take(&mut presented, wanted.bytes_max, self.limits.head_timeout).await {
-            Ok(()) => Ok(presented),
-            Err(denial) => Err(wanted.refused(denial)),
+        if let Err(denial) = self.hold.take(&mut presented, wanted.share(), self.limits.head_timeout).await {
+            return Err(wanted.refused(denial));
         }
+        let present = self.rules();
+        if Arc::ptr_eq(&present.policy, &rules.policy) {
+            return Ok((presented, None));
+        }
+        presented.services = present.policy.services_at(&session.destination).clone();
+        if presented.services.is_empty() {
+            return Err(wanted.refused(Denial::HostNotListed));
+        }
+        Ok((presented, Some(present)))
     }
 
     /// From a permit to a clean answer.

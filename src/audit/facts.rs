@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::alarm::Alarm;
 use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
 use crate::model::{
-    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Risk, Scheme, ScopeName,
+    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Rate, Risk, Scheme, ScopeName,
     ServiceName, TaskName,
 };
 
@@ -129,6 +129,8 @@ pub enum Event {
         expires_at: jiff::Timestamp,
         /// Uses of the whole nonce, where there is a limit.
         max_uses: Option<u32>,
+        /// How fast the whole nonce may be used.
+        rate: Option<Rate>,
         /// Which run of the agent, as the minter said.
         instance: Option<String>,
         /// The stated reason.
@@ -274,13 +276,14 @@ impl Event {
     /// Bounded and masked, whatever the caller did.
     pub(super) fn bounded(self) -> Self {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels, lines } => {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, rate, instance, reason, labels, lines } => {
                 Self::Mint {
                     facts: Box::new(facts.bounded()),
                     minted_by,
                     grants: bounded_list(grants),
                     expires_at,
                     max_uses,
+                    rate,
                     instance: instance.map(|text| bounded(text, TEXT_BYTES_MAX)),
                     reason: reason.map(|text| bounded(text, TEXT_BYTES_MAX)),
                     labels: bounded_labels(labels),

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::fields::{Fields, key};
+use super::record::{CALLER, write_identity};
 use crate::model::denial::Fault;
-use crate::model::{AgentName, Denial, ServiceName};
+use crate::model::{AgentName, Denial, Identity, ServiceName};
 
 /// Refusals of one kind that are written in full within a second.
 const IN_FULL_PER_SECOND: u32 = 50;
@@ -38,6 +39,11 @@ pub(super) fn may_be_counted_by(code: &str) -> bool {
     code != "nonce_misplaced" && code != "credential_exposed"
 }
 
+/// The same of a refused call of the control API: what is our own fault is told each time.
+pub(super) fn may_be_counted_of_a_call(code: &str) -> bool {
+    !["internal", "audit_unavailable", "identity_unavailable"].contains(&code)
+}
+
 /// Whose refusals they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Whose {
@@ -45,6 +51,8 @@ pub(super) enum Whose {
     Agent(AgentName),
     /// Without a nonce that says more: those from this address.
     Peer(IpAddr),
+    /// Those of this call of the control API, by this caller, where one was proven.
+    Caller(&'static str, Option<Identity>),
 }
 
 /// What is alike.
@@ -71,7 +79,7 @@ impl Summary {
     pub(super) fn agent(&self) -> Option<&AgentName> {
         match &self.kind.whose {
             Whose::Agent(agent) => Some(agent),
-            Whose::Peer(_) => None,
+            Whose::Peer(_) | Whose::Caller(..) => None,
         }
     }
 
@@ -81,6 +89,10 @@ impl Summary {
         match &self.kind.whose {
             Whose::Agent(agent) => fields.text(key!("agent"), agent.as_str()),
             Whose::Peer(address) => fields.show(key!("peer.address"), address),
+            Whose::Caller(call, caller) => {
+                fields.text(key!("call"), call);
+                write_identity(fields, CALLER, caller.as_ref());
+            }
         }
         fields.text_some(key!("service"), self.kind.service.as_ref().map(|name| name.as_str()));
         fields.text(key!("code"), self.kind.code);
@@ -280,6 +292,23 @@ mod tests {
         assert_eq!((told[49], told[50], told[51]), (Told::Full, Told::NewSummary, Told::Summed));
         assert_eq!(floods.finish().iter().map(|summary| summary.refused).sum::<u64>(), 2);
         assert_eq!(floods.take(kind(1), now, at(1)), Told::Full);
+    }
+
+    #[test]
+    fn callers_and_calls_are_apart() {
+        let floods = Floods::default();
+        let now = Instant::now();
+        let kind = |call, uid| {
+            let whose = Whose::Caller(call, Some(Identity::Uid(uid)));
+            Kind { whose, service: None, of: "control_refused", code: "forbidden" }
+        };
+        for _ in 0..2 * IN_FULL_PER_SECOND {
+            floods.take(kind("mint", 1), now, at(1));
+        }
+        assert_eq!(floods.take(kind("mint", 1), now, at(1)), Told::Summed);
+        assert_eq!(floods.take(kind("mint", 2), now, at(1)), Told::Full);
+        assert_eq!(floods.take(kind("renew", 1), now, at(1)), Told::Full);
+        assert!(may_be_counted_of_a_call("rate_limited") && !may_be_counted_of_a_call("audit_unavailable"));
     }
 
     #[test]

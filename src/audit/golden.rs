@@ -8,7 +8,7 @@ use super::flood::{Kind, Summary, Whose};
 use super::record::{Decision, End, Outcome, Request, Verdict};
 use super::*;
 use crate::model::{
-    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Now, Risk, Scheme, ScopeName,
+    AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Now, Rate, Risk, Scheme, ScopeName,
     ServiceName, TaskName,
 };
 
@@ -126,6 +126,7 @@ fn events() -> Vec<Body> {
         grants: vec!["stripe:read".into(), NASTY.into()],
         expires_at,
         max_uses: text.map(|_| 20),
+        rate: text.and_then(|_| Rate::parse("10/min")),
         instance: text.map(Into::into),
         reason: text.map(Into::into),
         labels: labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
@@ -232,6 +233,7 @@ fn delegated() -> Vec<Body> {
         grants: Vec::new(),
         expires_at: jiff::Timestamp::UNIX_EPOCH,
         max_uses: None,
+        rate: None,
         instance: None,
         reason: None,
         labels: Default::default(),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
 use super::facts::Event;
-use super::flood::{Kind, Told, Whose, may_be_counted_by};
+use super::flood::{Kind, Told, Whose, may_be_counted_by, may_be_counted_of_a_call};
 use super::pen::Pen;
 use super::queue::Queue;
 use super::record::{Body, Entry, Failure};
@@ -86,12 +86,16 @@ impl Handle {
         told != Told::Full
     }
 
-    /// The same for a connection that ended without an exchange.
+    /// The same for a connection that ended without an exchange, and for a refused call of the control API.
     pub(super) fn is_in_summary(&self, event: &Event) -> bool {
         match event {
             Event::Connection { peer, code, .. } if may_be_counted_by(code) => {
                 let whose = Whose::Peer(peer.ip().to_canonical());
                 self.is_counted(Kind { whose, service: None, of: "connection", code })
+            }
+            Event::ControlRefused { call, caller, code } if may_be_counted_of_a_call(code) => {
+                let whose = Whose::Caller(call, caller.clone());
+                self.is_counted(Kind { whose, service: None, of: "control_refused", code })
             }
             _ => false,
         }

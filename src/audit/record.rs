@@ -306,7 +306,7 @@ impl Outcome {
 impl Event {
     fn write(&self, fields: &mut Fields<'_>) {
         match self {
-            Self::Mint { facts, minted_by, grants, expires_at, max_uses, instance, reason, labels, lines } => {
+            Self::Mint { facts, minted_by, grants, expires_at, max_uses, rate, instance, reason, labels, lines } => {
                 facts.write(fields);
                 if facts.minter.is_none() {
                     fields.text(key!("minted_by"), ITSELF);
@@ -315,6 +315,7 @@ impl Event {
                 fields.json(key!("grants"), grants);
                 fields.show(key!("expires_at"), expires_at);
                 fields.number_some(key!("max_uses"), max_uses.map(u64::from));
+                fields.text_some(key!("rate"), rate.map(|rate| rate.to_string()).as_deref());
                 fields.text_some(key!("instance"), instance.as_deref());
                 fields.text_some(key!("reason"), reason.as_deref());
                 if !labels.is_empty() {
@@ -419,15 +420,15 @@ fn write_subject(fields: &mut Fields<'_>, agent: Option<&AgentName>, task: Optio
 }
 
 /// The two members of an identity: who, and how that was proven.
-type IdentityKeys = (Key, Key);
+pub(super) type IdentityKeys = (Key, Key);
 
 const PRESENTED_BY: IdentityKeys = (key!("presented_by.identity"), key!("presented_by.proof"));
 const MINTED_BY: IdentityKeys = (key!("minted_by.identity"), key!("minted_by.proof"));
 const RENEWED_BY: IdentityKeys = (key!("renewed_by.identity"), key!("renewed_by.proof"));
-const CALLER: IdentityKeys = (key!("caller.identity"), key!("caller.proof"));
+pub(super) const CALLER: IdentityKeys = (key!("caller.identity"), key!("caller.proof"));
 
 /// Who it was, and how that was proven.
-fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: Option<&Identity>) {
+pub(super) fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: Option<&Identity>) {
     fields.show_some(who, identity);
     let proof = match identity {
         // The kernel says who owns the other end of the socket.

@@ -9,7 +9,7 @@ use super::section::{Keys, Node, Section};
 use super::service::ReadService;
 use crate::model::rate::RATE_COUNT_MAX;
 use crate::model::{Budget, Grant, Rate, Risk};
-use crate::policy::{AgentLimits, Ceiling, Scope};
+use crate::policy::{AgentLimits, Ceiling, MinterLimits, Scope};
 
 const BUDGET: Keys = Keys { known: &["uses", "rate"], later: &[] };
 
@@ -25,6 +25,15 @@ fn rate(node: &Node<'_>) -> Option<Rate> {
         node.fault(Code::BadValue, "is not a rate".to_owned(), hint);
     }
     rate
+}
+
+/// Reads `rate` and `nonces_max` of a minter.
+pub(super) fn read_minter_limits(section: &Section<'_>) -> Option<MinterLimits> {
+    let default = MinterLimits::default();
+    let rate = read_rate(section);
+    let most = section.get("nonces_max").map_or(Some(None), |node| node.number(1, u32::MAX).map(Some));
+    let nonces_max = most?.map_or(default.nonces_max, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    Some(MinterLimits { rate: rate?.unwrap_or(default.rate), nonces_max })
 }
 
 /// Reads `reattest = "10m"`, where it is there.

@@ -401,6 +401,8 @@ pub(super) struct EffectiveMinter {
     may: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_risk: Option<&'static str>,
+    rate: String,
+    nonces_max: usize,
 }
 
 impl EffectiveMinter {
@@ -414,6 +416,8 @@ impl EffectiveMinter {
             agents,
             may: minter.may.iter().map(|may| permission_word(*may)).collect(),
             max_risk: minter.max_risk.map(Risk::as_str),
+            rate: minter.limits.rate.to_string(),
+            nonces_max: minter.limits.nonces_max,
         }
     }
 }

@@ -23,7 +23,7 @@ const AGENT: Keys = Keys {
     known: &["identity", "grants", "delegate", "ttl", "budget", "self_renew", "reattest", "max_risk"],
     later: &[],
 };
-const MINTER: Keys = Keys { known: &["identity", "agents", "may", "max_risk"], later: &[] };
+const MINTER: Keys = Keys { known: &["identity", "agents", "may", "max_risk", "rate", "nonces_max"], later: &[] };
 
 const MAY: [(&str, Permission); 5] = [
     ("mint", Permission::Mint),
@@ -246,7 +246,15 @@ fn read_minter(
     let whose = whose.and_then(|node| read_whose(&node, agents));
     let may = section.require("may", "may = [\"mint\", \"read\", \"revoke\"]").and_then(|node| read_may(&node));
     let max_risk = allowance::read_max_risk(&section);
-    let minter = MinterRule { name: name?, identities: identities?, agents: whose?, may: may?, max_risk: max_risk? };
+    let limits = allowance::read_minter_limits(&section);
+    let minter = MinterRule {
+        name: name?,
+        identities: identities?,
+        agents: whose?,
+        may: may?,
+        max_risk: max_risk?,
+        limits: limits?,
+    };
     let effective = EffectiveMinter::new(&minter);
     Some((minter, effective))
 }

@@ -214,7 +214,7 @@ fn a_ceiling_of_the_file_caps_the_default_ttl() {
         service: ServiceName::parse("s").unwrap(),
         scopes: vec![crate::model::ScopeName::parse("read").unwrap()],
     };
-    let request = MintRequest { agent: AgentName::parse("a").unwrap(), grants: vec![grant], ttl: None };
+    let request = MintRequest { agent: AgentName::parse("a").unwrap(), grants: vec![grant], ttl: None, rate: None };
     let plan = loaded(&text).policy.plan(&request).unwrap();
     assert_eq!(plan.ttl, std::time::Duration::from_secs(60));
 }

@@ -14,7 +14,8 @@ use super::types::{
 };
 use crate::json::Json;
 use crate::model::name::NameError;
-use crate::model::{AgentName, Grant, NonceHash, ScopeName, ServiceName, TaskName};
+use crate::model::rate::RATE_COUNT_MAX;
+use crate::model::{AgentName, Grant, NonceHash, Rate, ScopeName, ServiceName, TaskName};
 pub(super) use delegation::{DelegationAsked, delegation, label_pointer};
 pub(super) use many::{
     ManyAsked, OfWhom, RiskAsked, Selector, completion, explanation, leaks, revocation, risk, task_in_path,
@@ -31,6 +32,7 @@ const MINT_FIELDS: &[&str] = &[
     "grants",
     "ttl",
     "max_uses",
+    "rate",
     "instance",
     "on_behalf_of",
     "reason",
@@ -49,6 +51,7 @@ pub(super) struct MintAsked {
     pub(super) is_canary: bool,
     pub(super) ttl: Option<Duration>,
     pub(super) max_uses: Option<u32>,
+    pub(super) rate: Option<Rate>,
     pub(super) instance: Option<String>,
     pub(super) on_behalf_of: Option<String>,
     pub(super) reason: Option<String>,
@@ -66,6 +69,7 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
         let grants = if is_canary { no_grants(&mut reader, &members) } else { grants(&mut reader, &members) };
         let ttl = reader.optional(&members, "ttl", ttl);
         let max_uses = reader.optional(&members, "max_uses", count);
+        let rate = reader.optional(&members, "rate", rate);
         let instance = reader.optional(&members, "instance", text::<INSTANCE_BYTES_MAX>);
         let on_behalf_of = reader.optional(&members, "on_behalf_of", text::<ON_BEHALF_OF_BYTES_MAX>);
         let reason = reader.optional(&members, "reason", text::<REASON_BYTES_MAX>);
@@ -77,6 +81,7 @@ pub(super) fn mint(body: &Json) -> Result<MintAsked, Refusal> {
             is_canary,
             ttl,
             max_uses,
+            rate,
             instance,
             on_behalf_of,
             reason,
@@ -114,7 +119,8 @@ pub(super) fn introspection(body: &Json) -> Result<NonceHash, Refusal> {
 
 /// A canary opens nothing: whatever would say what, or how often, was meant for another nonce.
 fn no_grants(reader: &mut Reader, members: &Members<'_>) -> Option<Vec<Grant>> {
-    let named: Vec<_> = ["service", "scope", "grants", "max_uses"].map(|name| members.find(name)).into_iter().collect();
+    let named: Vec<_> =
+        ["service", "scope", "grants", "max_uses", "rate"].map(|name| members.find(name)).into_iter().collect();
     for (pointer, _) in named.iter().flatten() {
         reader.mistake(pointer, "does not go with `canary`, which opens nothing");
     }
@@ -217,6 +223,12 @@ fn count(json: &Json) -> Result<u32, String> {
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| *number > 0)
         .ok_or_else(|| format!("must be a whole number from 1 to {}", u32::MAX))
+}
+
+/// As the policy spells a rate.
+fn rate(json: &Json) -> Result<Rate, String> {
+    let wrong = || format!("must be a rate such as \"10/min\": 1 to {RATE_COUNT_MAX}, and `s`, `min`, `h` or `d`");
+    string(json).ok().and_then(Rate::parse).ok_or_else(wrong)
 }
 
 fn ttl(json: &Json) -> Result<Duration, String> {

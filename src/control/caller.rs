@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::model::{AgentName, Identity, MinterName, Risk};
-use crate::policy::{MinterRule, Permission, Policy};
+use crate::policy::{MinterLimits, MinterRule, Permission, Policy};
 
 use super::refusal::{Forbidden, Refusal};
 
@@ -34,6 +34,11 @@ pub(super) fn still_may(
         None if [SELF_MINTER, SUPERVISED_MINTER].contains(&name.as_str()) => Ok(()),
         None => Err(Refusal::Forbidden(Forbidden::Permission)),
     }
+}
+
+/// Live nonces that a minter may have by now.
+pub(super) fn nonces_max(policy: &Policy, name: &MinterName) -> usize {
+    policy.minter(name).map_or_else(MinterLimits::default, |minter| minter.limits).nonces_max
 }
 
 /// Whether what is so risky is within a minter's reach by now.
@@ -170,6 +175,7 @@ fn built_in(name: &str) -> MinterRule {
         agents: None,
         may: ALL.to_vec(),
         max_risk: None,
+        limits: MinterLimits::default(),
     }
 }
 

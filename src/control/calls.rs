@@ -34,6 +34,7 @@ use crate::policy::Permission;
         (status = 200, body = LeasePage, description = "One page"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
     )
 )]
@@ -64,6 +65,7 @@ pub(super) fn list(control: &Control, caller: &Caller, asked: &ListAsked) -> Res
     responses(
         (status = 200, body = LeaseView, description = "The lease"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "not_found: unknown, over, or not of one's own agents"),
@@ -89,6 +91,7 @@ pub(super) fn read(control: &Control, caller: &Caller, id: &str) -> Result<Answe
         (status = 200, body = RevocationGiven, description = "It is over now, and so is what was delegated from it"),
         (status = 204, description = "It is over now, whatever it was"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "forbidden: alive, or spent with something still under way, and not of one's own agents; it goes on"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "not_found: not an id"),
@@ -118,6 +121,7 @@ pub(super) fn revoke(control: &Control, caller: &Caller, id: &str) -> Result<Ans
         (status = 200, body = Introspection, description = "What it is"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),
@@ -164,6 +168,7 @@ fn introspection(lease: &Lease) -> Introspection {
     responses(
         (status = 200, body = ServiceList, description = "Services and scopes"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
     )
 )]
 pub(super) fn services(control: &Control, caller: &Caller) -> Answer {
@@ -180,6 +185,7 @@ pub(super) fn services(control: &Control, caller: &Caller) -> Answer {
     responses(
         (status = 200, body = WhoAmI, description = "The caller"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden: an agent"),
     )
 )]
@@ -201,6 +207,7 @@ pub(super) fn whoami(control: &Control, caller: &Caller) -> Answer {
     responses(
         (status = 200, body = Ready, description = "The addresses"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden: an agent"),
     )
 )]

@@ -34,6 +34,7 @@ use crate::policy::{DelegationPlan, DelegationRefusal, DelegationRequest, Delega
         (status = 201, body = Minted, description = "Made", headers(("Location" = String, description = "The lease"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "mint_rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "forbidden, delegation_exceeds_parent, scope_not_grantable, budget_spent"),
         (status = 404, body = Problem, content_type = "application/problem+json",
@@ -94,6 +95,7 @@ pub(super) fn approve(
         grants: asked.grants.clone().unwrap_or_default(),
         ttl: asked.ttl,
         max_uses: plan.max_uses,
+        rate: plan.mint.rate,
         instance: asked.instance.clone(),
         on_behalf_of: plan.on_behalf_of,
         reason: asked.reason.clone(),
@@ -113,6 +115,7 @@ fn plan(policy: &Policy, now: &Now, parent: &Lease, asked: &DelegationAsked) -> 
         ttl: parent.deadline().remaining(now),
         lifetime: parent.life_left(now),
         uses_left: parent.uses_left(),
+        rate: terms.rate,
         on_behalf_of: terms.on_behalf_of,
         labels: &labels,
         lines: &terms.lines.iter().map(str::to_owned).collect::<Vec<_>>(),
@@ -122,6 +125,7 @@ fn plan(policy: &Policy, now: &Now, parent: &Lease, asked: &DelegationAsked) -> 
         grants: asked.grants.clone(),
         ttl: asked.ttl,
         max_uses: asked.max_uses,
+        rate: asked.rate,
         on_behalf_of: asked.on_behalf_of.clone(),
         labels: asked.labels.clone(),
         lines: asked.lines.clone(),
@@ -161,6 +165,9 @@ fn mistake(excess: &Excess, asked: &DelegationAsked) -> Mistake {
             Mistake::at(at.scope(*grant, *scope), "the nonce has no use of this scope left")
         }
         Excess::MaxUses(left) => Mistake::at("/max_uses", format!("the nonce has {left} uses left")),
+        Excess::Rate(above) => {
+            Mistake::at("/rate", format!("the nonce may be used {above} at most, at once and after one another"))
+        }
         Excess::OnBehalfOf => Mistake::at("/on_behalf_of", "the nonce is on somebody else's behalf"),
         Excess::Line(line) => Mistake::at(
             format!("/rules/{line}"),

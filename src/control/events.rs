@@ -92,6 +92,7 @@ impl Body for AnswerBody {
         (status = 200, body = String, content_type = "text/event-stream", description = "Events until either side ends them"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
         (status = 503, body = Problem, content_type = "application/problem+json",
          description = "overloaded: as many follow as may"),

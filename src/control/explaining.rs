@@ -39,6 +39,7 @@ struct Holder {
         (status = 200, body = Explanation, description = "The verdict"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
         (status = 404, body = Problem, content_type = "application/problem+json",
          description = "unknown_agent, unknown_service; not_found: no live nonce of one's own agents"),

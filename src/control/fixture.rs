@@ -21,8 +21,8 @@ use crate::model::{
     AgentName, CredentialName, Grant, IdentityRule, LevelName, MinterName, Risk, RiskCap, ScopeName, ServiceName,
 };
 use crate::policy::{
-    AgentLimits, AgentRule, Ceiling, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Placeholder, Policy,
-    QueryRule, RiskLevel, Rule, Scope, Service, Slot, Unlisted,
+    AgentLimits, AgentRule, Ceiling, HostPattern, MinterLimits, MinterRule, OnMisplaced, Parts, Permission,
+    Placeholder, Policy, QueryRule, RiskLevel, Rule, Scope, Service, Slot, Unlisted,
 };
 
 /// The uid of the agents `billing` and `research`.
@@ -94,6 +94,7 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
         agents: agents.map(|agents| agents.iter().map(|name| agent(name)).collect()),
         may: may.to_vec(),
         max_risk: None,
+        limits: MinterLimits::default(),
     }
 }
 

@@ -24,6 +24,7 @@ use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
 use super::leaks;
 use super::mint;
 use super::query::{EventsAsked, ListAsked};
+use super::quota::{Calls, Kind};
 use super::refusal::{Forbidden, Refusal};
 use super::remote::Names;
 use super::renew;
@@ -73,6 +74,7 @@ pub(super) struct Control {
     peer: fn(&UnixStream) -> Option<Identity>,
     pub(super) own_uid: u32,
     has_warned: AtomicBool,
+    calls: Calls,
     /// Ends the streams of events.
     pub(super) stopping: CancellationToken,
     /// Places for those who go through all leases.
@@ -85,7 +87,16 @@ impl Control {
         let keys = Keys::new().inspect_err(|error| tracing::error!(%error, "no Idempotency-Key can be taken")).ok();
         let walks = Arc::new(Semaphore::new(WALKS_MAX));
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { parts, keys, peer, own_uid, has_warned: AtomicBool::new(false), stopping, walks }
+        Self {
+            parts,
+            keys,
+            peer,
+            own_uid,
+            has_warned: AtomicBool::new(false),
+            calls: Calls::default(),
+            stopping,
+            walks,
+        }
     }
 
     /// The policy in force; one call asks one policy.
@@ -128,12 +139,21 @@ impl Control {
             let proven = proof.clone()?;
             let caller = Caller { until, ..Caller::authenticate(policy, self.own_uid, proven)? };
             self.warn_once(&caller);
-            self.dispatch(call.clone()?, &caller, &head, body).await
+            let call = call.clone()?;
+            self.admit(call, &caller)?;
+            self.dispatch(call, &caller, &head, body).await
         };
         answered.await.unwrap_or_else(|refusal| {
             self.note_refusal(call.ok(), proven, &refusal);
             refusal.answer()
         })
+    }
+
+    /// Before anything is read of a call, and whatever comes of it.
+    fn admit(&self, call: Call<'_>, caller: &Caller) -> Result<(), Refusal> {
+        let kind = Kind::of(call);
+        let admitted = self.calls.admit(&caller.minters, kind, &self.parts.clock.now());
+        admitted.map_err(|wait| Refusal::TooFast { wait, is_making: kind == Kind::Making })
     }
 
     async fn dispatch<B>(
@@ -192,7 +212,8 @@ impl Control {
         let (code, _) = refusal.code();
         let call_name = call.map_or("unknown", Call::name);
         tracing::debug!(call = call_name, code, "a control call was refused");
-        if call.is_some_and(changes) || calls::is_about_the_caller(refusal) {
+        self.parts.metrics.call_refused(code);
+        if call.is_some_and(changes) || calls::is_about_the_caller(refusal) || is_about_quota(refusal) {
             self.parts.audit.note(Event::ControlRefused { call: call_name, caller: proven.cloned(), code });
         }
     }
@@ -239,6 +260,11 @@ fn check_addressing(head: &http::request::Parts, names: &Names) -> Result<(), Re
 /// Calls whose refusal is worth a record.
 fn changes(call: Call<'_>) -> bool {
     matches!(call, Call::Mint | Call::Renew(_) | Call::Delegate(_) | Call::Revocations | Call::Complete(_) | Call::Risk)
+}
+
+/// Whoever takes more than its share is on record, whatever it called.
+fn is_about_quota(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::TooFast { .. })
 }
 
 /// Calls whose fields are all optional.

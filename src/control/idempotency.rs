@@ -15,7 +15,7 @@ use crate::model::{Deadline, MinterName, Nonce, NonceId, Now};
 
 /// How long a key is remembered.
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(600);
-/// Keys that are remembered at most; the oldest goes first.
+/// Keys that are remembered at most; the oldest of the minter with the most goes first.
 pub(super) const KEYS_MAX: usize = 10_000;
 /// Longest key, in characters.
 pub(super) const KEY_CHARACTERS_MAX: usize = 255;
@@ -49,12 +49,11 @@ impl BodyHash {
 pub(super) struct Outcome {
     pub(super) id: NonceId,
     pub(super) ttl_capped_by: Option<String>,
+    pub(super) rate_capped_by: Option<String>,
 }
 
 /// The one place where the outcome of a key will be: whoever comes while the first is at it waits for that one.
 pub(super) type Slot = Arc<OnceCell<Outcome>>;
-
-type Scope = (MinterName, Key);
 
 struct Entry {
     body: BodyHash,
@@ -63,12 +62,21 @@ struct Entry {
     serial: u64,
 }
 
+/// Keys of all minters.
 #[derive(Default)]
 struct Entries {
-    by_key: HashMap<Scope, Entry>,
-    /// In the order of their making; an entry that was replaced since is passed over by its serial.
-    oldest: VecDeque<(u64, Scope)>,
+    by_minter: HashMap<MinterName, Own>,
+    /// In all queues together.
+    queued: usize,
     serial: u64,
+}
+
+/// Keys of one minter.
+#[derive(Default)]
+struct Own {
+    by_key: HashMap<Key, Entry>,
+    /// In the order of their making; an entry that was replaced since is passed over by its serial.
+    oldest: VecDeque<(u64, Key)>,
 }
 
 /// All keys of this process, and the secret that their nonces are computed from.
@@ -89,9 +97,9 @@ impl Keys {
     /// The slot of this key, new or as it was; a conflict where it belongs to another body.
     pub(super) fn claim(&self, minter: &MinterName, key: &Key, body: BodyHash, now: &Now) -> Result<Slot, Refusal> {
         let mut entries = self.entries.lock();
-        entries.forget_old(now);
-        let scope = (minter.clone(), key.clone());
-        if let Some(entry) = entries.by_key.get(&scope) {
+        let gone = entries.own(minter).forget_old(now);
+        entries.queued -= gone;
+        if let Some(entry) = entries.own(minter).by_key.get(key) {
             if entry.body == body {
                 return Ok(Arc::clone(&entry.slot));
             }
@@ -101,7 +109,7 @@ impl Keys {
                 return Err(Refusal::Conflict(Conflict::OtherBody));
             }
         }
-        Ok(entries.insert(scope, body, now))
+        Ok(entries.insert(minter, key, body, now))
     }
 
     /// The nonce of a lease that was made with a key: HMAC-SHA256 over minter, key and lease id.
@@ -118,33 +126,63 @@ impl Keys {
     }
 }
 
+impl Own {
+    /// Takes the oldest out of the queue, and out of memory if it was not replaced.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((serial, key)) = self.oldest.pop_front() else { return false };
+        if self.by_key.get(&key).is_some_and(|entry| entry.serial == serial) {
+            self.by_key.remove(&key);
+        }
+        true
+    }
+
+    /// Forgets what is over or was replaced; how many of the queue that were.
+    fn forget_old(&mut self, now: &Now) -> usize {
+        let is_current = |own: &Self| {
+            let (serial, key) = own.oldest.front()?;
+            own.by_key.get(key).map(|entry| entry.serial == *serial && !entry.until.is_over(now))
+        };
+        let before = self.oldest.len();
+        while !self.oldest.is_empty() && !is_current(self).unwrap_or(false) {
+            self.forget_oldest();
+        }
+        before - self.oldest.len()
+    }
+}
+
 impl Entries {
-    fn forget_old(&mut self, now: &Now) {
-        while let Some((serial, scope)) = self.oldest.front() {
-            let current = self.by_key.get(scope).filter(|entry| entry.serial == *serial);
-            match current {
-                Some(entry) if !entry.until.is_over(now) => return,
-                Some(_) => {
-                    self.by_key.remove(scope);
-                }
-                None => {}
+    fn own(&mut self, minter: &MinterName) -> &mut Own {
+        self.by_minter.entry(minter.clone()).or_default()
+    }
+
+    fn forget_old_of_all(&mut self, now: &Now) {
+        self.queued -= self.by_minter.values_mut().map(|own| own.forget_old(now)).sum::<usize>();
+        self.by_minter.retain(|_, own| !own.oldest.is_empty());
+    }
+
+    /// Makes room for one more: whoever has the most keys loses its oldest, so that nobody takes away another's.
+    fn make_room(&mut self, now: &Now) {
+        if self.queued >= KEYS_MAX {
+            self.forget_old_of_all(now);
+        }
+        while self.queued >= KEYS_MAX {
+            let greatest = self.by_minter.values_mut().max_by_key(|own| own.oldest.len());
+            if !greatest.is_some_and(Own::forget_oldest) {
+                return;
             }
-            self.oldest.pop_front();
+            self.queued -= 1;
         }
     }
 
-    fn insert(&mut self, scope: Scope, body: BodyHash, now: &Now) -> Slot {
-        while self.oldest.len() >= KEYS_MAX {
-            let Some((serial, oldest)) = self.oldest.pop_front() else { break };
-            if self.by_key.get(&oldest).is_some_and(|entry| entry.serial == serial) {
-                self.by_key.remove(&oldest);
-            }
-        }
+    fn insert(&mut self, minter: &MinterName, key: &Key, body: BodyHash, now: &Now) -> Slot {
+        self.make_room(now);
         self.serial += 1;
-        let slot = Slot::default();
-        let entry = Entry { body, slot: Arc::clone(&slot), until: now.plus(KEY_LIFE), serial: self.serial };
-        self.oldest.push_back((self.serial, scope.clone()));
-        self.by_key.insert(scope, entry);
+        self.queued += 1;
+        let (serial, slot) = (self.serial, Slot::default());
+        let entry = Entry { body, slot: Arc::clone(&slot), until: now.plus(KEY_LIFE), serial };
+        let own = self.own(minter);
+        own.oldest.push_back((serial, key.clone()));
+        own.by_key.insert(key.clone(), entry);
         slot
     }
 }
@@ -163,7 +201,7 @@ mod tests {
     }
 
     fn outcome() -> Outcome {
-        Outcome { id: NonceId::from_parts(1, 1), ttl_capped_by: None }
+        Outcome { id: NonceId::from_parts(1, 1), ttl_capped_by: None, rate_capped_by: None }
     }
 
     #[test]
@@ -215,8 +253,8 @@ mod tests {
         for n in 0..=KEYS_MAX {
             claim(n, "x").unwrap().set(outcome()).unwrap();
         }
-        let entries = keys.entries.lock();
-        assert_eq!((entries.by_key.len(), entries.oldest.len()), (KEYS_MAX, KEYS_MAX));
+        let mut entries = keys.entries.lock();
+        assert_eq!((entries.queued, entries.own(&minter("a")).by_key.len()), (KEYS_MAX, KEYS_MAX));
         drop(entries);
         assert!(claim(KEYS_MAX, "y").is_err(), "the youngest is remembered");
         assert!(claim(0, "y").is_ok(), "the oldest is not");
@@ -228,8 +266,29 @@ mod tests {
         for n in 0..KEYS_MAX + 10 {
             drop(keys.claim(&minter("a"), &key("same"), BodyHash::of(&n.to_string()), &now).unwrap());
         }
-        assert!(keys.entries.lock().oldest.len() <= KEYS_MAX);
-        assert_eq!(keys.entries.lock().by_key.len(), 1);
+        let mut entries = keys.entries.lock();
+        assert!(entries.queued <= KEYS_MAX && entries.own(&minter("a")).oldest.len() == entries.queued);
+        assert_eq!(entries.own(&minter("a")).by_key.len(), 1);
+    }
+
+    #[test]
+    fn a_minter_with_many_keys_takes_none_away_from_another() {
+        let (keys, clock) = (Keys::new().unwrap(), ManualClock::new());
+        let claim = |who: &str, n: usize, body| {
+            keys.claim(&minter(who), &key(&n.to_string()), BodyHash::of(body), &clock.now())
+        };
+        claim("modest", 0, "x").unwrap().set(outcome()).unwrap();
+        for n in 0..2 * KEYS_MAX {
+            claim("greedy", n, "x").unwrap().set(outcome()).unwrap();
+        }
+        assert!(claim("modest", 0, "y").is_err(), "it is remembered");
+        assert!(claim("greedy", 2 * KEYS_MAX - 1, "y").is_err());
+        claim("modest", 1, "x").unwrap().set(outcome()).unwrap();
+        assert!(claim("greedy", KEYS_MAX + 1, "y").is_ok(), "the greedy one made room for it");
+        clock.advance(KEY_LIFE);
+        let mut entries = keys.entries.lock();
+        entries.forget_old_of_all(&clock.now());
+        assert_eq!((entries.queued, entries.by_minter.len()), (0, 0));
     }
 
     #[test]

@@ -36,6 +36,7 @@ const ALARM_OVER: &str = "low";
         (status = 202, description = "Looked through; what was alive is over"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden: an agent"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "request_too_large"),

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::answer;
 use super::ask::{self, MintAsked};
-use super::caller::Caller;
+use super::caller::{self, Caller};
 use super::front::Control;
 use super::idempotency::{BodyHash, Key, Outcome};
 use super::refusal::{Conflict, Refusal};
@@ -94,6 +94,7 @@ impl Approved {
         (status = 201, body = Minted, description = "Minted", headers(("Location" = String, description = "The lease"))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "mint_rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "forbidden, scope_not_grantable, budget_spent"),
         (status = 404, body = Problem, content_type = "application/problem+json",
@@ -137,6 +138,7 @@ pub(super) async fn answer(
     let lease = control.live(outcome.id).ok_or(over)?;
     let notes = MintNotes {
         ttl_capped_by: outcome.ttl_capped_by,
+        rate_capped_by: outcome.rate_capped_by,
         proxy: control.parts.proxy_url.clone(),
         warning: caller.warning,
     };
@@ -160,7 +162,8 @@ fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Appro
     let plan = if asked.is_canary {
         control.policy().plan_canary(&asked.agent, asked.ttl)?
     } else {
-        let request = MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl };
+        let request =
+            MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl, rate: asked.rate };
         control.policy().plan(&request)?
     };
     let minter = caller.minting(&asked.agent, plan.risk)?.name.clone();
@@ -208,14 +211,19 @@ pub(super) async fn make(
     id: NonceId,
     nonce: &Nonce,
 ) -> Result<Outcome, Refusal> {
-    let Making { leases, audit, metrics, .. } = making;
+    let Making { policy, leases, audit, metrics, .. } = making;
+    let share = caller::nonces_max(policy, &approved.minter);
+    // Again when the lease is made; here so that there is no record of a mint that nobody gets.
+    if leases.live_of(&approved.minter) >= share {
+        return Err(Refusal::TooManyNonces);
+    }
     // From here on the record may be there: until the lease lives, dropping this tells that it does not.
     let mut unmade = Unmade::new(audit, id, approved);
     audit.record(event(making, approved, id)).await.map_err(|_| Refusal::AuditUnavailable)?;
     match &approved.parent {
-        None => leases.mint(id, nonce, terms(approved)).map(drop).map_err(not_made)?,
+        None => leases.mint(id, nonce, terms(approved, share)).map(drop).map_err(not_made)?,
         Some(parent) => {
-            let made = leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved));
+            let made = leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved, share));
             // One that was made and is over has been told of.
             unmade.is_made = matches!(made, Err(DelegateError::Ended(_)));
             made.map(drop).map_err(not_delegated)?;
@@ -223,12 +231,14 @@ pub(super) async fn make(
     }
     unmade.is_made = true;
     metrics.minted();
-    Ok(Outcome { id, ttl_capped_by: approved.plan.ttl_capped_by.clone() })
+    let MintPlan { ttl_capped_by, rate_capped_by, .. } = &approved.plan;
+    Ok(Outcome { id, ttl_capped_by: ttl_capped_by.clone(), rate_capped_by: rate_capped_by.clone() })
 }
 
 fn not_made(error: MintError) -> Refusal {
     match error {
         MintError::Full => Refusal::Overloaded,
+        MintError::MinterFull => Refusal::TooManyNonces,
         MintError::Completed => Refusal::TaskCompleted,
         // Only without randomness is an id drawn twice.
         MintError::Taken => Refusal::NoRandomness,
@@ -253,7 +263,7 @@ pub(super) fn random_nonce() -> Result<Nonce, Refusal> {
     Ok(Nonce::from_entropy(&entropy))
 }
 
-fn terms(approved: &Approved) -> NewLease {
+fn terms(approved: &Approved, minter_live_max: usize) -> NewLease {
     let Approved { asked, minter, plan, parent } = approved;
     NewLease {
         agent: asked.agent.clone(),
@@ -264,6 +274,8 @@ fn terms(approved: &Approved) -> NewLease {
         ttl: plan.ttl,
         lifetime: plan.lifetime,
         max_uses: asked.max_uses,
+        rate: plan.rate,
+        minter_live_max,
         budget: plan.budget,
         instance: asked.instance.clone(),
         on_behalf_of: asked.on_behalf_of.clone(),
@@ -300,6 +312,7 @@ fn event(making: &Making<'_>, approved: &Approved, id: NonceId) -> Event {
         grants: plan.grants.iter().flat_map(scopes).collect(),
         expires_at: making.clock.now().plus(plan.ttl).wall,
         max_uses: asked.max_uses,
+        rate: plan.rate,
         instance: asked.instance.clone(),
         reason: asked.reason.clone(),
         labels: asked.labels.clone(),

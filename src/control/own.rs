@@ -15,6 +15,7 @@ use super::caller;
 use super::delegate;
 use super::events::AnswerBody;
 use super::front::{IDEMPOTENCY_KEY, no_body, read_json};
+use super::idempotency::Outcome;
 use super::mint::{self, Asker, Making};
 use super::refusal::{Forbidden, Refusal};
 use super::renew::Renewing;
@@ -154,7 +155,8 @@ impl OwnDoor {
             Making { policy: &policy, leases, audit, metrics, clock, asker: Asker::Agent(holder.identity.as_ref()) };
         let outcome = mint::make(&making, &approved, id, &nonce).await?;
         let lease = leases.get(id).ok_or(Refusal::NotDelegable(EndCause::Revoked))?;
-        let notes = MintNotes { ttl_capped_by: outcome.ttl_capped_by, proxy: self.proxy_url.clone(), warning: None };
+        let Outcome { ttl_capped_by, rate_capped_by, .. } = outcome;
+        let notes = MintNotes { ttl_capped_by, rate_capped_by, proxy: self.proxy_url.clone(), warning: None };
         mint::created(&view::minted(&policy, &lease, &nonce, notes, &clock.now()), false)
     }
 }

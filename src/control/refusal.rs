@@ -1,5 +1,7 @@
 //! Why a call is refused, and how that is said.
 
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 
 use super::answer;
@@ -9,6 +11,9 @@ use crate::identity::Refused;
 use crate::lease::EndCause;
 use crate::model::{ScopeName, ServiceName};
 use crate::policy::MintRefusal;
+
+/// When a minter that has too many live nonces may ask again: some of many may have expired.
+const NONCES_END_IN: Duration = Duration::from_secs(5);
 
 /// A refusal of the control API; each is one documented code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,10 @@ pub(super) enum Refusal {
     TaskCompleted,
     /// The allowance of the task is used up.
     BudgetSpent,
+    /// More calls than the minter may make, and how long to wait; whether they make nonces.
+    TooFast { wait: Duration, is_making: bool },
+    /// As many live nonces as the minter may have.
+    TooManyNonces,
     /// As many leases as there may be.
     Overloaded,
     /// As many levels of risk in force as there may be.
@@ -129,6 +138,10 @@ impl Refusal {
             Self::ExceedsParent(_) => ("delegation_exceeds_parent", StatusCode::FORBIDDEN),
             Self::TaskCompleted => ("task_completed", StatusCode::CONFLICT),
             Self::BudgetSpent => ("budget_spent", StatusCode::FORBIDDEN),
+            Self::TooFast { is_making: true, .. } | Self::TooManyNonces => {
+                ("mint_rate_limited", StatusCode::TOO_MANY_REQUESTS)
+            }
+            Self::TooFast { is_making: false, .. } => ("rate_limited", StatusCode::TOO_MANY_REQUESTS),
             Self::Overloaded | Self::TooManyLevels | Self::TooManyFollowers | Self::NoRandomness => {
                 ("overloaded", StatusCode::SERVICE_UNAVAILABLE)
             }
@@ -174,6 +187,12 @@ impl Refusal {
             Self::BudgetSpent => {
                 "The allowance of this task is used up, and no nonce of it could be used; name another task, or raise `budget` of the agent in the policy."
             }
+            Self::TooFast { .. } => {
+                "Your minter calls faster than the policy lets it (`rate`); wait as `Retry-After` says."
+            }
+            Self::TooManyNonces => {
+                "Your minter has as many live nonces as the policy lets it have (`nonces_max`); revoke some, or try again when some expired."
+            }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."
             }
@@ -214,6 +233,15 @@ impl Refusal {
         problem
     }
 
+    /// In how many seconds it may be otherwise.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooFast { wait, .. } => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            Self::TooManyNonces => Some(NONCES_END_IN.as_secs()),
+            other => (other.code().1 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+        }
+    }
+
     /// The whole answer.
     pub(super) fn answer(&self) -> Answer {
         let problem = self.problem();
@@ -228,8 +256,8 @@ impl Refusal {
         if *self == Self::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("peer-uid realm=\"valetkey\""));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         // What is left of the body is not read, so that the connection cannot be used again.
         if matches!(self, Self::TooLarge | Self::Timeout) {

@@ -39,6 +39,7 @@ const CAPPED_BY_PARENT: &str = "parent";
         (status = 200, body = LeaseView, description = "The lease as it is now; `ttl_capped_by` where it got less than asked"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "invalid_request"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "mint_rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json",
          description = "forbidden: alive, and not one's own mint"),
         (status = 404, body = Problem, content_type = "application/problem+json",

@@ -28,6 +28,7 @@ use crate::policy::{Permission, Policy, RISK_NORMAL};
         (status = 400, body = Problem, content_type = "application/problem+json",
          description = "invalid_request; also a level that the policy does not have"),
         (status = 401, body = Problem, content_type = "application/problem+json", description = "unauthenticated"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "rate_limited"),
         (status = 403, body = Problem, content_type = "application/problem+json", description = "forbidden"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "unknown_agent"),
         (status = 408, body = Problem, content_type = "application/problem+json", description = "request_timeout"),

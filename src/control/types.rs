@@ -81,6 +81,10 @@ pub struct NewNonce {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1, example = 20)]
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used, such as `10/min`; as fast as its scopes may if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "10/min")]
+    pub rate: Option<String>,
     /// Which run of the agent. Recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_length = 1, max_length = 128, example = "run-9")]
@@ -216,6 +220,15 @@ pub struct Minted {
     pub max_uses: Option<u32>,
     /// Uses left; null is no limit.
     pub uses_left: Option<u32>,
+    /// How fast the whole nonce may be used; absent where only its scopes say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "10/min")]
+    pub rate: Option<String>,
+    /// What made the rate slower than asked: `parent`, or `services.NAME.scopes.SCOPE.rate`; absent when it was given as
+    /// asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rate_capped_by: Option<String>,
     /// What the agent sets as `HTTPS_PROXY`.
     #[schema(example = "http://127.0.0.1:8080")]
     pub proxy: String,
@@ -280,6 +293,10 @@ pub struct LeaseView {
     pub max_uses: Option<u32>,
     /// Uses left; null is no limit.
     pub uses_left: Option<u32>,
+    /// How fast the whole nonce may be used; absent where only its scopes say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rate: Option<String>,
     /// Which run of the agent.
     pub instance: Option<String>,
     /// On whose behalf.

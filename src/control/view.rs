@@ -15,6 +15,7 @@ const HTTPS_PORT: u16 = 443;
 /// What is told of a mint beside its lease.
 pub(super) struct MintNotes {
     pub(super) ttl_capped_by: Option<String>,
+    pub(super) rate_capped_by: Option<String>,
     pub(super) proxy: String,
     pub(super) warning: Option<&'static str>,
 }
@@ -38,6 +39,8 @@ pub(super) fn minted(policy: &Policy, lease: &Lease, nonce: &Nonce, notes: MintN
         ttl_capped_by: notes.ttl_capped_by,
         max_uses: view.max_uses,
         uses_left: view.uses_left,
+        rate: view.rate,
+        rate_capped_by: notes.rate_capped_by,
         proxy: notes.proxy,
         warning: notes.warning.map(str::to_owned),
     }
@@ -74,6 +77,7 @@ pub(super) fn lease_view(policy: &Policy, lease: &Lease, now: &Now) -> LeaseView
         ends_at: lease.ends_at(),
         max_uses: terms.max_uses,
         uses_left: lease.uses_left(),
+        rate: terms.rate.map(|rate| rate.to_string()),
         instance: terms.instance.map(str::to_owned),
         on_behalf_of: terms.on_behalf_of.map(str::to_owned),
         reason: terms.reason.map(str::to_owned),

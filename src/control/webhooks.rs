@@ -31,10 +31,10 @@ use delivery::{Attempt, deliver};
 use notice::{Notice, Watcher};
 pub use signature::{Secret, SecretError};
 
-/// Messages of one webhook that wait or are under way at most; further ones are lost, and said to be.
-const PENDING_MAX: usize = 256;
+/// Messages of one topic for one webhook that wait or are under way at most; further ones are lost, and said to be.
+const PENDING_MAX: usize = 64;
 /// Of those, under way at once.
-const SENDING_MAX: usize = 8;
+const SENDING_MAX: usize = 2;
 /// How often one message is tried.
 const ATTEMPTS_MAX: u32 = 8;
 /// The first pause; each further one is four times as long.
@@ -149,52 +149,61 @@ fn tell(
     };
     for notice in watcher.look(record) {
         let notice = Arc::new(notice);
-        for post in posts.iter().filter(|post| post.endpoint.webhook.on.contains(&notice.topic)) {
+        for post in posts {
             post.take(&notice, tasks, stopping);
         }
     }
 }
 
-/// One webhook's queue.
+/// One webhook's queues: one for each topic, so that many messages of one sort keep no other away.
 struct Post {
     endpoint: Arc<Endpoint>,
     sending: Arc<Sending>,
+    lanes: Vec<(Topic, Lane)>,
+}
+
+/// The messages of one topic.
+#[derive(Clone)]
+struct Lane {
     pending: Arc<Semaphore>,
     under_way: Arc<Semaphore>,
 }
 
+impl Lane {
+    fn new() -> Self {
+        let (pending, under_way) = (Semaphore::new(PENDING_MAX), Semaphore::new(SENDING_MAX));
+        Self { pending: Arc::new(pending), under_way: Arc::new(under_way) }
+    }
+}
+
 impl Post {
     fn new(endpoint: &Arc<Endpoint>, sending: &Arc<Sending>) -> Self {
-        let (pending, under_way) = (Semaphore::new(PENDING_MAX), Semaphore::new(SENDING_MAX));
-        let (endpoint, sending) = (endpoint.clone(), sending.clone());
-        Self { endpoint, sending, pending: Arc::new(pending), under_way: Arc::new(under_way) }
+        let lanes = endpoint.webhook.on.iter().map(|topic| (*topic, Lane::new())).collect();
+        Self { endpoint: endpoint.clone(), sending: sending.clone(), lanes }
     }
 
     /// Sends a notice from a task of its own; one that finds no place is lost.
     fn take(&self, notice: &Arc<Notice>, tasks: &TaskTracker, stopping: &CancellationToken) {
-        let Ok(place) = self.pending.clone().try_acquire_owned() else { return self.lost(notice, 0) };
-        let (this, notice) = (self.shared(), notice.clone());
+        // Of what it was not asked to be told there is none.
+        let Some((_, lane)) = self.lanes.iter().find(|(topic, _)| *topic == notice.topic) else { return };
+        let Ok(place) = lane.pending.clone().try_acquire_owned() else { return self.lost(notice, 0) };
+        let (this, lane, notice) = (self.shared(), lane.clone(), notice.clone());
         let stopping = stopping.clone();
         tasks.spawn(async move {
             let _place = place;
-            this.persist(&notice, &stopping).await;
+            this.persist(&notice, &lane, &stopping).await;
         });
     }
 
     fn shared(&self) -> Self {
-        Self {
-            endpoint: self.endpoint.clone(),
-            sending: self.sending.clone(),
-            pending: self.pending.clone(),
-            under_way: self.under_way.clone(),
-        }
+        Self { endpoint: self.endpoint.clone(), sending: self.sending.clone(), lanes: Vec::new() }
     }
 
     /// Tries until it is taken, until it is clear that it never will be, or as often as may be.
-    async fn persist(&self, notice: &Notice, stopping: &CancellationToken) {
+    async fn persist(&self, notice: &Notice, lane: &Lane, stopping: &CancellationToken) {
         for attempt in 1..=ATTEMPTS_MAX {
             let outcome = {
-                let Ok(_turn) = self.under_way.acquire().await else { return };
+                let Ok(_turn) = lane.under_way.acquire().await else { return };
                 let attempting = deliver(&self.sending.dialer, &self.endpoint, notice, seconds_now());
                 timeout(ATTEMPT_TIMEOUT, attempting).await.unwrap_or(Attempt::Failed { retry_after: None })
             };

@@ -22,10 +22,10 @@ impl Store {
         // Time went by since these terms were approved.
         let ttl = terms.ttl.min(parent.deadline().remaining(&now));
         let lifetime = terms.lifetime.min(parent.life_left(&now));
-        let origin = Origin::new(parent, &terms);
+        let (origin, share) = (Origin::new(parent, &terms), terms.minter_live_max);
         let lease = self.make(id, hash, NewLease { ttl, lifetime, ..terms }, &now, Some(origin));
         parent.adopt(&lease, children_max)?;
-        let linked = self.link(&lease, &now);
+        let linked = self.link(&lease, &now, share);
         // Where another lease has the nonce, no child was made; and the parent may have ended since it was adopted.
         let is_made = linked.as_ref().is_ok_and(|linked| Arc::ptr_eq(linked, &lease));
         if !is_made {

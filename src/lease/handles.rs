@@ -62,6 +62,12 @@ impl Minter {
         self.0.delegate(parent, children_max, (id, nonce.hash()), terms)
     }
 
+    /// Live leases that this minter has.
+    #[must_use]
+    pub fn live_of(&self, minter: &MinterName) -> usize {
+        self.0.live_of(minter)
+    }
+
     /// By accessor; live ones only.
     #[must_use]
     pub fn get(&self, id: NonceId) -> Option<Arc<Lease>> {

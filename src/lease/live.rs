@@ -334,6 +334,11 @@ impl Lease {
         limits.nth(place).and_then(|(_, limits)| limits.rate)
     }
 
+    /// How fast the whole nonce may be used.
+    pub(super) fn own_rate(&self) -> Option<Rate> {
+        self.group.common.rate
+    }
+
     /// What it shares with its task, as its own terms have it.
     pub(super) fn budget(&self) -> Option<Budget> {
         self.group.common.budget

@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::model::Rate;
 
 /// How long the next one has to wait; `None` if it may come now.
-pub(super) fn wait(paid: u64, rate: Rate, now: u64) -> Option<Duration> {
+pub(crate) fn wait(paid: u64, rate: Rate, now: u64) -> Option<Duration> {
     let ahead = paid.saturating_sub(now);
     let burst = interval(rate).saturating_mul(u64::from(rate.count()) - 1);
     (ahead > burst).then(|| Duration::from_nanos(ahead - burst))
 }
 
 /// When everything is paid for once another one is let through now.
-pub(super) fn paid(paid: u64, rate: Rate, now: u64) -> u64 {
+pub(crate) fn paid(paid: u64, rate: Rate, now: u64) -> u64 {
     paid.max(now).saturating_add(interval(rate))
 }
 
@@ -26,7 +26,7 @@ fn interval(rate: Rate) -> u64 {
 }
 
 /// A time since boot, as it is kept here.
-pub(super) fn nanoseconds(time: Duration) -> u64 {
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

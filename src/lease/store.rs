@@ -13,13 +13,14 @@ use super::lingering::Lingering;
 use super::risk::Risks;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
+use super::shares::Shares;
 use super::sorted::{Place, Sorted};
 use super::sync::{Mutex, RwLock};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};
 use crate::clock::SharedClock;
-use crate::model::{Deadline, NonceHash, NonceId, Now};
+use crate::model::{Deadline, MinterName, NonceHash, NonceId, Now};
 
 /// Leases that are listed under one lock: some 20 µs, where each of them has to be fetched from memory.
 pub(super) const PAGE: usize = 128;
@@ -51,6 +52,7 @@ pub struct Store {
     pub(super) completed: Completed,
     pub(super) risks: Risks,
     pub(super) allowances: Allowances,
+    shares: Shares,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -72,6 +74,7 @@ impl Store {
             completed: Completed::default(),
             risks: Risks::default(),
             allowances: Allowances::new(&config),
+            shares: Shares::default(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -100,6 +103,11 @@ impl Store {
     #[must_use]
     pub fn live_count(&self) -> usize {
         self.by_id.read().len()
+    }
+
+    /// Live leases of this minter.
+    pub(super) fn live_of(&self, minter: &MinterName) -> usize {
+        self.shares.of(minter)
     }
 
     pub(super) fn now(&self) -> Now {
@@ -151,9 +159,9 @@ impl Store {
         hash: NonceHash,
         terms: NewLease,
     ) -> Result<Arc<Lease>, MintError> {
-        let now = self.now();
+        let (now, share) = (self.now(), terms.minter_live_max);
         let lease = self.make(id, hash, terms, &now, None);
-        let minted = self.link(&lease, &now)?;
+        let minted = self.link(&lease, &now, share)?;
         // It may be the one that was there: that has to be alive still.
         if self.judge(&minted).is_some() { Err(MintError::Taken) } else { Ok(minted) }
     }
@@ -172,8 +180,8 @@ impl Store {
         Arc::new(Lease::new(id, hash, now, group, task, said, origin))
     }
 
-    /// Puts a lease into all indexes; or finds the one that the nonce has already.
-    pub(super) fn link(&self, lease: &Arc<Lease>, now: &Now) -> Result<Arc<Lease>, MintError> {
+    /// Puts a lease into all indexes, where its minter has less than `share`; or finds the one that the nonce has already.
+    pub(super) fn link(&self, lease: &Arc<Lease>, now: &Now, share: usize) -> Result<Arc<Lease>, MintError> {
         let mut ids = self.by_id.write();
         if let Some(existing) = self.by_hash.get(&lease.hash) {
             return Ok(existing);
@@ -191,7 +199,10 @@ impl Store {
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
-        self.allowances.enter(lease)?;
+        if !self.shares.enter(terms.minter, share) {
+            return Err(MintError::MinterFull);
+        }
+        self.allowances.enter(lease).inspect_err(|_| self.shares.leave(terms.minter))?;
         ids.insert(lease.clone());
         self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
@@ -318,6 +329,7 @@ impl Store {
             self.schedule.lock().remove(&lease);
             // A child that ended with its parent before it was in the indexes never entered.
             self.allowances.leave(&lease, now.boot);
+            self.shares.leave(lease.terms().minter);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::said::{Labels, Lines, Said};
 use super::{NewLease, Store};
-use crate::model::{AgentName, Budget, IdentityRule, LeaseGrant, MinterName, TaskName};
+use crate::model::{AgentName, Budget, IdentityRule, LeaseGrant, MinterName, Rate, TaskName};
 
 /// Distinct terms that are remembered for sharing; beyond that they are forgotten together and collected anew.
 const SHARED_MAX: usize = 1024;
@@ -33,6 +33,8 @@ pub struct Terms<'a> {
     pub lifetime: Duration,
     /// Uses of the whole nonce.
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used.
+    pub rate: Option<Rate>,
     /// What it shares with the other nonces of its task.
     pub budget: Option<Budget>,
     /// Which run of the agent, as the minter said.
@@ -57,14 +59,15 @@ pub(super) struct Common {
     pub(super) ttl: Duration,
     pub(super) lifetime: Duration,
     pub(super) max_uses: Option<u32>,
+    pub(super) rate: Option<Rate>,
     pub(super) budget: Option<Budget>,
 }
 
 impl Common {
     /// Splits off what is a lease's own.
     pub(super) fn of(terms: NewLease) -> (Self, TaskName) {
-        let NewLease { agent, identities, task, minter, grants, ttl, lifetime, max_uses, budget, .. } = terms;
-        (Self { agent, identities, minter, grants: grants.into(), ttl, lifetime, max_uses, budget }, task)
+        let NewLease { agent, identities, task, minter, grants, ttl, lifetime, max_uses, rate, budget, .. } = terms;
+        (Self { agent, identities, minter, grants: grants.into(), ttl, lifetime, max_uses, rate, budget }, task)
     }
 }
 
@@ -77,7 +80,7 @@ pub(super) struct Group {
 impl Group {
     /// The terms of one of them, of which this is its own.
     pub(super) fn view<'a>(&'a self, task: &'a TaskName, said: Option<&'a Said>) -> Terms<'a> {
-        let Common { agent, identities, minter, grants, ttl, lifetime, max_uses, budget } = &self.common;
+        let Common { agent, identities, minter, grants, ttl, lifetime, max_uses, rate, budget } = &self.common;
         Terms {
             agent,
             identities,
@@ -87,6 +90,7 @@ impl Group {
             ttl: *ttl,
             lifetime: *lifetime,
             max_uses: *max_uses,
+            rate: *rate,
             budget: *budget,
             instance: said.and_then(Said::instance),
             on_behalf_of: said.and_then(Said::on_behalf_of),

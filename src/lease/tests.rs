@@ -55,6 +55,8 @@ pub(super) fn terms() -> NewLease {
         ttl: 5 * MINUTE,
         lifetime: HOUR,
         max_uses: None,
+        minter_live_max: usize::MAX,
+        rate: None,
         budget: None,
         instance: None,
         on_behalf_of: None,

@@ -25,6 +25,8 @@ pub(super) struct Uses(Mutex<Counts>);
 struct Counts {
     /// Of the whole nonce; `None` where at least one scope is free and the nonce has no limit of its own.
     total: Option<Total>,
+    /// The pace of the whole nonce, as in [`pace`]; unused where it has no rate of its own.
+    paid: u64,
     scopes: Scopes,
 }
 
@@ -76,11 +78,11 @@ impl Uses {
         let sum = uses.try_fold(0_u32, |sum, uses| uses.map(|uses| sum.saturating_add(uses)));
         let total = [terms.max_uses, sum].into_iter().flatten().min();
         let scopes = Scopes::of(terms);
-        if total.is_none() && scopes.0.is_empty() {
+        if total.is_none() && terms.rate.is_none() && scopes.0.is_empty() {
             return None;
         }
         let total = total.map(|uses| Total { left: uses, unspent: uses });
-        Some(Self(Mutex::new(Counts { total, scopes })))
+        Some(Self(Mutex::new(Counts { total, paid: 0, scopes })))
     }
 
     /// Uses of the whole nonce that nobody has spent or reserved.
@@ -102,9 +104,12 @@ impl Counts {
         if is_gone || self.total.as_ref().is_some_and(|total| total.left == 0) {
             return Some(NoUse::Spent);
         }
-        let rate = claim.lease.rate(claim.scope)?;
-        let paid = self.scopes.paid(claim.scope)?;
-        pace::wait(*paid, rate, now).map(|wait| NoUse::TooFast { wait })
+        let of_nonce = claim.lease.own_rate().and_then(|rate| pace::wait(self.paid, rate, now));
+        let of_scope = claim.lease.rate(claim.scope).and_then(|rate| {
+            let paid = self.scopes.paid(claim.scope)?;
+            pace::wait(*paid, rate, now)
+        });
+        of_nonce.max(of_scope).map(|wait| NoUse::TooFast { wait })
     }
 
     /// Takes a use of the nonce and of the scope; there is one of each.
@@ -114,6 +119,9 @@ impl Counts {
         }
         if let Some(left) = self.scopes.left(claim.scope) {
             *left -= 1;
+        }
+        if let Some(rate) = claim.lease.own_rate() {
+            self.paid = pace::paid(self.paid, rate, now);
         }
         if let Some(rate) = claim.lease.rate(claim.scope)
             && let Some(kept) = self.scopes.paid(claim.scope)

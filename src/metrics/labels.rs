@@ -55,3 +55,8 @@ pub(super) struct Cause {
 pub(super) struct Kind {
     pub(super) kind: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Code {
+    pub(super) code: &'static str,
+}

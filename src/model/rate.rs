@@ -66,10 +66,34 @@ impl Rate {
         is_plain.then_some(Self { count, window })
     }
 
+    /// So many a second; as many as there can be of what is more.
+    #[must_use]
+    pub const fn per_second(count: NonZeroU32) -> Self {
+        let max = NonZeroU32::MIN.saturating_add(RATE_COUNT_MAX - 1);
+        Self { count: if count.get() > max.get() { max } else { count }, window: Window::Second }
+    }
+
     /// How many.
     #[must_use]
     pub fn count(self) -> u32 {
         self.count.get()
+    }
+
+    /// True where nothing that keeps to this one breaks the other: no more of them come at once, and none sooner after
+    /// the one before.
+    ///
+    /// ```
+    /// use valetkey::model::Rate;
+    /// let rate = |text| Rate::parse(text).unwrap();
+    /// assert!(rate("9/min").is_within(rate("10/min")) && rate("1/h").is_within(rate("1/s")));
+    /// assert!(!rate("1/s").is_within(rate("10/min")), "sixty a minute");
+    /// assert!(!rate("60/h").is_within(rate("1/min")), "sixty at once");
+    /// ```
+    #[must_use]
+    pub fn is_within(self, other: Self) -> bool {
+        // Seconds and counts are small: their products fit.
+        let sustained = |rate: Self, other: Self| u64::from(rate.count()) * other.window().as_secs();
+        self.count <= other.count && sustained(self, other) <= sustained(other, self)
     }
 
     /// In how much time.
@@ -119,6 +143,21 @@ mod tests {
             let rate = Rate::parse(text).unwrap();
             assert_eq!((rate.count(), rate.window()), (count, Duration::from_secs(seconds)));
             assert_eq!(rate.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn within_is_an_order() {
+        let all = ["1/s", "3/s", "1/min", "10/min", "60/min", "60/h", "600/h", "1/d", "1000000/s", "1000000/d"];
+        let all = all.map(|text| Rate::parse(text).unwrap());
+        for a in all {
+            assert!(a.is_within(a));
+            for b in all {
+                assert!(a == b || !(a.is_within(b) && b.is_within(a)), "{a} {b}");
+                for c in all {
+                    assert!(!(a.is_within(b) && b.is_within(c)) || a.is_within(c), "{a} {b} {c}");
+                }
+            }
         }
     }
 

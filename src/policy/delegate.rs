@@ -6,19 +6,19 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::decide as single;
-use super::mint::{MintPlan, MintRefusal, RenewalPlan, grantable_scope, period};
+use super::mint::{MintPlan, MintRefusal, Pace, RenewalPlan, grantable_scope, pace, period};
 use super::narrow::read_line;
 use super::rule::Rule;
 use super::service::Scope;
 use super::{AgentRule, Allowing, Policy, Unmet, Verdict};
-use crate::model::{AgentName, Grant, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
+use crate::model::{AgentName, Grant, LeaseGrant, Rate, Risk, ScopeLimits, ScopeName, ServiceName};
 
 /// Delegations that may lie one below the other, whatever a policy says.
 pub const DEPTH_MAX: u32 = 8;
 /// Live children of one nonce, whatever a policy says.
 pub const CHILDREN_MAX: u32 = 1024;
 
-/// What caps a period that would outlive the nonce above it.
+/// What caps a period that would outlive the nonce above it, and a rate that would be faster.
 const CAPPED_BY_PARENT: &str = "parent";
 
 /// `delegate` of an agent: what may be delegated from its nonces.
@@ -45,6 +45,8 @@ pub struct Delegator<'a> {
     pub lifetime: Duration,
     /// Uses that are left of the whole nonce.
     pub uses_left: Option<u32>,
+    /// How fast the whole nonce may be used.
+    pub rate: Option<Rate>,
     /// On whose behalf, as the minter said.
     pub on_behalf_of: Option<&'a str>,
     /// Its labels.
@@ -64,6 +66,8 @@ pub struct DelegationRequest {
     pub ttl: Option<Duration>,
     /// Uses of the whole nonce; `None` is what is left above.
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used; `None` is as above.
+    pub rate: Option<Rate>,
     /// On whose behalf; `None` is as above.
     pub on_behalf_of: Option<String>,
     /// Labels beside those of the nonce above.
@@ -117,6 +121,8 @@ pub enum Excess {
     ScopeSpent(usize, usize),
     /// The nonce above has only so many uses left.
     MaxUses(u32),
+    /// The nonce above may only be used so fast.
+    Rate(Rate),
     /// The nonce above is on somebody else's behalf.
     OnBehalfOf,
     /// The nonce above has this label with another value.
@@ -137,6 +143,7 @@ pub(super) fn plan(
     excesses.extend(exceeded_words(parent, request));
     let max_uses = [request.max_uses, parent.uses_left].into_iter().flatten().min();
     excesses.extend(parent.uses_left.filter(|left| *left == 0 || request.max_uses > Some(*left)).map(Excess::MaxUses));
+    excesses.extend(exceeded_rate(parent, request).map(Excess::Rate));
     if !excesses.is_empty() {
         return Err(DelegationRefusal::Exceeds(excesses));
     }
@@ -153,7 +160,7 @@ pub(super) fn plan(
     let mut labels = parent.labels.clone();
     labels.extend(request.labels.clone());
     Ok(DelegationPlan {
-        mint: capped(policy, agent, parent, (given.grants, risk), request.ttl),
+        mint: capped(policy, agent, parent, (given.grants, risk), request),
         max_uses,
         on_behalf_of: request.on_behalf_of.clone().or_else(|| parent.on_behalf_of.map(str::to_owned)),
         labels,
@@ -202,6 +209,11 @@ fn exceeded_grants(parent: &Delegator<'_>, grants: &[Grant]) -> Vec<Excess> {
         }
     }
     excesses
+}
+
+/// The rate of the nonce above, where it is slower than what is asked for.
+fn exceeded_rate(parent: &Delegator<'_>, request: &DelegationRequest) -> Option<Rate> {
+    parent.rate.filter(|above| request.rate.is_some_and(|asked| !asked.is_within(*above)))
 }
 
 /// What was said of the nonce above is true of the one below.
@@ -301,13 +313,17 @@ fn capped(
     agent: &AgentRule,
     parent: &Delegator<'_>,
     (grants, risk): (Vec<LeaseGrant>, Risk),
-    ttl: Option<Duration>,
+    request: &DelegationRequest,
 ) -> MintPlan {
-    let RenewalPlan { ttl, ttl_capped_by } = period(policy, Some(agent), risk, ttl);
+    let RenewalPlan { ttl, ttl_capped_by } = period(policy, Some(agent), risk, request.ttl);
     let ttl_capped_by = if ttl > parent.ttl { Some(CAPPED_BY_PARENT.to_owned()) } else { ttl_capped_by };
     let lifetime = policy.ceiling(risk).lifetime.min(parent.lifetime);
     let (identities, budget) = (agent.identities.clone(), agent.limits.budget);
-    MintPlan { identities, grants, ttl: ttl.min(parent.ttl), lifetime, ttl_capped_by, risk, budget }
+    let Pace { rate, rate_capped_by } = pace(&grants, request.rate.or(parent.rate));
+    let is_inherited = request.rate.is_none() && rate.is_some();
+    let rate_capped_by = rate_capped_by.or_else(|| is_inherited.then(|| CAPPED_BY_PARENT.to_owned()));
+    let ttl = ttl.min(parent.ttl);
+    MintPlan { identities, grants, ttl, lifetime, ttl_capped_by, rate, rate_capped_by, risk, budget }
 }
 
 /// The verdict over a nonce's scopes, as far as those over the scopes of all above it agree.

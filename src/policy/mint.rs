@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::service::Scope;
 use super::{AgentRule, Ceiling, Policy};
-use crate::model::{AgentName, Budget, Grant, IdentityRule, LeaseGrant, Risk, ScopeLimits, ScopeName, ServiceName};
+use crate::model::{
+    AgentName, Budget, Grant, IdentityRule, LeaseGrant, Rate, Risk, ScopeLimits, ScopeName, ServiceName,
+};
 
 /// What a minter asks for.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ pub struct MintRequest {
     pub grants: Vec<Grant>,
     /// How long.
     pub ttl: Option<Duration>,
+    /// How fast the whole nonce may be used; `None` is as its scopes may.
+    pub rate: Option<Rate>,
 }
 
 /// What it gets.
@@ -31,6 +35,10 @@ pub struct MintPlan {
     pub lifetime: Duration,
     /// What capped it: `ceilings.high` or `agents.NAME.ttl`; `None` when it was given as asked.
     pub ttl_capped_by: Option<String>,
+    /// How fast the whole nonce may be used.
+    pub rate: Option<Rate>,
+    /// What made that slower: `parent`, or `services.NAME.scopes.SCOPE.rate`; `None` when it was given as asked.
+    pub rate_capped_by: Option<String>,
     /// The riskiest scope.
     pub risk: Risk,
     /// What it shares with the other nonces of its task.
@@ -107,7 +115,30 @@ pub(super) fn plan(policy: &Policy, request: &MintRequest) -> Result<MintPlan, M
     let RenewalPlan { ttl, ttl_capped_by } = period(policy, Some(agent), risk, request.ttl);
     let lifetime = policy.ceiling(risk).lifetime;
     let (identities, budget) = (Arc::clone(&agent.identities), agent.limits.budget);
-    Ok(MintPlan { identities, grants, ttl, lifetime, ttl_capped_by, risk, budget })
+    let Pace { rate, rate_capped_by } = pace(&grants, request.rate);
+    Ok(MintPlan { identities, grants, ttl, lifetime, ttl_capped_by, rate, rate_capped_by, risk, budget })
+}
+
+/// How fast a whole nonce may be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    pub(super) rate: Option<Rate>,
+    pub(super) rate_capped_by: Option<String>,
+}
+
+/// What is given of the rate that was asked for. Each scope keeps its own beside it; where there is only one, and it is
+/// slower, the nonce is not said to be faster.
+pub(super) fn pace(grants: &[LeaseGrant], asked: Option<Rate>) -> Pace {
+    let is_one = grants.iter().map(|grant| grant.scopes.len()).sum::<usize>() == 1;
+    let only = grants.iter().find_map(|grant| Some((&grant.service, grant.scopes.first()?))).filter(|_| is_one);
+    if let (Some(asked), Some((service, (scope, ScopeLimits { rate: Some(rate), .. })))) = (asked, only)
+        && *rate != asked
+        && rate.is_within(asked)
+    {
+        let rate_capped_by = Some(format!("services.{service}.scopes.{scope}.rate"));
+        return Pace { rate: Some(*rate), rate_capped_by };
+    }
+    Pace { rate: asked, rate_capped_by: None }
 }
 
 /// How long a canary lives where nobody says. It opens nothing, so that no ceiling is about it; it has to lie about.
@@ -122,7 +153,17 @@ pub(super) fn plan_canary(policy: &Policy, agent: &AgentName, ttl: Option<Durati
     let ttl = wanted.min(CANARY_TTL_MAX);
     let ttl_capped_by = (wanted > ttl).then(|| "canary".to_owned());
     let identities = Arc::clone(&agent.identities);
-    Ok(MintPlan { identities, grants: Vec::new(), ttl, lifetime: ttl, ttl_capped_by, risk: Risk::Low, budget: None })
+    Ok(MintPlan {
+        identities,
+        grants: Vec::new(),
+        ttl,
+        lifetime: ttl,
+        ttl_capped_by,
+        rate: None,
+        rate_capped_by: None,
+        risk: Risk::Low,
+        budget: None,
+    })
 }
 
 /// Decides what a renewal gets.

@@ -1,10 +1,11 @@
 //! What the policy says of agents and minters.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::DelegateRule;
-use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName, Risk};
+use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName, Rate, Risk};
 
 /// One `[agents.NAME]`.
 #[derive(Debug, Clone)]
@@ -60,6 +61,25 @@ pub struct MinterRule {
     pub may: Vec<Permission>,
     /// Nothing riskier may it mint, renew or delegate; `None` is no limit.
     pub max_risk: Option<Risk>,
+    /// How much of the control API is its.
+    pub limits: MinterLimits,
+}
+
+/// How much of what all minters share one of them may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinterLimits {
+    /// How fast it may call; of each kind of calls (making, ending, asking) so many.
+    pub rate: Rate,
+    /// Live nonces, those included that were delegated from its own.
+    pub nonces_max: usize,
+}
+
+impl Default for MinterLimits {
+    /// A thousand calls a second, and a tenth of the nonces that there may be.
+    fn default() -> Self {
+        const THOUSAND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+        Self { rate: Rate::per_second(THOUSAND), nonces_max: 100_000 }
+    }
 }
 
 /// What a minter may do.

@@ -117,7 +117,7 @@ impl Proxy {
         // Who wants to end it is never told to wait; the call is one that does end it, so that it comes once.
         let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let is_revoke = head.method == Method::DELETE && target == door::OWN_PATH && body.is_end_stream();
-        if !is_revoke && let Err(retry_after) = self.door.paced.admit(lease.id(), Instant::now()) {
+        if !is_revoke && let Err(retry_after) = self.door.paced.admit(lease.terms().agent, lease.id(), Instant::now()) {
             return Err(Refused::new(Denial::RateLimited { retry_after }, facts));
         }
         let call = Request::from_parts(head, body.map_err(|_| BrokeOff).boxed_unsync());

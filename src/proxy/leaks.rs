@@ -17,8 +17,8 @@ mod tap;
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
-use tokio::sync::Semaphore;
 
+use super::fair::Fair;
 use super::grant::Permit;
 use super::{Proxy, Rules};
 use crate::audit::{Alarm, Event, Exchange};
@@ -33,12 +33,12 @@ const HELD_MAX: usize = 1024;
 
 /// What is held for all requests together.
 pub(super) struct Leaks {
-    room: Arc<Semaphore>,
+    room: Arc<Fair>,
 }
 
 impl Default for Leaks {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(HELD_MAX)) }
+        Self { room: Fair::new(HELD_MAX) }
     }
 }
 
@@ -79,7 +79,10 @@ impl Proxy {
     ) -> Result<Option<Box<Tap>>, Denial> {
         match self.tap(rules, permit, exchange) {
             // Boxed: few services want it, and every request would carry its size.
-            Some(tap) if tap.is_strict() => Box::pin(self.leaks.hold(&mut permit.presented.body, tap)).await,
+            Some(tap) if tap.is_strict() => {
+                let agent = permit.lease().map(|lease| lease.terms().agent.clone());
+                Box::pin(self.leaks.hold(&mut permit.presented.body, agent, tap)).await
+            }
             tap => Ok(tap),
         }
     }

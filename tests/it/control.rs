@@ -8,6 +8,7 @@ mod explaining;
 mod idempotency;
 mod leaks;
 mod max_risk;
+mod quota;
 mod renewal;
 mod reports;
 mod revocations;

@@ -2,6 +2,7 @@
 
 mod again;
 mod arriving;
+mod asked_rates;
 mod authority;
 mod conditions;
 mod credentials;
@@ -13,6 +14,7 @@ mod events;
 mod expecting;
 mod exposed;
 mod grpc;
+mod held;
 mod large;
 mod leaking;
 mod leases;

@@ -69,6 +69,8 @@ impl People {
             grants: agent.grants.clone(),
             ttl: if number % 2 == 1 { SHORT } else { LONG },
             lifetime: 2 * LONG,
+            rate: None,
+            minter_live_max: usize::MAX,
             max_uses: some(10, 3).then_some(100),
             budget: None,
             instance: None,

@@ -1,6 +1,7 @@
 //! One exchange: what its records say.
 
 use super::*;
+use crate::model::Rate;
 
 #[tokio::test]
 async fn an_acknowledged_record_is_in_the_file() {
@@ -139,6 +140,7 @@ async fn no_nonce_and_no_query_gets_in() {
         grants: vec![text.into(); 100],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
         max_uses: Some(20),
+        rate: Rate::parse("10/min"),
         instance: Some(text.into()),
         reason: Some(text.into()),
         labels: (0..20).map(|n| (format!("{n:02}{text}"), text.into())).collect(),
@@ -160,6 +162,7 @@ async fn no_nonce_and_no_query_gets_in() {
     assert_eq!(records[1]["path"], "/botan_…/x");
     assert_eq!(records[3]["grants"].as_array().unwrap().len(), 65);
     assert_eq!(records[3]["minted_by.identity"], "uid:0");
+    assert_eq!(records[3]["rate"], "10/min");
     assert_eq!((&records[3]["max_uses"], &records[3]["instance"]), (&20.into(), &"an_…".into()));
     assert_eq!(records[3]["labels"].as_object().unwrap().len(), 16);
 }

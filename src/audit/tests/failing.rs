@@ -76,6 +76,7 @@ async fn a_stuck_pipe_holds_nobody_longer_than_agreed() {
         grants: vec!["\u{1}".repeat(256); 64],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
         max_uses: None,
+        rate: None,
         instance: None,
         reason: None,
         labels: std::collections::BTreeMap::new(),

@@ -120,3 +120,35 @@ async fn a_flood_during_an_outage_is_told_after_it() {
     assert_eq!(ends + summed(&records, "nonce_unknown"), 60, "{records:?}");
     assert!(ends >= 50, "{ends}");
 }
+
+#[tokio::test]
+async fn refused_calls_are_counted_by_caller_and_call_and_faults_of_ours_never() {
+    let place = place();
+    let audit = start(&place.path);
+    let refused = |call, uid, code| Event::ControlRefused { call, caller: Some(Identity::Uid(uid)), code };
+    for number in 0..FLOOD {
+        audit.note(refused("mint", 7, "forbidden"));
+        audit.note(refused("mint", 8, "audit_unavailable"));
+        if number % 50 == 0 {
+            audit.note(refused("renew", 7, "forbidden"));
+            recorded(&audit).await.end(Ending::Complete);
+        }
+        // So that all find room in the queue.
+        tokio::task::yield_now().await;
+    }
+    audit.stop("test", SOON).await;
+    let records = lines(&place.path);
+    let of = |call: &'static str, code: &'static str| {
+        move |record: &Value| record["type"] == "control_refused" && record["call"] == call && record["code"] == code
+    };
+    let in_full = count(&records, of("mint", "forbidden"));
+    assert!((50..FLOOD).contains(&in_full), "{in_full}");
+    assert_eq!(in_full + summed(&records, "forbidden"), FLOOD);
+    assert_eq!(count(&records, of("mint", "audit_unavailable")), FLOOD);
+    assert_eq!(count(&records, of("renew", "forbidden")), FLOOD / 50);
+    assert_eq!(count(&records, |record| record["decision"] == "allow" && record["type"] == "decision"), FLOOD / 50);
+    let summary = records.iter().find(|record| record["type"] == "refused_summary").unwrap();
+    for (name, value) in [("of", "control_refused"), ("call", "mint"), ("caller.identity", "uid:7")] {
+        assert_eq!(summary[name], value, "{name}");
+    }
+}

@@ -26,7 +26,7 @@ pub(super) struct Wanted {
     #[arg(long = "grant", value_name = "SERVICE:SCOPE", value_parser = grant, conflicts_with_all = ["service", "scopes"])]
     grants: Vec<GrantAsked>,
     /// Open nothing: a nonce to leave lying about, so that any use of it is an alarm.
-    #[arg(long, conflicts_with_all = ["service", "scopes", "grants", "max_uses"])]
+    #[arg(long, conflicts_with_all = ["service", "scopes", "grants", "max_uses", "rate"])]
     canary: bool,
     /// How long at most, such as 90s, 5m or 1h; the policy's default if absent.
     #[arg(long, value_name = "TIME")]
@@ -34,6 +34,9 @@ pub(super) struct Wanted {
     /// Requests at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_uses: Option<u32>,
+    /// How fast at most, such as 10/min.
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
     /// Which run of the agent. Recorded.
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
@@ -90,6 +93,7 @@ impl Wanted {
                 Err(_) => TtlAsked::Text(ttl.clone()),
             }),
             max_uses: self.max_uses,
+            rate: self.rate.clone(),
             instance: self.instance.clone(),
             on_behalf_of: self.on_behalf_of.clone(),
             reason: self.reason.clone(),

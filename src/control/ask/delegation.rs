@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::reader::{self, Members, Reader};
-use super::{count, grants, labels, name, text, ttl};
+use super::{count, grants, labels, name, rate, text, ttl};
 use crate::control::refusal::Refusal;
 use crate::control::types::{INSTANCE_BYTES_MAX, ON_BEHALF_OF_BYTES_MAX, REASON_BYTES_MAX};
 use crate::json::Json;
-use crate::model::{AgentName, Grant};
+use crate::model::{AgentName, Grant, Rate};
 use crate::policy::{LINES_MAX, RULE_BYTES_MAX, read_line};
 
 /// Fields of a delegation that this build enforces or records. The task is the one of the nonce above.
@@ -20,6 +20,7 @@ const DELEGATION_FIELDS: &[&str] = &[
     "rules",
     "ttl",
     "max_uses",
+    "rate",
     "instance",
     "on_behalf_of",
     "reason",
@@ -34,6 +35,7 @@ pub(in crate::control) struct DelegationAsked {
     pub(in crate::control) spelling: Spelling,
     pub(in crate::control) ttl: Option<Duration>,
     pub(in crate::control) max_uses: Option<u32>,
+    pub(in crate::control) rate: Option<Rate>,
     pub(in crate::control) instance: Option<String>,
     pub(in crate::control) on_behalf_of: Option<String>,
     pub(in crate::control) reason: Option<String>,
@@ -86,13 +88,26 @@ pub(in crate::control) fn delegation(body: &Json) -> Result<DelegationAsked, Ref
         };
         let ttl = reader.optional(&members, "ttl", ttl);
         let max_uses = reader.optional(&members, "max_uses", count);
+        let rate = reader.optional(&members, "rate", rate);
         let instance = reader.optional(&members, "instance", text::<INSTANCE_BYTES_MAX>);
         let on_behalf_of = reader.optional(&members, "on_behalf_of", text::<ON_BEHALF_OF_BYTES_MAX>);
         let reason = reader.optional(&members, "reason", text::<REASON_BYTES_MAX>);
         let labels = labels(&mut reader, &members);
         let lines = lines(&mut reader, &members);
         let (agent, grants, lines) = (agent?, grants?, lines?);
-        Some(DelegationAsked { agent, grants, spelling, ttl, max_uses, instance, on_behalf_of, reason, labels, lines })
+        Some(DelegationAsked {
+            agent,
+            grants,
+            spelling,
+            ttl,
+            max_uses,
+            rate,
+            instance,
+            on_behalf_of,
+            reason,
+            labels,
+            lines,
+        })
     });
     reader.finish(asked)
 }

@@ -40,6 +40,10 @@ pub struct DelegationAsked {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1, example = 20)]
     pub max_uses: Option<u32>,
+    /// How fast the whole nonce may be used, such as `10/min`; that of the nonce above if absent, and never faster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "10/min")]
+    pub rate: Option<String>,
     /// Which run of the agent. Recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_length = 1, max_length = 128, example = "run-9")]

@@ -114,10 +114,12 @@ fn one_that_ended_before_it_was_made_is_not_missed_in_its_task() {
     let child = store.make(id, hash, terms.clone(), &now, Some(Origin::new(&root, &terms)));
     root.adopt(&child, 10).unwrap();
     assert!(bench.minter.revoke(root.id(), EndCause::Revoked, "ana"));
-    assert_eq!((child.cause(), store.link(&child, &now).unwrap_err()), (Some(EndCause::Revoked), MintError::Taken));
+    let refused = store.link(&child, &now, usize::MAX).unwrap_err();
+    assert_eq!((child.cause(), refused), (Some(EndCause::Revoked), MintError::Taken));
     assert_eq!(store.allowances.counts(), (1, 0), "the other one still lives");
     assert_eq!(bench.minter.revoke_all("ana"), 1);
     assert_eq!(store.allowances.counts(), (0, 0));
+    assert_eq!(bench.minter.live_of(&terms.minter), 0);
 }
 
 #[test]
@@ -135,4 +137,24 @@ fn a_spent_task_is_not_delegated_and_one_not_made_holds_nothing() {
     bench.clock.advance(5 * MINUTE);
     bench.sweep_all();
     assert_eq!(bench.store.allowances.counts(), (2, 2), "both are remembered, and nobody is in them");
+}
+
+#[test]
+fn a_minter_has_so_many_live_leases_and_each_end_makes_room() {
+    let bench = bench();
+    let few = || NewLease { minter_live_max: 2, ..of("billing", 9, 1) };
+    let (first, second) = (bench.mint(1, few()), bench.mint(2, few()));
+    let mint = |number, terms| bench.minter.mint(bench.minter.next_id(), &nonce(number), terms);
+    assert_eq!(mint(3, few()).unwrap_err(), MintError::MinterFull);
+    let made = bench.minter.delegate(&first, 10, bench.minter.next_id(), &nonce(4), few());
+    assert_eq!(made.unwrap_err(), DelegateError::Mint(MintError::MinterFull));
+    let minter = MinterName::parse("another").unwrap();
+    assert!(mint(5, NewLease { minter, ..few() }).is_ok(), "another one has its own");
+    assert!(bench.minter.revoke(second.id(), EndCause::Revoked, "ana"));
+    // Its task has one use: where that is gone nothing is made, and no place is lost by it.
+    reserve(&first).unwrap().spend();
+    assert_eq!(mint(6, few()).unwrap_err(), MintError::TaskSpent);
+    let task = TaskName::parse("another").unwrap();
+    assert_eq!(bench.minter.live_of(&few().minter), 1);
+    assert!(mint(7, NewLease { task, ..few() }).is_ok());
 }

@@ -31,6 +31,7 @@ const REQUESTS: [(&str, &str); 7] = [
 const SERVICES: [&str; 2] = ["s", "t"];
 const SCOPES: [&str; 4] = ["p", "q", "r", "u"];
 const AGENTS: [&str; 4] = ["a0", "a1", "a2", "a3"];
+const RATES: [&str; 6] = ["1/s", "10/min", "3/min", "60/h", "1/h", "5/d"];
 const LABELS: [(&str, &str); 3] = [("team", "x"), ("team", "y"), ("run", "1")];
 
 fn agent(name: &str) -> AgentName {
@@ -139,6 +140,7 @@ struct Made {
     ttl: Duration,
     lifetime: Duration,
     max_uses: Option<u32>,
+    rate: Option<Rate>,
     on_behalf_of: Option<String>,
     labels: BTreeMap<String, String>,
     lines: Vec<String>,
@@ -165,6 +167,7 @@ impl Made {
             ttl: self.ttl,
             lifetime: self.lifetime,
             uses_left: self.max_uses,
+            rate: self.rate,
             on_behalf_of: self.on_behalf_of.as_deref(),
             labels: &self.labels,
             lines: &self.lines,
@@ -178,6 +181,7 @@ impl Made {
             ttl: plan.mint.ttl,
             lifetime: plan.mint.lifetime,
             max_uses: plan.max_uses,
+            rate: plan.mint.rate,
             on_behalf_of: plan.on_behalf_of,
             labels: plan.labels,
             lines: plan.lines,
@@ -218,6 +222,7 @@ fn check(policy: &Policy, line: &[Made], parent: &Made, child: &Made) {
     assert!(!child.grants.is_empty());
     assert!(child.ttl <= parent.ttl && child.lifetime <= parent.lifetime);
     assert!(at_most(child.max_uses, parent.max_uses) && child.max_uses != Some(0));
+    assert!(parent.rate.is_none_or(|above| child.rate.is_some_and(|rate| rate.is_within(above))));
     assert!(parent.labels.iter().all(|label| child.labels.get(label.0) == Some(label.1)));
     // Of a list, each line is within a line above and within a rule; a list above goes on below.
     let read = |line: &String| read_line(line).unwrap();
@@ -252,6 +257,7 @@ struct AskDraw {
     grants: Option<Vec<(usize, usize)>>,
     ttl: Option<u32>,
     max_uses: Option<u32>,
+    rate: Option<&'static str>,
     on_behalf_of: Option<&'static str>,
     label: Option<usize>,
     lines: Vec<usize>,
@@ -263,15 +269,25 @@ fn ask_draw() -> impl Strategy<Value = AskDraw> {
     let grants = prop::option::weighted(0.3, prop::collection::vec((0..SERVICES.len(), 0..SCOPES.len()), 1..3));
     let rest = (
         prop::option::of(1..60_u32),
-        prop::option::weighted(0.2, 1..9_u32),
+        (prop::option::weighted(0.2, 1..9_u32), prop::option::weighted(0.3, prop::sample::select(RATES.to_vec()))),
         prop::option::weighted(0.2, prop::sample::select(vec!["ana", "bob"])),
         prop::option::weighted(0.2, 0..LABELS.len()),
         (0..4_u32, 0..2_u32),
         prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..LINES.len(), 1..4)],
     );
-    (0..AGENTS.len(), grants, rest).prop_map(|(to, grants, (ttl, max_uses, on_behalf_of, label, gone, lines))| {
-        AskDraw { to, grants, ttl, max_uses, on_behalf_of, label, lines, gone }
-    })
+    (0..AGENTS.len(), grants, rest).prop_map(
+        |(to, grants, (ttl, (max_uses, rate), on_behalf_of, label, gone, lines))| AskDraw {
+            to,
+            grants,
+            ttl,
+            max_uses,
+            rate,
+            on_behalf_of,
+            label,
+            lines,
+            gone,
+        },
+    )
 }
 
 impl AskDraw {
@@ -281,6 +297,7 @@ impl AskDraw {
             grants: self.grants.as_ref().map(|picked| grants(picked)),
             ttl: self.ttl.map(|minutes| MINUTE * minutes),
             max_uses: self.max_uses,
+            rate: self.rate.and_then(Rate::parse),
             on_behalf_of: self.on_behalf_of.map(str::to_owned),
             labels: self.label.map(|at| (LABELS[at].0.to_owned(), LABELS[at].1.to_owned())).into_iter().collect(),
             lines: self.lines.iter().map(|at| LINES[*at].to_owned()).collect(),
@@ -290,7 +307,7 @@ impl AskDraw {
 
 fn minted(policy: &Policy, uses: Option<u32>) -> Made {
     let rule = policy.agent(&agent(AGENTS[0])).unwrap();
-    let asked = MintRequest { agent: rule.name.clone(), grants: rule.grants.clone(), ttl: None };
+    let asked = MintRequest { agent: rule.name.clone(), grants: rule.grants.clone(), ttl: None, rate: None };
     let plan = policy.plan(&asked).unwrap();
     Made {
         chain: vec![rule.name.clone()],
@@ -298,6 +315,7 @@ fn minted(policy: &Policy, uses: Option<u32>) -> Made {
         ttl: plan.ttl,
         lifetime: plan.lifetime,
         max_uses: uses,
+        rate: None,
         on_behalf_of: None,
         labels: BTreeMap::new(),
         lines: Vec::new(),

@@ -1,6 +1,8 @@
 use super::*;
 use crate::model::{Destination, Host, Identity, MinterName};
-use crate::policy::{AgentLimits, Dialect, HostPattern, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted};
+use crate::policy::{
+    AgentLimits, Dialect, HostPattern, MinterLimits, MinterRule, OnMisplaced, Parts, Permission, Service, Unlisted,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -55,7 +57,14 @@ fn agent(name: &str, identities: &[IdentityRule], grants: Vec<Grant>) -> AgentRu
 
 fn minter(name: &str, identity: IdentityRule) -> MinterRule {
     let name = MinterName::parse(name).unwrap();
-    MinterRule { name, identities: vec![identity], agents: None, may: vec![Permission::Mint], max_risk: None }
+    MinterRule {
+        name,
+        identities: vec![identity],
+        agents: None,
+        may: vec![Permission::Mint],
+        max_risk: None,
+        limits: MinterLimits::default(),
+    }
 }
 
 fn policy() -> Policy {
@@ -96,7 +105,7 @@ fn policy() -> Policy {
 
 fn asked(grants: Vec<Grant>, ttl: Option<u32>) -> Result<MintPlan, MintRefusal> {
     let agent = AgentName::parse("billing").unwrap();
-    policy().plan(&MintRequest { agent, grants, ttl: ttl.map(|minutes| MINUTE * minutes) })
+    policy().plan(&MintRequest { agent, grants, ttl: ttl.map(|minutes| MINUTE * minutes), rate: None })
 }
 
 type Given = Vec<(String, Vec<(String, Option<u32>)>)>;
@@ -150,7 +159,7 @@ fn what_may_not_be_had_is_refused_whole() {
     assert_eq!(refused, MintRefusal::ScopeNotGrantable { service, scope: scopes[0].clone(), grantable });
 
     let agent = AgentName::parse("nobody").unwrap();
-    let request = MintRequest { agent, grants: vec![grant("exact", &["read"])], ttl: None };
+    let request = MintRequest { agent, grants: vec![grant("exact", &["read"])], ttl: None, rate: None };
     assert_eq!(policy().plan(&request).unwrap_err(), MintRefusal::UnknownAgent);
 }
 

@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::Presented;
-use crate::model::Denial;
+use crate::model::{AgentName, Denial};
 use crate::policy::HeldBody;
+use crate::proxy::fair::Fair;
 
 /// Bytes of bodies that are held at a time, in the whole process.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where bodies are held; what has no room is refused.
+/// Where bodies are held; what has no room beside those of its own agent is refused.
 #[derive(Debug, Clone)]
-pub struct Hold(Arc<Semaphore>);
+pub struct Hold(Arc<Fair>);
 
 impl Default for Hold {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HELD_BYTES_MAX)))
+        Self(Fair::new(HELD_BYTES_MAX))
     }
 }
 
@@ -28,9 +27,13 @@ impl Hold {
     ///
     /// # Errors
     /// [`Denial`]: there is no room, it did not come in time, or it broke off.
-    pub async fn take(&self, presented: &mut Presented, bytes_max: usize, patience: Duration) -> Result<(), Denial> {
-        let bytes = u32::try_from(bytes_max).map_err(|_| Denial::Internal)?;
-        let room = self.0.clone().try_acquire_many_owned(bytes).map_err(|_| Denial::Overloaded)?;
+    pub async fn take(
+        &self,
+        presented: &mut Presented,
+        (bytes_max, agent): (usize, &AgentName),
+        patience: Duration,
+    ) -> Result<(), Denial> {
+        let room = self.0.take(Some(agent.clone()), bytes_max).ok_or(Denial::Overloaded)?;
         let reading = tokio::time::timeout(patience, presented.body.hold(bytes_max, room));
         let seen = reading.await.map_err(|_| Denial::RequestTimeout)?.map_err(|_| Denial::RequestMalformed)?;
         presented.seen = Some(Box::new(seen));

@@ -15,10 +15,10 @@ use http::{HeaderMap, Request, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::entire::{Broken, Entire};
+use crate::proxy::fair::Place;
 use crate::proxy::pace::Busy;
 
 /// How long the rest of an unwanted body is read at most.
@@ -40,7 +40,7 @@ struct Held {
     bytes: Bytes,
     trailers: Option<HeaderMap>,
     /// Its room among all that is held, until it has gone on.
-    _room: OwnedSemaphorePermit,
+    _room: Place,
 }
 
 /// What was read of a body.
@@ -95,11 +95,7 @@ impl Inbound {
 
     /// Reads it until its end, or until it has more than `bytes_max`; what was read still is in it, and goes first. One
     /// that says itself that it is longer is not even begun.
-    pub(in crate::proxy) async fn hold(
-        &mut self,
-        bytes_max: usize,
-        room: OwnedSemaphorePermit,
-    ) -> Result<Seen, Broken> {
+    pub(in crate::proxy) async fn hold(&mut self, bytes_max: usize, room: Place) -> Result<Seen, Broken> {
         let is_longer = usize::try_from(self.size_hint().lower()).map_or(true, |lower| lower > bytes_max);
         if is_longer || self.is_end_stream() {
             return Ok(Seen { bytes: Bytes::new(), is_whole: !is_longer, has_trailers: false });
@@ -123,7 +119,7 @@ impl Inbound {
     }
 
     /// Puts back what was read of it, to go first.
-    pub(in crate::proxy) fn put_back(&mut self, bytes: Bytes, trailers: Option<HeaderMap>, room: OwnedSemaphorePermit) {
+    pub(in crate::proxy) fn put_back(&mut self, bytes: Bytes, trailers: Option<HeaderMap>, room: Place) {
         if !bytes.is_empty() || trailers.is_some() {
             self.held = Some(Box::new(Held { bytes, trailers, _room: room }));
         }

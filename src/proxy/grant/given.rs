@@ -9,7 +9,7 @@ use super::{SCOPES_INLINE, holds, present};
 use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
-use crate::model::{Denial, RuleRate, ScopeName, ServiceName};
+use crate::model::{AgentName, Denial, RuleRate, ScopeName, ServiceName};
 use crate::policy::{
     BodyFault, Circumstances, NonceFacts, Policy, RISK_NORMAL, RequestFacts, Scope, Service, Unmet, lists,
 };
@@ -26,12 +26,19 @@ pub(super) type Scopes = SmallVec<[ScopeName; SCOPES_INLINE]>;
 /// A body that has to be read before its request can be judged.
 pub struct Wanted {
     /// So much of it, in bytes.
-    pub bytes_max: usize,
+    bytes_max: usize,
+    agent: AgentName,
     facts: DecisionFacts,
     service: Arc<Service>,
 }
 
 impl Wanted {
+    /// So much of it, for this agent.
+    #[must_use]
+    pub fn share(&self) -> (usize, &AgentName) {
+        (self.bytes_max, &self.agent)
+    }
+
     /// A refusal for want of the body.
     pub fn refused(self, denial: Denial) -> Refused {
         Refused::new(denial, self.facts).of(&self.service)
@@ -73,7 +80,7 @@ fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Prese
     let asked = held.filter_map(|service| Some((line().filter_map(|lease| of(lease, service)).max()?, service)));
     let (bytes_max, service) = asked.max_by_key(|(bytes_max, _)| *bytes_max)?;
     facts.service = Some(service.name.clone());
-    Some(Wanted { bytes_max, facts, service: service.clone() })
+    Some(Wanted { bytes_max, agent: lease.terms().agent.clone(), facts, service: service.clone() })
 }
 
 pub(super) fn request<'a>(session: &'a Session, presented: &'a Presented) -> RequestFacts<'a> {

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Leaks, Tap};
-use crate::model::Denial;
+use crate::model::{AgentName, Denial};
 use crate::proxy::flow::{Inbound, UploadFault};
 
 /// How much of a body is held; what is longer is judged on its way.
@@ -24,10 +24,11 @@ impl Leaks {
     pub(in crate::proxy) async fn hold(
         &self,
         body: &mut Inbound,
+        agent: Option<AgentName>,
         mut tap: Box<Tap>,
     ) -> Result<Option<Box<Tap>>, Denial> {
         let is_longer = body.size_hint().lower() > HELD_BYTES_MAX as u64;
-        let Ok(room) = self.room.clone().try_acquire_owned() else { return Ok(Some(tap)) };
+        let Some(room) = self.room.take(agent, 1) else { return Ok(Some(tap)) };
         if is_longer {
             return Ok(Some(tap));
         }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::agent::with;
 use crate::support::orchestrator::Minted;
 use crate::support::sidecar::eventually;
 use crate::support::{Stage, policies};
@@ -58,6 +59,8 @@ async fn what_is_too_risky_by_now_is_neither_renewed_nor_delegated() {
     let is_adopted = || stage.sidecar.log().contains("has changed and is in force").then_some(());
     eventually("the new policy", is_adopted).await;
     assert_eq!(ask(&writer, "renew", json!({})).await, 403);
+    let request = with("POST", "api.test", "/x", &[("authorization", &format!("Bearer {}", writer.nonce))], "");
+    assert_eq!(stage.sidecar.agent().send(request).await.status, 200, "what was given stays until it is over");
     assert_eq!(ask(&writer, "delegate", child()).await, 403);
     assert_eq!(ask(&reader, "renew", json!({})).await, 200);
     assert_eq!(ask(&reader, "delegate", child()).await, 201);

@@ -27,6 +27,7 @@ fn request(to: &str) -> DelegationRequest {
         grants: None,
         ttl: None,
         max_uses: None,
+        rate: None,
         on_behalf_of: None,
         labels: BTreeMap::new(),
         lines: Vec::new(),
@@ -70,10 +71,12 @@ fn everything_that_exceeds_is_named() {
     parent.grants[0].scopes.retain(|(name, _)| name.as_str() != "q");
     parent.grants[0].scopes[1].1.uses = Some(0);
     parent.on_behalf_of = Some("ana".into());
+    parent.rate = Rate::parse("10/min");
     parent.labels.insert("team".into(), "x".into());
     let asked = DelegationRequest {
         grants: Some(grants(&[(0, 0), (0, 1), (0, 2), (1, 0)])),
         max_uses: Some(3),
+        rate: Rate::parse("1/s"),
         on_behalf_of: Some("bob".into()),
         labels: [("team".to_owned(), "y".to_owned())].into(),
         ..request("a3")
@@ -89,6 +92,7 @@ fn everything_that_exceeds_is_named() {
         Excess::Label("team".into()),
         Excess::OnBehalfOf,
         Excess::MaxUses(2),
+        Excess::Rate(Rate::parse("10/min").unwrap()),
     ];
     assert_eq!(excesses, wanted);
 }
@@ -140,6 +144,36 @@ fn a_rate_is_the_policys_and_else_that_of_the_nonce_above() {
     let scope = Scope { rate: Some(rate("1/h")), ..scope("p", &(0, None, vec![0], Vec::new())) };
     given.add(&service_name("s"), &scope, parent.grants[0].scopes[0].1);
     assert_eq!(given.grants[0].scopes[0].1.rate, Some(rate("1/h")));
+}
+
+#[test]
+fn the_rate_of_a_nonce_is_at_most_that_of_the_one_above() {
+    let policy = plain();
+    let rate = |text: &str| Rate::parse(text).unwrap();
+    let mut parent = minted(&policy, None);
+    let asked = |text: Option<&str>| DelegationRequest { rate: text.map(rate), ..request("a1") };
+    let given = |parent: &Made, text: Option<&str>| {
+        let plan = policy.plan_delegation(&parent.delegator(), &asked(text)).unwrap().mint;
+        (plan.rate, plan.rate_capped_by)
+    };
+    assert_eq!(given(&parent, None), (None, None));
+    assert_eq!(given(&parent, Some("9/s")), (Some(rate("9/s")), None), "there is none above");
+    parent.rate = Some(rate("10/min"));
+    assert_eq!(given(&parent, None), (Some(rate("10/min")), Some("parent".to_owned())));
+    for fine in ["10/min", "9/min", "10/h", "1/d"] {
+        assert_eq!(given(&parent, Some(fine)), (Some(rate(fine)), None));
+    }
+    for fast in ["11/min", "1/s", "60/h", "1000/d"] {
+        let refused = policy.plan_delegation(&parent.delegator(), &asked(Some(fast))).unwrap_err();
+        assert_eq!(refused, DelegationRefusal::Exceeds(vec![Excess::Rate(rate("10/min"))]), "{fast}");
+    }
+    // A nonce that opens one scope is not said to be faster than that.
+    parent.grants[0].scopes.truncate(1);
+    parent.grants[0].scopes[0].1.rate = Some(rate("3/min"));
+    let by_scope = Some("services.s.scopes.p.rate".to_owned());
+    assert_eq!(given(&parent, Some("9/min")), (Some(rate("3/min")), by_scope.clone()));
+    assert_eq!(given(&parent, None), (Some(rate("3/min")), by_scope));
+    assert_eq!(given(&parent, Some("2/min")), (Some(rate("2/min")), None));
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! Room that all agents share, of which none takes so much that nothing is left for another.
+//!
+//! An agent may have as much as stays free beside it (dynamic thresholds: Choudhury and Hahne, 1998). One that takes all
+//! that it can gets half, two of them a third each, and whoever has nothing yet finds as much free as any of them has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::model::AgentName;
+
+/// Whose room it is; nobody's is that of requests without a nonce.
+type Whose = Option<AgentName>;
+
+/// The room.
+#[derive(Debug)]
+pub(super) struct Fair {
+    max: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Only those that have some: never more of them than there are requests under way.
+    by_agent: HashMap<Whose, usize>,
+}
+
+/// Some of it, given back on drop.
+#[derive(Debug)]
+pub(super) struct Place {
+    room: Arc<Fair>,
+    whose: Whose,
+    amount: usize,
+}
+
+impl Fair {
+    /// So much for all together.
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, taken: Mutex::default() })
+    }
+
+    /// Takes so much for an agent, if its share allows that.
+    pub(super) fn take(self: &Arc<Self>, whose: Whose, amount: usize) -> Option<Place> {
+        let mut taken = self.taken.lock();
+        let own = taken.by_agent.get(&whose).copied().unwrap_or(0).checked_add(amount)?;
+        if own > self.max.saturating_sub(taken.all) {
+            return None;
+        }
+        taken.all += amount;
+        taken.by_agent.insert(whose.clone(), own);
+        Some(Place { room: self.clone(), whose, amount })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.room.taken.lock();
+        taken.all -= self.amount;
+        if let Some(own) = taken.by_agent.get_mut(&self.whose) {
+            *own -= self.amount;
+            if *own == 0 {
+                taken.by_agent.remove(&self.whose);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(name: &str) -> Whose {
+        Some(AgentName::parse(name).unwrap())
+    }
+
+    /// All that one gets, a hundredth at a time.
+    fn all_of(room: &Arc<Fair>, whose: &Whose) -> Vec<Place> {
+        std::iter::from_fn(|| room.take(whose.clone(), 1)).take(1_000).collect()
+    }
+
+    #[test]
+    fn one_that_takes_all_it_can_leaves_as_much_as_it_has() {
+        let room = Fair::new(100);
+        let greedy = all_of(&room, &agent("greedy"));
+        assert_eq!(greedy.len(), 50);
+        assert!(room.take(agent("other"), 50).is_some(), "at once");
+        let second = all_of(&room, &agent("second"));
+        assert_eq!((second.len(), all_of(&room, &None).len()), (25, 13), "half of what is free each time");
+        assert!(room.take(agent("greedy"), 1).is_none());
+        drop(second);
+        assert!(room.take(agent("modest"), 50).is_some(), "what is given back is free for others");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_has_nothing() {
+        let room = Fair::new(10);
+        assert!(room.take(agent("a"), 11).is_none() && room.take(agent("a"), usize::MAX).is_none());
+        let place = room.take(agent("a"), 10).unwrap();
+        assert!(room.take(agent("b"), 1).is_none());
+        drop(place);
+        let taken = room.taken.lock();
+        assert_eq!((taken.all, taken.by_agent.len()), (0, 0));
+    }
+}
