@@ -197,6 +197,7 @@ impl Proxy {
         self.metrics.overhead(begun.elapsed().saturating_sub(took));
         let idle_timeout = self.limits.idle_timeout;
         if let Some(opening) = opening {
+            busy.switches();
             self.tasks.spawn(websocket::pass(opening, exchange, busy, idle_timeout, self.cutting.clone()));
             return Response::from_parts(head, Body::empty());
         }

@@ -2,6 +2,10 @@
 //!
 //! hyper knows one timeout for both; a head must be in within seconds, while a kept-alive connection may rest for
 //! minutes. [`Paced`] watches the bytes, [`Pace`] is told when exchanges begin and end.
+//!
+//! - `framing`: since every byte of a client passes here, a length that is said twice is seen here too
+
+mod framing;
 
 use std::future::Future;
 use std::io;
@@ -14,6 +18,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use framing::Framing;
+
 /// What a connection is doing; shared between its socket and its exchanges.
 #[derive(Debug)]
 pub struct Pace {
@@ -24,6 +30,8 @@ pub struct Pace {
     in_head: AtomicBool,
     /// An exchange has ended since the socket last looked.
     has_rested: AtomicBool,
+    /// What comes is no HTTP any more.
+    has_switched: AtomicBool,
 }
 
 /// What bytes mean while no exchange is under way.
@@ -46,6 +54,7 @@ impl Pace {
             exchanges: AtomicUsize::new(0),
             in_head: AtomicBool::new(true),
             has_rested: AtomicBool::new(false),
+            has_switched: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +112,11 @@ impl Busy {
     pub(super) fn again(&self) -> Self {
         self.0.begin()
     }
+
+    /// Behind this exchange the connection speaks something else than HTTP. To be said before the agent hears of it.
+    pub(super) fn switches(&self) {
+        self.0.has_switched.store(true, Ordering::Release);
+    }
 }
 
 impl Drop for Busy {
@@ -119,6 +133,8 @@ pub struct Paced<S> {
     pace: Arc<Pace>,
     since: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// Where messages of HTTP/1.1 begin and end.
+    framing: Option<Framing>,
 }
 
 impl<S> Paced<S> {
@@ -126,12 +142,26 @@ impl<S> Paced<S> {
     pub fn new(stream: S, pace: Arc<Pace>) -> Self {
         let since = Instant::now();
         let alarm = Box::pin(sleep_until(since + pace.head_timeout));
-        Self { stream, pace, since, alarm }
+        let framing = match pace.protocol {
+            Protocol::Http1 => Some(Framing::default()),
+            Protocol::Http2 => None,
+        };
+        Self { stream, pace, since, alarm, framing }
     }
 
     /// The stream itself.
     pub fn into_inner(self) -> S {
         self.stream
+    }
+
+    /// Looks at what was read, as long as it is HTTP/1.1.
+    fn watch(&mut self, fresh: &mut [u8]) {
+        if self.pace.has_switched.load(Ordering::Acquire) {
+            self.framing = None;
+        }
+        if let Some(framing) = &mut self.framing {
+            framing.watch(fresh);
+        }
     }
 
     /// Looks at the clock while the stream has nothing for us.
@@ -159,8 +189,10 @@ impl<S> Paced<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
+                self.watch(&mut buf.filled_mut()[before..]);
                 // Within a head the time runs on from its first byte: dribbling does not help.
                 if self.pace.head_begins() || self.pace.patience().is_none() {
                     self.since = Instant::now();

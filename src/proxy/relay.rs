@@ -2,6 +2,7 @@
 
 mod connector;
 mod failure;
+mod interim;
 mod parent;
 mod pool;
 mod returned;
@@ -32,6 +33,7 @@ pub(super) use returned::returned;
 
 use connector::DialledAddress;
 use failure::{Repeat, Sent};
+use interim::Interims;
 
 /// An upstream's answer as it came, with whatever it echoes.
 pub struct Answer {
@@ -76,17 +78,12 @@ pub(super) async fn relay(
     let use_taken = UseTaken(reservation);
     let begun = Instant::now();
     let mut request = Request::from_parts(head, upload);
-    if let Some(want) = want.clone().filter(|_| wanted == Wanted::NotYet) {
-        hyper::ext::on_informational(&mut request, move |interim| {
-            if interim.status() == StatusCode::CONTINUE {
-                want.ask();
-            }
-        });
-    }
+    let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
     let sending = client.request(request);
     let sent = tokio::select! {
         sent = tokio::time::timeout(limits.upstream_head_timeout, sending) => sent,
         lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
+        () = interims.too_many() => return Err(repeat.after(Unclear::Broke).into()),
     };
     let mut response = match sent {
         Ok(Ok(response)) => response,

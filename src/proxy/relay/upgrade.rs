@@ -13,6 +13,7 @@ use hyper::client::conn::http1;
 
 use super::connector::Socket;
 use super::failure::blame;
+use super::interim::Interims;
 use super::{Answer, Upstream, UseTaken};
 use crate::model::Denial;
 use crate::proxy::Limits;
@@ -77,9 +78,13 @@ async fn send(
         }
     };
     let address = socket.address;
-    let request = Request::from_parts(origin_form(head, errand)?, Empty::<Bytes>::new());
-    // What the library says of a failure could quote the request.
-    let response = exchange(limits, socket, request).await.map_err(|_| Denial::UpstreamUnreachable)?;
+    let mut request = Request::from_parts(origin_form(head, errand)?, Empty::<Bytes>::new());
+    let interims = Interims::of(&mut request, None);
+    let response = tokio::select! {
+        // What the library says of a failure could quote the request.
+        response = exchange(limits, socket, request) => response.map_err(|_| Denial::UpstreamUnreachable)?,
+        () = interims.too_many() => return Err(Denial::UpstreamUnreachable),
+    };
     Ok((response, address))
 }
 

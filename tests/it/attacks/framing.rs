@@ -1,5 +1,7 @@
 //! Two requests that look like one, and one that looks like two.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::{outcome, request, send};
 use crate::support::{FakeUpstream, Stage};
 
@@ -101,4 +103,49 @@ async fn nothing_is_read_behind_a_framing_that_is_not_clear() {
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
     assert!(stage.upstream.seen().is_empty(), "{:?}", stage.upstream.seen());
+}
+
+/// Both lengths of one body, in each order and wherever a head may be cut on its way: neither is taken for the right one.
+#[tokio::test]
+async fn a_length_beside_chunks_is_refused_wherever_it_stands() {
+    let stage = Stage::new().await;
+    let nonce = stage.writer().await;
+    let agent = stage.sidecar.agent();
+    let first =
+        format!("POST /first HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n{CHUNKED}\r\n{BODY}");
+    let mut firsts = 0;
+    for fields in [
+        format!("Content-Length: 3\r\n{CHUNKED}"),
+        format!("{CHUNKED}Content-Length: 3\r\n"),
+        "content-length:0\r\nX: y\r\ntransfer-ENCODING:Chunked\r\n".to_owned(),
+        format!("Content-Length: {}\r\nContent-Length: {}\r\n{CHUNKED}", BODY.len(), BODY.len()),
+    ] {
+        let both = request("POST /x", &fields, &nonce, &format!("{BODY}{HIDDEN}"));
+        let answer = send(&stage, &both).await;
+        assert!(outcome(&answer).0 == 400 && answer.matches("HTTP/1.1 ").count() == 1, "{fields:?}: {answer}");
+        // Behind another request, in the same bytes.
+        let answer = agent.pipelined("api.test", &[first.as_bytes(), &both].concat(), 3).await;
+        let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|text| &text[..3]).collect();
+        assert_eq!(statuses, ["200", "400"], "{fields:?}: {answer}");
+        firsts += 1;
+        // A piece at a time, cut where the names are.
+        let mut stream = agent.tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");
+        for piece in both.chunks(9) {
+            if stream.write_all(piece).await.and(stream.flush().await).is_err() {
+                break;
+            }
+        }
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{fields:?}: {}", String::from_utf8_lossy(&answer));
+        // And of the proxy itself.
+        let mut stream = agent.tcp().await;
+        let connect = format!("CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n{fields}\r\n{BODY}");
+        stream.write_all(connect.as_bytes()).await.expect("writable");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{fields:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    let targets: Vec<String> = stage.upstream.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, vec!["/first"; firsts]);
 }

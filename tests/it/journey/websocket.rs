@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::websocket::{BINARY, CLOSE, Open, PING, TEXT, ask, open, upstream};
+use crate::support::websocket::{self, BINARY, CLOSE, Open, PING, TEXT, ask, open, upstream};
 use crate::support::{FakeUpstream, Stage, policies};
 
 /// The usual API with a scope for sockets.
@@ -83,6 +83,21 @@ async fn what_is_said_arrives_both_ways_and_the_credential_where_it_belongs() {
     let decided = stage.sidecar.audited(|record| record["type"] == "decision").await;
     assert_eq!(decided["method"], json!("WEBSOCKET"), "{decided:#}");
     stage.assert_silent(&[&nonce]);
+}
+
+/// Heads are looked at closely, and this is none: it only reads like one on its way.
+#[tokio::test]
+async fn bytes_that_look_like_a_head_pass_behind_a_switch() {
+    let (stage, _) = stage().await;
+    let mut socket = open(&stage.sidecar.agent(), "/echo?x=1", &nonce(&stage).await).await;
+    let head = "POST /x HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let text = format!("\r\n\r\n{head}{head}{head}");
+    // The mask is undone before it is done, so that it is this text that passes.
+    let mask = [1, 2, 3, 4];
+    let unmasked: Vec<u8> = text.bytes().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    assert!(websocket::frame(true, true, BINARY, &unmasked).ends_with(text.as_bytes()), "as it is on the wire");
+    socket.say(BINARY, &unmasked).await;
+    assert_eq!(socket.hear().await, Some((BINARY, unmasked)));
 }
 
 #[tokio::test]
