@@ -8,8 +8,9 @@ use crate::cuts::Input;
 /// Records of one chain at most.
 const RECORDS_MAX: usize = 8;
 
-/// Of a chain that was made here: it verifies; any byte of a record changed to any other shows; a cut end is told in
-/// bytes, and shows against the head. Of any text: what verifies is a chain for another verifier too.
+/// Of a chain that was made here: it verifies; any byte of a record changed to any other shows, and so does a record that
+/// was taken out, moved, written anew or numbered wrongly; a cut end is told in bytes, and shows against the head. Of any
+/// text: what verifies is a chain for another verifier too.
 ///
 /// # Panics
 /// Where that does not hold.
@@ -19,11 +20,14 @@ pub fn audit(data: &[u8]) {
     let (place, change) = (input.number(), input.byte().max(1));
     let chain = Chain::of(input);
     let verified = verify(chain.text.as_slice(), None).unwrap_or_else(|broken| panic!("{broken:?}"));
-    assert_eq!((verified.records, verified.torn_tail_bytes), (chain.ends.len() as u64, 0));
+    assert_eq!((verified.records, verified.torn_tail_bytes), (chain.records.len() as u64, 0));
     assert_eq!((verified.boots, &verified.head), (chain.boots, &chain.head));
     verify(chain.text.as_slice(), Some(&chain.head)).unwrap_or_else(|broken| panic!("{broken:?}"));
     changed(&chain, place % chain.text.len(), change);
     cut(&chain, place % chain.text.len());
+    rearranged(&chain, place);
+    written_anew(&chain, place);
+    numbered(&chain);
 }
 
 fn changed(chain: &Chain, at: usize, change: u8) {
@@ -43,8 +47,8 @@ fn changed(chain: &Chain, at: usize, change: u8) {
 fn cut(chain: &Chain, at: usize) {
     let text = &chain.text[..at];
     assert!(verify(text, Some(&chain.head)).is_err(), "the end was cut off at {at}, and the head is there");
-    let whole = chain.ends.iter().rposition(|end| *end <= at);
-    let kept = whole.map_or(0, |last| chain.ends[last]);
+    let whole = chain.records.iter().rposition(|record| record.end <= at);
+    let kept = whole.map_or(0, |last| chain.records[last].end);
     match verify(text, None) {
         Ok(verified) => {
             assert_eq!(verified.records, whole.map_or(0, |last| last as u64 + 1), "{at}");
@@ -56,11 +60,61 @@ fn cut(chain: &Chain, at: usize) {
     }
 }
 
+/// A record taken out, or exchanged with the one after it.
+fn rearranged(chain: &Chain, which: usize) {
+    let pairs = chain.records.len() - 1;
+    let Some(at) = which.checked_rem(pairs) else { return };
+    let (one, next, text) = (chain.records[at].clone(), chain.records[at + 1].clone(), &chain.text);
+    let without = [&text[..one.start], &text[one.end..]].concat();
+    assert!(verify(without.as_slice(), None).is_err(), "record {at} was taken out unseen");
+    let between = &text[one.end..next.start];
+    let exchanged = [&text[..one.start], &text[next.clone()], between, &text[one], &text[next.end..]].concat();
+    assert!(verify(exchanged.as_slice(), None).is_err(), "record {at} was moved unseen");
+}
+
+/// A record of another text with a hash of its own, by somebody who cannot write anew what follows it.
+fn written_anew(chain: &Chain, which: usize) {
+    let at = which % chain.records.len();
+    let range = chain.records[at].clone();
+    let line = &chain.text[range.start..range.end - 1];
+    let record: serde_json::Value = serde_json::from_slice(line).expect("a record");
+    let (prev, hash) = (record["prev"].as_str().expect("a hash"), record["hash"].as_str().expect("a hash"));
+    let open = line.strip_suffix(format!(",\"hash\":\"{hash}\"}}").as_bytes()).expect("the hash is last");
+    let open = [open, b",\"added\":1"].concat();
+    let end = format!(",\"hash\":\"{}\"}}\n", sealed(prev, &open));
+    let text = [&chain.text[..range.start], &open, end.as_bytes(), &chain.text[range.end..]].concat();
+    assert!(verify(text.as_slice(), Some(&chain.head)).is_err(), "record {at} was written anew, and the head is there");
+    let is_last = at + 1 == chain.records.len();
+    assert!(is_last || verify(text.as_slice(), None).is_err(), "record {at} was written anew unseen");
+}
+
+/// One more record with a good hash, and a number, a boot or a kind that does not follow.
+fn numbered(chain: &Chain) {
+    let (seq, boots) = (chain.seq, chain.boots);
+    let wrong = [
+        (boots, seq, "deny"),
+        (boots, seq + 2, "deny"),
+        (boots + 1, seq + 1, "deny"),
+        (boots + 1, 2, "start"),
+        (boots, 1, "start"),
+    ];
+    for (boot, seq, kind) in wrong {
+        let mut longer = chain.clone();
+        longer.boots = boot;
+        longer.add(seq, kind, None, b"");
+        let broken = verify(longer.text.as_slice(), None).expect_err("a number that does not follow");
+        assert_eq!(broken.what, Flaw::Misnumbered, "{boot} {seq} {kind}");
+    }
+}
+
 /// A chain, made as docs/AUDIT.md describes it.
+#[derive(Clone)]
 struct Chain {
     text: Vec<u8>,
-    /// Where each record ends, its newline included.
-    ends: Vec<usize>,
+    /// Where each record stands, its newline included.
+    records: Vec<std::ops::Range<usize>>,
+    /// Number of the last record in its boot.
+    seq: u64,
     torn: Vec<std::ops::Range<usize>>,
     boots: u64,
     head: String,
@@ -68,14 +122,14 @@ struct Chain {
 
 impl Chain {
     fn of(mut input: Input<'_>) -> Self {
-        let mut chain = Self { text: Vec::new(), ends: Vec::new(), torn: Vec::new(), boots: 0, head: "0".repeat(64) };
-        let mut seq = 0;
+        let mut chain =
+            Self { text: Vec::new(), records: Vec::new(), seq: 0, torn: Vec::new(), boots: 0, head: "0".repeat(64) };
         for _ in 0..=usize::from(input.byte()) % RECORDS_MAX {
             let (kind, length) = (input.byte(), input.byte());
             let content = input.take(usize::from(length % 32));
             let is_start = chain.boots == 0 || kind & 7 == 7;
             let torn = (is_start && chain.boots > 0 && kind & 8 == 8).then(|| chain.tear(content)).flatten();
-            seq = if is_start { 1 } else { seq + 1 };
+            let seq = if is_start { 1 } else { chain.seq + 1 };
             chain.boots += u64::from(is_start);
             chain.add(seq, if is_start { "start" } else { "deny" }, torn, content);
         }
@@ -102,9 +156,10 @@ impl Chain {
         let open = format!(
             "{{\"v\":1,\"boot_id\":\"b{boot}\",\"seq\":{seq},\"time\":\"x\",\"type\":\"{kind}\"{torn},\"text\":{text},\"prev\":\"{prev}\""
         );
-        let hash = sealed(&self.head, open.as_bytes());
+        let (hash, start) = (sealed(&self.head, open.as_bytes()), self.text.len());
         self.text.extend_from_slice(format!("{open},\"hash\":\"{hash}\"}}\n").as_bytes());
-        self.ends.push(self.text.len());
+        self.records.push(start..self.text.len());
+        self.seq = seq;
         self.head = hash;
     }
 

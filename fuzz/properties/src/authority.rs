@@ -33,6 +33,13 @@ fn judge(text: &str, default_port: Option<u16>, destination: &Destination) {
     if destination.is_spelled(text, port) {
         assert_eq!(Destination::parse(text, Some(port)).as_ref(), Ok(destination), "{text:?} is spelled so");
     }
+    let elsewhere =
+        Destination { port: if destination.port == 1 { 2 } else { destination.port - 1 }, ..destination.clone() };
+    for (own, other) in [(destination, &elsewhere), (&elsewhere, destination)] {
+        assert!(!own.is_spelled(&other.to_string(), port), "{own} is not spelled {other}");
+        let is_there = own.is_spelled(other.host.as_str(), other.port);
+        assert!(!is_there, "{own} is not spelled {} where that is port {}", other.host, other.port);
+    }
     assert!(destination.port != 0 && text.is_ascii(), "{text:?}");
     assert!(!text.contains(|c: char| c.is_whitespace() || "@,/\\%?#;".contains(c)), "{text:?} has a second reading");
     judge_host(text, &destination.host);

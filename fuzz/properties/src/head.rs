@@ -108,7 +108,8 @@ fn judge_framing(fields: &[&[u8]], presented: &Presented) {
     assert!(values(fields, "authorization").len() <= 1 && values(fields, "x-api-key").len() <= 1, "two credentials");
 }
 
-/// What goes on came, and ends at no hop; no value breaks out of its line.
+/// What goes on came, and ends at no hop, whether by its name or because `Connection` says so; no value breaks out of its
+/// line.
 fn judge_sent(fields: &[&[u8]], presented: &Presented) {
     const HERE: [&str; 11] = [
         "host",
@@ -123,7 +124,11 @@ fn judge_sent(fields: &[&[u8]], presented: &Presented) {
         "via",
         "x-forwarded-for",
     ];
+    let options = values(fields, "connection").join(",").to_ascii_lowercase();
     for (name, value) in &presented.head.headers {
+        let is_named = options.split(',').any(|option| option.trim() == name.as_str());
+        // What is said anew is no longer what came.
+        assert!(!is_named || name == "te", "{name} goes on, which ends here");
         let dashed = name.as_str().replace('_', "-");
         assert!(!HERE.contains(&dashed.as_str()), "{name} goes on");
         assert!(!value.as_bytes().iter().any(|byte| b"\r\n\0".contains(byte)), "{name} breaks out");
