@@ -120,7 +120,7 @@ mod tests {
             (0..2 * LEASES_MAX as u128).filter(|number| paced.admit(agent, id(*number), now).is_ok()).count()
         };
         assert_eq!(through(&agent("greedy")), LEASES_MAX / 2);
-        assert_eq!(through(&agent("as greedy")), LEASES_MAX / 4);
+        assert_eq!(through(&agent("as-greedy")), LEASES_MAX / 4);
         assert_eq!(paced.admit(&agent("modest"), id(1), now), Ok(()));
         assert!(paced.0.lock().count < LEASES_MAX);
     }
