@@ -25,7 +25,7 @@ fn narrow_accept_encoding(request: &HeaderMap) -> HeaderValue {
     let mut fields = request.get_all(ACCEPT_ENCODING).iter();
     let (first, is_alone) = (fields.next(), fields.next().is_none());
     let Some(first) = first else { return HeaderValue::from_static("identity") };
-    if is_alone && items(first).all(|item| is_opened(item)) {
+    if is_alone && items(first).all(is_opened) {
         // What nearly everybody sends.
         return first.clone();
     }

@@ -1,7 +1,7 @@
 //! Whole answers in each coding, in every cut.
 
-use super::super::samples::{CODINGS, bare_deflate, bomb, pack, prose, unpack, unpack_so_far};
 use super::*;
+use crate::proxy::scrub::samples::{CODINGS, bare_deflate, bomb, pack, prose, unpack, unpack_so_far};
 
 fn coded(name: &str, body: Script) -> ScrubbedBody<Script> {
     scrubbed(&[("content-encoding", name)], body).into_body()

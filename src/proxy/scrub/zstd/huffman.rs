@@ -112,3 +112,28 @@ fn read_weights(bytes: &[u8]) -> Result<Vec<u8>, Damaged> {
     }
     Err(Damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_read_to_its_very_end() {
+        // One weight of 1, and so another: a bit for each of two symbols.
+        let (table, used) = Table::read(&[DIRECT_FROM, 0x10]).unwrap();
+        assert_eq!(used, 2);
+        let mut out = [9; 2];
+        assert_eq!(table.decode(&[0b101], &mut out), Ok(()));
+        assert_eq!(out, [0, 1]);
+        assert!(table.decode(&[0b101], &mut out[..1]).is_err(), "a bit is left");
+        assert!(table.decode(&[0b11], &mut out).is_err(), "a bit is missing");
+    }
+
+    #[test]
+    fn codes_that_leave_a_gap_are_none() {
+        for weights in [&[][..], &[0], &[2], &[3, 1], &[12], &[1, 1, 1, 1, 1]] {
+            assert!(Table::of(weights.to_vec()).is_err(), "{weights:?}");
+        }
+        assert!(Table::of(vec![1, 1]).is_ok_and(|table| table.bits_max == 2));
+    }
+}

@@ -1,9 +1,9 @@
 //! What the reference implementation packed, block by block, and what no honest one packs.
 
-use super::super::Coding;
-use super::super::open::tests::open;
-use super::super::samples::{pack, prose};
 use super::*;
+use crate::proxy::scrub::Coding;
+use crate::proxy::scrub::open::tests::open;
+use crate::proxy::scrub::samples::{pack, prose};
 
 /// Packed by `zstd` 1.5.4 from `prose` of the length that stands first, with the options that follow.
 const KEPT: [(usize, &[u8]); 4] = [
