@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, ClientError};
 use super::fixture::{AGENT_UID, AUDITOR_UID, LEASES_MAX, ORCHESTRATOR_UID, Plane, refund};
-use super::serve::{self, Limits};
+use super::serve::Limits;
 use super::types::{ListQuery, NewNonce, PlainNonce, ScopeList, TtlAsked};
 use super::{events, front};
 use crate::lease::{EndCause, Found};

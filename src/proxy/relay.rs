@@ -81,13 +81,13 @@ pub(super) async fn relay(
     let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
     let sending = client.request(request);
     let sent = tokio::select! {
-        sent = tokio::time::timeout(limits.upstream_head_timeout, sending) => sent,
+        sent = tokio::time::timeout(limits.upstream_head_timeout, interims.within(sending)) => sent,
         lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
-        () = interims.too_many() => return Err(repeat.after(Unclear::Broke).into()),
     };
     let mut response = match sent {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
+        Ok(Some(Ok(response))) => response,
+        Ok(None) => return Err(repeat.after(Unclear::Broke).into()),
+        Ok(Some(Err(error))) => {
             if error.is_connect() {
                 use_taken.give_back();
             }

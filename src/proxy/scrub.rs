@@ -1,35 +1,45 @@
 //! An answer leaves without any echo of the credential.
 //!
 //! What is found is masked with `*`, byte for byte, so that lengths stay what they were. What cannot be searched is
-//! withheld: an answer in an encoding other than gzip, stacked encodings, compressed gRPC messages, and parts of a whole
+//! withheld: an answer in a coding that is not known here, stacked codings, compressed gRPC messages, and parts of a whole
 //! (206), since a secret can be carried out of two halves.
 //!
 //! - `forms`: the spellings of a credential that are searched for, and the limits of that list
 //! - `masker`: the search over any split into chunks
 //! - `skip`: where in a text a spelling may begin
 //! - `head`: headers, trailers and the reason phrase
-//! - `gunzip`: gzip, opened in bounded memory
 //! - `body`: the answer's body, searched as it streams
+//! - `recode`: a compressed one, between `open` and `close`
+//! - `open`: what is compressed, opened in bounded memory: `gunzip`, `inflate`, `unbrotli`, `zstd`
+//! - `close`: it leaves in the coding in which it came
 //! - `text`: a body's text, all of it or message by message
 //! - `envelopes`: the messages of gRPC, gRPC-Web and Connect
 //! - `frames`: what comes over a WebSocket, message by message
 //! - `accept`: what upstream is told that we can read
 //!
 //! Digests and validators. An identity body keeps `ETag`, `Content-MD5` and the digest fields: where something was
-//! masked they no longer fit, which tells the truth. A gzip body is always encoded anew, so the digests of its encoded
-//! bytes (`Content-MD5`, `Digest`, `Content-Digest`, `Repr-Digest`) are removed. `ETag` stays even there: the client
+//! masked they no longer fit, which tells the truth. A compressed body is always encoded anew, so the digests of its
+//! encoded bytes (`Content-MD5`, `Digest`, `Content-Digest`, `Repr-Digest`) are removed. `ETag` stays even there: the client
 //! sends it back to the upstream that made it, and ranges, for which a strong validator matters, are never asked for.
 
 mod accept;
 mod body;
+mod close;
 mod envelopes;
 mod forms;
 mod frames;
 mod gunzip;
 mod head;
+mod inflate;
 mod masker;
+mod open;
+mod recode;
+#[cfg(test)]
+mod samples;
 mod skip;
 mod text;
+mod unbrotli;
+mod zstd;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -43,11 +53,28 @@ pub use masker::{Masker, Needles};
 use crate::model::Denial;
 use envelopes::Protocol;
 
-/// How a body is encoded: what can be searched, and nothing else.
+/// How a body is compressed: what can be opened, and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Identity,
+enum Coding {
     Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+impl Coding {
+    /// One content coding (RFC 9110, 8.4.1), by its exact name: `x-gzip` is gzip.
+    fn named(name: &[u8]) -> Option<Self> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            2 if is("br") => Some(Self::Brotli),
+            4 if is("gzip") => Some(Self::Gzip),
+            4 if is("zstd") => Some(Self::Zstd),
+            6 if is("x-gzip") => Some(Self::Gzip),
+            7 if is("deflate") => Some(Self::Deflate),
+            _ => None,
+        }
+    }
 }
 
 /// Masks status reason, headers, trailers and body. `is_bodyless` for answers to HEAD and 204, 304, whose framing
@@ -65,10 +92,10 @@ where
     } else {
         let protocol = Protocol::of(&parts.headers)?;
         match searchable(parts.status, &parts.headers)? {
-            Encoding::Identity => ScrubbedBody::identity(body, protocol, needles.clone()),
-            Encoding::Gzip => {
+            None => ScrubbedBody::identity(body, protocol, needles.clone()),
+            Some(coding) => {
                 forget_encoded_bytes(&mut parts.headers);
-                ScrubbedBody::gzip(body, protocol, needles.clone())
+                ScrubbedBody::coded(body, coding, protocol, needles.clone())
             }
         }
     };
@@ -77,30 +104,23 @@ where
     Ok(Response::from_parts(parts, body))
 }
 
-/// The encoding of a body that can be searched from its first byte to its last.
-fn searchable(status: StatusCode, headers: &HeaderMap) -> Result<Encoding, Denial> {
+/// The coding of a body that can be searched from its first byte to its last; `None` for one that is not compressed.
+fn searchable(status: StatusCode, headers: &HeaderMap) -> Result<Option<Coding>, Denial> {
     let is_part = status == StatusCode::PARTIAL_CONTENT || headers.get_all(CONTENT_TYPE).iter().any(is_byteranges);
     if is_part || !headers.get_all(TRANSFER_ENCODING).iter().all(|value| is_token(value.as_bytes(), b"chunked")) {
         return Err(Denial::AnswerUnscrubbable);
     }
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    match (encodings.next(), encodings.next()) {
-        (None, _) => Ok(Encoding::Identity),
-        (Some(one), None) => encoding(one.as_bytes()).ok_or(Denial::AnswerUnscrubbable),
-        (Some(_), Some(_)) => Err(Denial::AnswerUnscrubbable),
+    let one = match (encodings.next(), encodings.next()) {
+        (None, _) => return Ok(None),
+        (Some(one), None) => one.as_bytes().trim_ascii(),
+        (Some(_), Some(_)) => return Err(Denial::AnswerUnscrubbable),
+    };
+    if one.is_empty() || one.eq_ignore_ascii_case(b"identity") {
+        return Ok(None);
     }
-}
-
-/// One content coding (RFC 9110, 8.4.1), by its exact name: `x-gzip` is gzip, a list is refused.
-fn encoding(value: &[u8]) -> Option<Encoding> {
-    let named = |name: &[u8]| is_token(value, name);
-    if value.trim_ascii().is_empty() || named(b"identity") {
-        Some(Encoding::Identity)
-    } else if named(b"gzip") || named(b"x-gzip") {
-        Some(Encoding::Gzip)
-    } else {
-        None
-    }
+    // A list of codings has no name.
+    Coding::named(one).map(Some).ok_or(Denial::AnswerUnscrubbable)
 }
 
 fn is_token(value: &[u8], token: &[u8]) -> bool {

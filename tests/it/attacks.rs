@@ -7,6 +7,7 @@ mod below;
 mod bodies;
 mod callers;
 mod certificates;
+mod codings;
 mod confined;
 mod crowds;
 mod echoes;

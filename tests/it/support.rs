@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod authority;
 pub mod builder;
+pub mod codings;
 pub mod leak;
 pub mod namespace;
 pub mod orchestrator;

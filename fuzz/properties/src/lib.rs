@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod authorization;
 mod certificate;
+mod codings;
 mod control_json;
 mod cuts;
 mod echo;
@@ -24,6 +25,7 @@ pub use audit::audit;
 pub use authority::authority;
 pub use authorization::authorization;
 pub use certificate::certificate;
+pub use codings::{brotli, deflate, zstd};
 pub use control_json::control_json;
 pub use envelopes::envelopes;
 pub use frames::frames;
@@ -38,12 +40,14 @@ pub use token::token;
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names of their targets and of their directories in `fuzz/corpus`.
-pub const ALL: [(&str, Property); 13] = [
+pub const ALL: [(&str, Property); 16] = [
     ("audit", audit),
     ("authority", authority),
     ("authorization", authorization),
+    ("brotli", brotli),
     ("certificate", certificate),
     ("control_json", control_json),
+    ("deflate", deflate),
     ("envelopes", envelopes),
     ("frames", frames),
     ("gzip", gzip),
@@ -52,4 +56,5 @@ pub const ALL: [(&str, Property); 13] = [
     ("policy", policy),
     ("scrubber", scrubber),
     ("token", token),
+    ("zstd", zstd),
 ];

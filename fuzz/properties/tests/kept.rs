@@ -29,7 +29,8 @@ macro_rules! targets {
 }
 
 targets! {
-    audit authority authorization certificate control_json envelopes frames gzip head path policy scrubber token
+    audit authority authorization brotli certificate control_json deflate envelopes frames gzip head path policy scrubber token
+    zstd
 }
 
 #[test]

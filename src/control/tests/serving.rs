@@ -1,6 +1,7 @@
 //! Over the socket.
 
 use super::*;
+use crate::control::{bind, serve};
 
 struct Serving {
     plane: Plane,
@@ -12,7 +13,7 @@ struct Serving {
 fn serving(limits: Limits) -> Serving {
     let plane = Plane::new();
     let path = plane.home.path().join("run/control.sock");
-    let listener = super::super::bind(&path, None).unwrap();
+    let listener = bind(&path, None).unwrap();
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(serve::run(listener, Arc::clone(&plane.control), limits, shutdown.clone()));
     Serving { plane, path, shutdown, task }
@@ -57,10 +58,10 @@ async fn the_client_speaks_with_the_server() {
 async fn serving_removes_its_socket_at_the_end() {
     let plane = Plane::new();
     let path = plane.home.path().join("run/control.sock");
-    let listener = super::super::bind(&path, None).unwrap();
+    let listener = bind(&path, None).unwrap();
     let shutdown = CancellationToken::new();
     let Ok(control) = Arc::try_unwrap(plane.control) else { panic!("somebody else holds it") };
-    let serving = tokio::spawn(super::super::serve(listener, None, control.parts, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, None, control.parts, shutdown.clone()));
     Client::new(&path).whoami().await.unwrap();
     shutdown.cancel();
     serving.await.unwrap();

@@ -38,8 +38,12 @@ impl Interims {
         interims
     }
 
-    /// Completes when there were too many.
-    pub(super) async fn too_many(&self) {
-        self.too_many.notified().await;
+    /// The answer; nothing if there were too many before it, also where it came with the last of them.
+    pub(super) async fn within<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let answer = tokio::select! {
+            answer = answer => answer,
+            () = self.too_many.notified() => return None,
+        };
+        (self.count.load(Ordering::Relaxed) <= HEADS_MAX).then_some(answer)
     }
 }

@@ -80,12 +80,11 @@ async fn send(
     let address = socket.address;
     let mut request = Request::from_parts(origin_form(head, errand)?, Empty::<Bytes>::new());
     let interims = Interims::of(&mut request, None);
-    let response = tokio::select! {
-        // What the library says of a failure could quote the request.
-        response = exchange(limits, socket, request) => response.map_err(|_| Denial::UpstreamUnreachable)?,
-        () = interims.too_many() => return Err(Denial::UpstreamUnreachable),
-    };
-    Ok((response, address))
+    // What the library says of a failure could quote the request.
+    match interims.within(exchange(limits, socket, request)).await {
+        Some(Ok(response)) => Ok((response, address)),
+        Some(Err(_)) | None => Err(Denial::UpstreamUnreachable),
+    }
 }
 
 /// The client, with every option spelled out.

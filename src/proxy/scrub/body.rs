@@ -1,24 +1,20 @@
 //! The answer's body, searched as it streams.
 
 use std::error::Error;
-use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::Needles;
 use super::envelopes::{EnvelopeFault, Protocol};
-use super::gunzip::{Gunzip, GunzipError};
 use super::head::mask_headers;
+use super::open::OpenError;
+use super::recode::Recoder;
 use super::text::Text;
+use super::{Coding, Needles};
 
-/// Opened gzip is taken in steps of this many bytes: all the memory that a bomb can fill.
-const STEP_BYTES: usize = 32 * 1024;
 /// Encoded bytes are sent on once there are this many, or when upstream pauses.
 const SEND_BYTES: usize = 16 * 1024;
 /// Opened bytes in one poll at most, so that one stream does not keep the others waiting.
@@ -30,22 +26,22 @@ pub enum ScrubError {
     /// The upstream's body broke off.
     #[error("the upstream's body broke off")]
     Inner(#[source] Box<dyn Error + Send + Sync>),
-    /// The body says that it is gzip, and is damaged, ends early, or goes on after its end.
-    #[error("the upstream's gzip is damaged or ends early")]
+    /// The body is not in the coding that it names, is damaged, ends early, or goes on after its end.
+    #[error("the upstream's compressed body is damaged or ends early")]
     Corrupt,
     /// The body grows more than a thousandfold, and beyond 1 MiB.
-    #[error("the upstream's gzip grows beyond any honest ratio")]
+    #[error("the upstream's compressed body grows beyond any honest ratio")]
     Bomb,
     /// A message in it cannot be searched, or is none.
     #[error("the upstream's messages cannot be searched")]
     Envelope(#[from] EnvelopeFault),
 }
 
-impl From<GunzipError> for ScrubError {
-    fn from(error: GunzipError) -> Self {
+impl From<OpenError> for ScrubError {
+    fn from(error: OpenError) -> Self {
         match error {
-            GunzipError::Corrupt => Self::Corrupt,
-            GunzipError::Bomb => Self::Bomb,
+            OpenError::Corrupt => Self::Corrupt,
+            OpenError::Bomb => Self::Bomb,
         }
     }
 }
@@ -55,7 +51,7 @@ pub struct ScrubbedBody<B> {
     inner: B,
     needles: Needles,
     text: Text,
-    /// Of a gzip body.
+    /// Of a compressed body.
     recoder: Option<Box<Recoder>>,
     flow: Flow,
 }
@@ -70,27 +66,14 @@ enum Flow {
     Failed,
 }
 
-/// Between opened and encoded bytes.
-struct Recoder {
-    gunzip: Gunzip,
-    encoder: GzEncoder<Vec<u8>>,
-    /// What came and is not opened yet.
-    input: Bytes,
-    /// The last step filled its output, so there may be more without further input.
-    has_more: bool,
-    /// Bytes went into the encoder that a flush has not brought out.
-    is_dirty: bool,
-    scratch: Box<[u8]>,
-}
-
 impl<B> ScrubbedBody<B> {
     pub(super) fn identity(inner: B, protocol: Option<Protocol>, needles: Needles) -> Self {
         let text = Text::new(protocol, needles.clone());
         Self { inner, needles, text, recoder: None, flow: Flow::Open }
     }
 
-    pub(super) fn gzip(inner: B, protocol: Option<Protocol>, needles: Needles) -> Self {
-        Self { recoder: Some(Box::new(Recoder::new())), ..Self::identity(inner, protocol, needles) }
+    pub(super) fn coded(inner: B, coding: Coding, protocol: Option<Protocol>, needles: Needles) -> Self {
+        Self { recoder: Some(Box::new(Recoder::new(coding))), ..Self::identity(inner, protocol, needles) }
     }
 }
 
@@ -116,7 +99,7 @@ where
                 return Poll::Ready(None);
             }
         }
-        let polled = if this.recoder.is_some() { this.poll_gzip(context) } else { this.poll_identity(context) };
+        let polled = if this.recoder.is_some() { this.poll_coded(context) } else { this.poll_identity(context) };
         if let Poll::Ready(Some(Err(_))) = &polled {
             this.flow = Flow::Failed;
         }
@@ -182,7 +165,7 @@ where
         }
     }
 
-    fn poll_gzip(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+    fn poll_coded(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
         let Some(mut recoder) = self.recoder.take() else { return Poll::Ready(None) };
         let polled = self.poll_recoder(&mut recoder, context);
         self.recoder = Some(recoder);
@@ -200,16 +183,16 @@ where
                 opened_bytes += recoder.step(&mut self.text)?;
                 self.text.check()?;
                 if recoder.encoded_bytes() >= SEND_BYTES || opened_bytes >= POLL_BYTES_MAX {
-                    return recoder.send(context);
+                    return send(recoder, context);
                 }
             }
             match self.poll_inner(context) {
-                Poll::Ready(Some(Ok(Received::Data(data)))) => recoder.input = data,
+                Poll::Ready(Some(Ok(Received::Data(data)))) => recoder.feed(data),
                 Poll::Ready(Some(Ok(Received::Trailers(trailers)))) => self.flow = Flow::Trailers(trailers),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => self.flow = Flow::Ended,
                 // Upstream pauses: what is known goes out now, as an event that somebody may wait for.
-                Poll::Pending if recoder.is_dirty => {
+                Poll::Pending if recoder.is_dirty() => {
                     let sent = recoder.flush()?;
                     return if sent.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(sent)))) };
                 }
@@ -261,77 +244,12 @@ enum Received {
     Trailers(HeaderMap),
 }
 
-impl Recoder {
-    fn new() -> Self {
-        Self {
-            gunzip: Gunzip::new(),
-            encoder: GzEncoder::new(Vec::new(), Compression::fast()),
-            input: Bytes::new(),
-            has_more: false,
-            is_dirty: false,
-            scratch: vec![0; STEP_BYTES].into(),
-        }
+/// What is encoded so far, without waiting for more of a block; asks to be polled again if that is nothing.
+fn send(recoder: &mut Recoder, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
+    let sent = if recoder.encoded_bytes() > 0 { recoder.take() } else { recoder.flush()? };
+    if sent.is_empty() {
+        context.waker().wake_by_ref();
+        return Poll::Pending;
     }
-
-    fn has_work(&self) -> bool {
-        self.has_more || !self.input.is_empty()
-    }
-
-    /// True before the first byte: an empty body has no gzip in it.
-    fn is_untouched(&self) -> bool {
-        self.gunzip.is_untouched() && self.input.is_empty()
-    }
-
-    fn encoded_bytes(&self) -> usize {
-        self.encoder.get_ref().len()
-    }
-
-    /// Opens one step, masks it, encodes it; gives the number of opened bytes.
-    fn step(&mut self, text: &mut Text) -> Result<usize, GunzipError> {
-        let step = self.gunzip.step(&self.input, &mut self.scratch)?;
-        self.input.advance(step.read);
-        self.has_more = step.written == self.scratch.len();
-        let safe = text.push(Bytes::copy_from_slice(&self.scratch[..step.written]));
-        self.encode(&safe)?;
-        Ok(step.written)
-    }
-
-    fn encode(&mut self, text: &[u8]) -> Result<(), GunzipError> {
-        self.is_dirty |= !text.is_empty();
-        // Writing to memory does not fail.
-        self.encoder.write_all(text).map_err(|_| GunzipError::Corrupt)
-    }
-
-    /// What is encoded so far, without waiting for more of a block; asks to be polled again if that is nothing.
-    fn send(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
-        let sent = if self.encoded_bytes() > 0 { self.take() } else { self.flush()? };
-        if sent.is_empty() {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Some(Ok(Frame::data(sent))))
-    }
-
-    fn take(&mut self) -> Bytes {
-        std::mem::take(self.encoder.get_mut()).into()
-    }
-
-    fn flush(&mut self) -> Result<Bytes, GunzipError> {
-        self.is_dirty = false;
-        self.encoder.flush().map_err(|_| GunzipError::Corrupt)?;
-        Ok(self.take())
-    }
-
-    fn finish(&mut self, text: &mut Text) -> Result<Bytes, ScrubError> {
-        if !self.gunzip.may_end() {
-            return Err(ScrubError::Corrupt);
-        }
-        if self.gunzip.is_untouched() {
-            return Ok(Bytes::new());
-        }
-        let rest = text.finish()?;
-        self.encode(&rest)?;
-        self.encoder.try_finish().map_err(|_| ScrubError::Corrupt)?;
-        Ok(self.take())
-    }
+    Poll::Ready(Some(Ok(Frame::data(sent))))
 }

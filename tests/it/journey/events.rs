@@ -1,6 +1,5 @@
 //! Streams of events: each is with the agent before the upstream sends the next.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,28 +10,25 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::support::agent::{PATIENCE, with};
 use crate::support::upstream::read_head;
-use crate::support::{FakeUpstream, Stage};
+use crate::support::{FakeUpstream, Stage, codings};
 
 const EVENTS: usize = 20;
 
-/// The bytes of each event: plain, or one gzip stream that is flushed after each.
-fn events(gzip: bool) -> Vec<Bytes> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    (0..EVENTS)
-        .map(|number| {
-            let event = format!("id: {number}\ndata: {{\"delta\": \"word {number}\"}}\n\n");
-            if !gzip {
-                return Bytes::from(event);
-            }
-            encoder.write_all(event.as_bytes()).expect("memory");
-            encoder.flush().expect("memory");
-            Bytes::from(std::mem::take(encoder.get_mut()))
-        })
-        .collect()
+/// In which an upstream's events come; the first is none.
+const CODINGS: [&str; 4] = ["", "gzip", "br", "zstd"];
+
+/// The bytes of each event: plain, or one stream that is flushed after each.
+fn events(coding: &str) -> Vec<Bytes> {
+    let texts: Vec<_> =
+        (0..EVENTS).map(|number| format!("id: {number}\ndata: {{\"delta\": \"word {number}\"}}\n\n")).collect();
+    let texts: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    let mut pieces = codings::events(coding, &texts);
+    pieces.truncate(EVENTS);
+    pieces
 }
 
 /// An upstream that sends an event only when it is told that the one before has arrived.
-async fn upstream(h2: bool, gzip: bool, told: mpsc::Receiver<()>) -> FakeUpstream {
+async fn upstream(h2: bool, coding: &'static str, told: mpsc::Receiver<()>) -> FakeUpstream {
     let told = Arc::new(Mutex::new(told));
     let alpn: &[u8] = if h2 { b"h2" } else { b"http/1.1" };
     FakeUpstream::played(&["api.test"], alpn, move |mut stream, _| {
@@ -44,24 +40,25 @@ async fn upstream(h2: bool, gzip: bool, told: mpsc::Receiver<()>) -> FakeUpstrea
                 let (_, mut respond) = connection.accept().await.expect("a request").expect("a request");
                 let driving = tokio::spawn(async move { while connection.accept().await.is_some() {} });
                 let mut response = Response::builder().header("content-type", "text/event-stream");
-                if gzip {
-                    response = response.header("content-encoding", "gzip");
+                if !coding.is_empty() {
+                    response = response.header("content-encoding", coding);
                 }
                 let response = response.body(()).expect("a response");
                 let mut body = respond.send_response(response, false).expect("an open stream");
-                for event in events(gzip) {
+                for event in events(coding) {
                     body.send_data(event, false).expect("an open stream");
                     told.recv().await.expect("a word");
                 }
                 driving.abort();
             } else {
                 read_head(&mut stream).await;
-                let encoding = if gzip { "Content-Encoding: gzip\r\n" } else { "" };
+                let encoding =
+                    if coding.is_empty() { String::new() } else { format!("Content-Encoding: {coding}\r\n") };
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n"
                 );
                 stream.write_all(head.as_bytes()).await.expect("writable");
-                for event in events(gzip) {
+                for event in events(coding) {
                     let chunk = [format!("{:x}\r\n", event.len()).as_bytes(), &event, b"\r\n"].concat();
                     stream.write_all(&chunk).await.expect("writable");
                     stream.flush().await.expect("writable");
@@ -75,33 +72,31 @@ async fn upstream(h2: bool, gzip: bool, told: mpsc::Receiver<()>) -> FakeUpstrea
 
 #[tokio::test]
 async fn each_event_arrives_before_the_next_is_sent() {
-    for (h2, h2_upstream, gzip) in [false, true]
+    for (h2, h2_upstream, coding) in [false, true]
         .into_iter()
         .flat_map(|a| [false, true].map(|b| (a, b)))
-        .flat_map(|(a, b)| [false, true].map(|c| (a, b, c)))
+        .flat_map(|(a, b)| CODINGS.map(|c| (a, b, c)))
     {
         let (tell, told) = mpsc::channel(1);
-        let stage = Stage::with(upstream(h2_upstream, gzip, told).await, |builder| builder).await;
+        let stage = Stage::with(upstream(h2_upstream, coding, told).await, |builder| builder).await;
         let bearer = format!("Bearer {}", stage.reader().await);
         let agent = stage.sidecar.agent();
         let mut tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
-        let fields = [("authorization", bearer.as_str()), ("accept-encoding", "gzip"), ("accept", "text/event-stream")];
+        let fields = [
+            ("authorization", bearer.as_str()),
+            ("accept-encoding", "gzip, br, zstd"),
+            ("accept", "text/event-stream"),
+        ];
         let mut response = tunnel.start(with("GET", "api.test", "/v1/stream", &fields, "")).await;
-        assert_eq!(response.headers().contains_key("content-encoding"), gzip);
-        let mut decoder = flate2::write::GzDecoder::new(Vec::new());
-        let mut text = Vec::new();
+        assert_eq!(response.headers().contains_key("content-encoding"), !coding.is_empty());
+        let mut so_far = Vec::new();
         for number in 0..EVENTS {
             let end = format!("word {number}\"}}\n\n");
-            while !String::from_utf8_lossy(if gzip { decoder.get_ref() } else { &text }).ends_with(&end) {
+            while !codings::open(coding, &so_far).0.ends_with(end.as_bytes()) {
                 let frame = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await;
-                let frame = frame.unwrap_or_else(|_| panic!("event {number}: h2 {h2} {h2_upstream}, gzip {gzip}"));
+                let frame = frame.unwrap_or_else(|_| panic!("event {number}: h2 {h2} {h2_upstream}, {coding}"));
                 let data = frame.expect("more").expect("a frame").into_data().expect("data");
-                if gzip {
-                    decoder.write_all(&data).expect("gzip");
-                    decoder.flush().expect("gzip");
-                } else {
-                    text.extend_from_slice(&data);
-                }
+                so_far.extend_from_slice(&data);
             }
             tell.send(()).await.expect("an upstream");
         }

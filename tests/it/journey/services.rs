@@ -81,7 +81,7 @@ async fn private_reaches_loopback_by_name_and_never_ourselves() {
 async fn scrub_false_passes_answers_as_they_are_and_short_credentials_need_it() {
     let stage = Stage::of_policy(&one_api_with("scrub = false")).await;
     let nonce = stage.reader().await;
-    let reply = stage.sidecar.agent().get("api.test", "/deflate", &nonce).await;
+    let reply = stage.sidecar.agent().get("api.test", "/stacked", &nonce).await;
     assert_eq!(reply.status, 200, "nothing is searched, so nothing is withheld");
     let bearer = format!("Bearer {nonce}");
     let ranged = [("authorization", bearer.as_str()), ("range", "bytes=0-3"), ("accept-encoding", "br")];

@@ -75,11 +75,15 @@ fn keep(conversation: &Conversation, bytes: &[u8]) {
     kept.extend_from_slice(&bytes[..room.min(bytes.len())]);
 }
 
-/// Whatever gzip can be found, opened as far as it goes.
+/// Whatever gzip can be found, and deflate if it is that, opened as far as it goes.
 fn opened(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     if let Some(at) = memchr::memmem::find(bytes, b"\x1f\x8b\x08") {
         let _ = flate2::read::MultiGzDecoder::new(&bytes[at..]).take(KEPT_MAX as u64).read_to_end(&mut text);
+    }
+    // The binary sends Brotli and zstd as they are read.
+    if bytes.first() == Some(&0x78) {
+        let _ = flate2::read::ZlibDecoder::new(bytes).take(KEPT_MAX as u64).read_to_end(&mut text);
     }
     text
 }

@@ -85,7 +85,7 @@ async fn upstream_is_told_that_messages_are_read_uncompressed() {
         }
     };
     let response = ask(&stage, edit, told()).await;
-    assert_eq!(response.headers()["x-accepts"], "gzip identity identity");
+    assert_eq!(response.headers()["x-accepts"], "deflate, gzip identity identity");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 
+use crate::support::codings::pack;
+
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Whatever looks like the credential in a request.
@@ -49,7 +51,10 @@ pub async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, 
             response
         }
         "/gzip" => encoded(gzip(format!("before {auth} after").as_bytes()), "gzip"),
-        "/deflate" => encoded(b"not really deflate".to_vec(), "deflate"),
+        "/deflate" => encoded(pack("deflate", format!("before {auth} after").as_bytes()), "deflate"),
+        "/br" => encoded(pack("br", format!("before {auth} after").as_bytes()), "br"),
+        "/zstd" => encoded(pack("zstd", format!("before {auth} after").as_bytes()), "zstd"),
+        "/stacked" => encoded(gzip(&gzip(format!("before {auth} after").as_bytes())), "gzip, gzip"),
         "/unknown-encoding" => encoded(secret.clone().into_bytes(), "x-secret"),
         "/partial" => {
             let mut response = text(StatusCode::PARTIAL_CONTENT, &secret[..secret.len() / 2]);
