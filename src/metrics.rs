@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,7 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use readings::{AuditReading, Readings, Scrape};
 
-use crate::model::ServiceName;
+use crate::model::{ServiceName, Table};
 use histogram::DurationHistogram;
 use labels::{Cause, Code, Delivery, Exchange, Kind, Outcome, Upstream};
 
@@ -34,6 +35,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// The code of an exchange that was let through.
 const CODE_ALLOWED: &str = "ok";
 
+/// The outcome of an attempt to reach a service that has answered.
+const OUTCOME_ANSWERED: &str = "ok";
+
 /// All counters, gauges and histograms.
 pub struct Metrics {
     registry: Registry,
@@ -41,6 +45,8 @@ pub struct Metrics {
     exchanges: Family<Exchange, Counter>,
     overhead: DurationHistogram,
     upstream: Family<Upstream, Counter>,
+    /// Those of both that most exchanges count in, found by a short name alone.
+    passed: ArcSwap<Table<ServiceName, Passed>>,
     minted: Counter,
     renewed: Counter,
     calls_refused: Family<Code, Counter>,
@@ -49,6 +55,20 @@ pub struct Metrics {
     policy_reads: Family<Outcome, Counter>,
     webhooks: Family<Delivery, Counter>,
     connections: Gauge,
+}
+
+/// The counters of a service's exchanges that were let through.
+#[derive(Clone)]
+struct Passed {
+    exchanges: Counter,
+    upstream: Counter,
+}
+
+impl Passed {
+    fn count(&self) {
+        self.exchanges.inc();
+        self.upstream.inc();
+    }
 }
 
 impl Metrics {
@@ -61,6 +81,7 @@ impl Metrics {
             exchanges: Family::default(),
             overhead: DurationHistogram::default(),
             upstream: Family::default(),
+            passed: ArcSwap::default(),
             minted: Counter::default(),
             renewed: Counter::default(),
             calls_refused: Family::default(),
@@ -98,12 +119,32 @@ impl Metrics {
         self.exchanges.get_or_create(&Exchange { service: service.cloned().into(), decision, code }).inc();
     }
 
+    /// Counts one exchange that was let through, and the attempt to reach its service, which has answered.
+    pub fn passed(&self, service: &ServiceName) {
+        if let Some(passed) = self.passed.load().get(service) {
+            passed.count();
+            return;
+        }
+        let exchange = Exchange { service: Some(service.clone()).into(), decision: "allowed", code: CODE_ALLOWED };
+        let upstream = Upstream { service: Some(service.clone()).into(), outcome: OUTCOME_ANSWERED };
+        let passed = Passed {
+            exchanges: self.exchanges.get_or_create_owned(&exchange),
+            upstream: self.upstream.get_or_create_owned(&upstream),
+        };
+        passed.count();
+        self.passed.rcu(|known| {
+            let mut known = Table::clone(known);
+            known.insert(service.clone(), passed.clone());
+            known
+        });
+    }
+
     /// What we added to one exchange, upstream's time taken out.
     pub fn overhead(&self, took: Duration) {
         self.overhead.observe(took);
     }
 
-    /// Counts one upstream attempt. `outcome` is `ok`, `unreachable`, `tls`, `timeout`.
+    /// Counts one upstream attempt that gave no answer. `outcome` is `unreachable`, `tls`, `timeout`.
     pub fn upstream(&self, service: &ServiceName, outcome: &'static str) {
         self.upstream.get_or_create(&Upstream { service: Some(service.clone()).into(), outcome }).inc();
     }
@@ -187,8 +228,8 @@ mod tests {
     #[test]
     fn every_documented_series_is_there() {
         let metrics = Metrics::new();
-        metrics.exchange(Some(&service("stripe")), "ok");
-        metrics.exchange(Some(&service("stripe")), "ok");
+        metrics.passed(&service("stripe"));
+        metrics.passed(&service("stripe"));
         metrics.exchange(None, "host_not_listed");
         metrics.upstream(&service("stripe"), "timeout");
         metrics.minted();
@@ -201,6 +242,7 @@ mod tests {
         for line in [
             r#"valetkey_exchanges_total{service="stripe",decision="allowed",code="ok"} 2"#,
             r#"valetkey_exchanges_total{service="",decision="refused",code="host_not_listed"} 1"#,
+            r#"valetkey_upstream_attempts_total{service="stripe",outcome="ok"} 2"#,
             r#"valetkey_upstream_attempts_total{service="stripe",outcome="timeout"} 1"#,
             "valetkey_nonces_minted_total 1",
             r#"valetkey_control_refused_total{code="rate_limited"} 1"#,

@@ -66,6 +66,10 @@ use refused::Refused;
 use relay::{Answer, Setback, TlsProfiles, relay};
 pub use rules::Rules;
 
+/// Fields of an HTTP/1 head that hyper takes where no other number is set. To set this one, too, would cost two arrays
+/// for each head, filled before they are used.
+const HYPER_HEADERS_MAX: usize = 100;
+
 /// Every limit and timeout of the data path, each a named setting with a default.
 #[derive(Debug, Clone)]
 pub struct Limits {

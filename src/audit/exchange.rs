@@ -87,7 +87,7 @@ enum OnRecord {
 pub struct Exchange {
     handle: Arc<Handle>,
     request: Arc<Request>,
-    decision: Option<Arc<Decision>>,
+    decision: Option<Decision>,
     on_record: OnRecord,
     /// The closing record's place in the queue.
     place: Option<OwnedSemaphorePermit>,
@@ -129,7 +129,7 @@ impl Exchange {
     /// [`Unavailable`] after at most [`Config::wait_max`](super::Config::wait_max): nothing may be sent. The record
     /// may still be written later; the closing record then says that the exchange was refused.
     pub async fn record<T: Decided>(&mut self, decision: T) -> Result<Recorded<T>, Unavailable> {
-        let facts = decision.facts().bounded();
+        let facts = decision.facts().shared_and_bounded();
         match self.decide(Verdict::Allow, facts, self.handle.wait_max).await {
             Ok(()) => Ok(Recorded(decision)),
             Err(failure) => {
@@ -154,7 +154,7 @@ impl Exchange {
             let verdict = Verdict::Deny { code: denial.code(), status: denial.status() };
             let wait_max = self.handle.wait_max.min(DENY_WAIT_MAX);
             // Without its record the refusal is told by the closing record, in full.
-            let _ = self.decide(verdict, facts.bounded(), wait_max).await;
+            let _ = self.decide(verdict, Arc::new(facts.bounded()), wait_max).await;
         }
     }
 
@@ -172,9 +172,9 @@ impl Exchange {
 
     /// Hands a decision over and waits for its record. Before each await everything is set so that a drop tells the
     /// truth: the agent can hang up at any moment.
-    async fn decide(&mut self, verdict: Verdict, facts: DecisionFacts, wait_max: Duration) -> Result<(), Failure> {
+    async fn decide(&mut self, verdict: Verdict, facts: Arc<DecisionFacts>, wait_max: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + wait_max;
-        let decision = Arc::new(Decision { verdict, facts });
+        let decision = Decision { verdict, facts };
         self.decision = Some(decision.clone());
         self.on_record = OnRecord::No;
         let place = self.reserve(deadline).await.ok_or(Failure::Unwritten)?;
@@ -213,8 +213,8 @@ impl Exchange {
             (Failure::Unwritten, decision) => {
                 let denial = Denial::AuditUnavailable;
                 let verdict = Verdict::Deny { code: denial.code(), status: denial.status() };
-                let facts = decision.map(|decision| decision.facts.clone()).unwrap_or_default();
-                self.decision = Some(Arc::new(Decision { verdict, facts }));
+                let facts = decision.map(|decision| decision.facts).unwrap_or_default();
+                self.decision = Some(Decision { verdict, facts });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::alarm::Alarm;
-use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, path};
+use super::text::{METHOD_BYTES_MAX, TEXT_BYTES_MAX, bounded, is_bounded, path};
 use crate::model::{
     AgentName, CredentialName, Destination, Identity, Lineage, MinterName, NonceId, Rate, Risk, Scheme, ScopeName,
     ServiceName, TaskName,
@@ -97,6 +97,20 @@ impl DecisionFacts {
         }
         self
     }
+
+    /// The same of facts that are shared: copied only where something has to be changed, which is seldom.
+    pub(super) fn shared_and_bounded(self: Arc<Self>) -> Arc<Self> {
+        if self.is_bounded() { self } else { Arc::new(Self::clone(&self).bounded()) }
+    }
+
+    /// Whether [`DecisionFacts::bounded`] would change nothing.
+    fn is_bounded(&self) -> bool {
+        let mut texts = self.on_behalf_of.iter().chain(&self.rule);
+        let mut inputs = self.inputs.iter().flat_map(|(name, value)| [name, value]);
+        self.inputs.len() <= INPUTS_MAX
+            && texts.all(|text| is_bounded(text, TEXT_BYTES_MAX))
+            && inputs.all(|text| is_bounded(text, TEXT_BYTES_MAX))
+    }
 }
 
 /// Who did it, where an agent did it to its own nonce. No minter's name has a space.
@@ -105,11 +119,11 @@ pub const ITSELF: &str = "the agent itself";
 /// A decision that allows, which [`Exchange::record`](super::Exchange::record) can put on record.
 pub trait Decided {
     /// What the record shall say.
-    fn facts(&self) -> DecisionFacts;
+    fn facts(&self) -> Arc<DecisionFacts>;
 }
 
 impl<T: Decided> Decided for Box<T> {
-    fn facts(&self) -> DecisionFacts {
+    fn facts(&self) -> Arc<DecisionFacts> {
         T::facts(self)
     }
 }
@@ -333,4 +347,34 @@ fn bounded_list(mut list: Vec<String>) -> Vec<String> {
         list.push(format!("…+{omitted}"));
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_copied_only_where_something_is_changed() {
+        let nonce = format!("an_{}", "0".repeat(33));
+        let encoded = format!("%61n_{}", "0".repeat(33));
+        let texts =
+            ["", "GET /v1/{id}", &"x".repeat(TEXT_BYTES_MAX), &"x".repeat(TEXT_BYTES_MAX + 1), &nonce, &encoded];
+        let input = |text: &str| (text.to_owned(), text.to_owned());
+        let of = |text: &str| {
+            let some = || Some(text.to_owned());
+            [
+                DecisionFacts { rule: some(), ..DecisionFacts::default() },
+                DecisionFacts { on_behalf_of: some(), ..DecisionFacts::default() },
+                DecisionFacts { inputs: vec![input("a"), input(text)], ..DecisionFacts::default() },
+                DecisionFacts { rule: some(), inputs: vec![input("a"); INPUTS_MAX + 1], ..DecisionFacts::default() },
+            ]
+        };
+        for facts in texts.into_iter().flat_map(of).map(Arc::new) {
+            let bounded = DecisionFacts::clone(&facts).bounded();
+            let shared = facts.clone().shared_and_bounded();
+            assert_eq!(format!("{shared:?}"), format!("{bounded:?}"));
+            let is_same = format!("{facts:?}") == format!("{bounded:?}");
+            assert_eq!(Arc::ptr_eq(&facts, &shared), is_same, "{facts:?}");
+        }
+    }
 }

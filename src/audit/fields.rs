@@ -11,6 +11,7 @@ use jiff::tz::Offset;
 use serde::Serialize;
 
 use super::chain::Hash;
+use crate::model::Destination;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Characters of a record's hash in hexadecimal.
@@ -18,14 +19,15 @@ pub(super) const HASH_CHARACTERS: usize = 64;
 /// Most digits of a number.
 const NUMBER_DIGITS_MAX: usize = 20;
 
-/// The name of a member with all that stands around it: `,"name":`. Made by [`key!`] alone.
+/// The name of a member with all that stands around it, and the quote that a text begins with: `,"name":"`. Made by
+/// [`key!`] alone.
 #[derive(Clone, Copy)]
 pub(super) struct Key(pub(super) &'static str);
 
 /// The [`Key`] of a name that JSON takes as it is.
 macro_rules! key {
     ($name:literal) => {
-        $crate::audit::fields::Key(concat!(",\"", $name, "\":"))
+        $crate::audit::fields::Key(concat!(",\"", $name, "\":\""))
     };
 }
 pub(super) use key;
@@ -41,13 +43,12 @@ impl<'a> Fields<'a> {
 
     /// Adds a text.
     pub(super) fn text(&mut self, key: Key, text: &str) {
-        self.key(key);
         if is_plain(text.as_bytes()) {
-            self.0.push(b'"');
+            self.open(key);
             self.0.extend_from_slice(text.as_bytes());
             self.0.push(b'"');
         } else {
-            self.value(text);
+            self.json(key, text);
         }
     }
 
@@ -73,14 +74,15 @@ impl<'a> Fields<'a> {
 
     /// Adds a member by its [`Display`] text.
     pub(super) fn show<T: Display + ?Sized>(&mut self, key: Key, value: &T) {
-        self.key(key);
         let before = self.0.len();
-        let is_written = write!(self.0, "\"{value}").is_ok();
-        if is_written && self.0.get(before + 1..).is_some_and(is_plain) {
+        self.open(key);
+        let start = self.0.len();
+        let is_written = write!(self.0, "{value}").is_ok();
+        if is_written && self.0.get(start..).is_some_and(is_plain) {
             self.0.push(b'"');
         } else {
             self.0.truncate(before);
-            self.value(&Shown(value));
+            self.json(key, &Shown(value));
         }
     }
 
@@ -89,6 +91,20 @@ impl<'a> Fields<'a> {
         if let Some(value) = value {
             self.show(key, value);
         }
+    }
+
+    /// Adds a host with its port, as its [`Display`] text is.
+    pub(super) fn destination(&mut self, key: Key, destination: &Destination) {
+        let host = destination.host.as_str().as_bytes();
+        // An IPv6 address stands in brackets.
+        if !is_plain(host) || host.contains(&b':') {
+            return self.show(key, destination);
+        }
+        self.open(key);
+        self.0.extend_from_slice(host);
+        self.0.push(b':');
+        self.digits(destination.port.into());
+        self.0.push(b'"');
     }
 
     /// Adds an address with its port.
@@ -100,12 +116,11 @@ impl<'a> Fields<'a> {
     }
 
     fn address_v4(&mut self, key: Key, address: SocketAddrV4) {
-        self.key(key);
-        for (before, octet) in [b'"', b'.', b'.', b'.'].into_iter().zip(address.ip().octets()) {
-            self.0.push(before);
+        self.open(key);
+        for (octet, after) in address.ip().octets().into_iter().zip(*b"...:") {
             self.digits(octet.into());
+            self.0.push(after);
         }
-        self.0.push(b':');
         self.digits(address.port().into());
         self.0.push(b'"');
     }
@@ -130,8 +145,7 @@ impl<'a> Fields<'a> {
 
     /// Adds a hash in hexadecimal.
     pub(super) fn hash(&mut self, key: Key, hash: &Hash) {
-        self.key(key);
-        self.0.push(b'"');
+        self.open(key);
         self.0.extend_from_slice(&hex(hash));
         self.0.push(b'"');
     }
@@ -152,7 +166,13 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Begins a member.
     fn key(&mut self, key: Key) {
+        self.0.extend_from_slice(key.0.strip_suffix('"').unwrap_or(key.0).as_bytes());
+    }
+
+    /// Begins a member that is a text.
+    fn open(&mut self, key: Key) {
         self.0.extend_from_slice(key.0.as_bytes());
     }
 
@@ -286,6 +306,14 @@ mod tests {
         for text in ["0.0.0.0:0", "127.0.0.1:5000", "255.10.100.9:65535", "[::1]:1", "[fe80::1%3]:443"] {
             let address = text.parse().unwrap();
             assert_eq!(written(|fields| fields.address(key!("k"), address)), expected(text));
+        }
+    }
+
+    #[test]
+    fn a_destination_reads_as_always() {
+        for text in ["a:1", "api.stripe.com:443", "10.0.0.9:65535", "[2001:db8::1]:8443", "[::1]:80"] {
+            let destination = Destination::parse(text, None).unwrap();
+            assert_eq!(written(|fields| fields.destination(key!("k"), &destination)), expected(text));
         }
     }
 

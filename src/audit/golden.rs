@@ -64,8 +64,8 @@ fn full_facts() -> DecisionFacts {
     }
 }
 
-fn decision(verdict: Verdict, facts: DecisionFacts) -> Arc<Decision> {
-    Arc::new(Decision { verdict, facts })
+fn decision(verdict: Verdict, facts: DecisionFacts) -> Decision {
+    Decision { verdict, facts: Arc::new(facts) }
 }
 
 const DENY: Verdict = Verdict::Deny { code: "out_of_scope", status: 403 };
@@ -93,7 +93,7 @@ fn decisions() -> Vec<Body> {
     ]
 }
 
-fn end(decision: Option<Arc<Decision>>, is_decision_recorded: bool, outcome: Outcome, ending: Ending) -> Body {
+fn end(decision: Option<Decision>, is_decision_recorded: bool, outcome: Outcome, ending: Ending) -> Body {
     let request = request("127.0.0.1:5000", Some("api.stripe.com:443"), "GET", "/v1/customers");
     let duration = Duration::from_micros(1_234_567);
     Body::End(Box::new(End { request, decision, is_decision_recorded, outcome, ending, duration }))

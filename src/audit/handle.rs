@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
-use ulid::Ulid;
+use ulid::{ULID_LEN, Ulid};
 
 use super::facts::Event;
 use super::flood::{Kind, Told, Whose, may_be_counted_by, may_be_counted_of_a_call};
@@ -132,6 +132,8 @@ impl ExchangeIds {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
         // Only the lower 80 bits are used.
-        format!("ex_{}", Ulid::from_parts(milliseconds, self.start.wrapping_add(count.into())))
+        let id = Ulid::from_parts(milliseconds, self.start.wrapping_add(count.into()));
+        let mut digits = [0; ULID_LEN];
+        ["ex_", id.array_to_str(&mut digits)].concat()
     }
 }

@@ -58,7 +58,7 @@ pub(super) enum Body {
     /// Refusals that have no records of their own.
     Refused(Box<Summary>),
     /// Allowed or denied.
-    Decision { request: Arc<Request>, decision: Arc<Decision> },
+    Decision { request: Arc<Request>, decision: Decision },
     /// An exchange is over.
     End(Box<End>),
     /// Anything else.
@@ -73,9 +73,10 @@ pub(super) struct Request {
 }
 
 /// A decision as it is recorded.
+#[derive(Clone)]
 pub(super) struct Decision {
     pub(super) verdict: Verdict,
-    pub(super) facts: DecisionFacts,
+    pub(super) facts: Arc<DecisionFacts>,
 }
 
 /// What was decided.
@@ -88,7 +89,7 @@ pub(super) enum Verdict {
 /// How an exchange went.
 pub(super) struct End {
     pub(super) request: Arc<Request>,
-    pub(super) decision: Option<Arc<Decision>>,
+    pub(super) decision: Option<Decision>,
     /// The decision has a record of its own; if not, this one tells everything.
     pub(super) is_decision_recorded: bool,
     pub(super) outcome: Outcome,
@@ -188,7 +189,9 @@ impl ExchangeFacts {
     fn write(&self, fields: &mut Fields<'_>) {
         fields.number(key!("connection.id"), self.connection_id);
         fields.address(key!("peer"), self.peer);
-        fields.show_some(key!("destination"), self.destination.as_ref());
+        if let Some(destination) = &self.destination {
+            fields.destination(key!("destination"), destination);
+        }
         fields.text(key!("scheme"), self.scheme.as_str());
         fields.text(key!("method"), &self.method);
         fields.text(key!("path"), &self.path);

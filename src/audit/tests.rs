@@ -98,8 +98,8 @@ fn facts() -> DecisionFacts {
 struct Allowed;
 
 impl Decided for Allowed {
-    fn facts(&self) -> DecisionFacts {
-        facts()
+    fn facts(&self) -> Arc<DecisionFacts> {
+        Arc::new(facts())
     }
 }
 

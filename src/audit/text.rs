@@ -30,6 +30,11 @@ pub(super) fn bounded(text: String, bytes_max: usize) -> String {
     text
 }
 
+/// Whether [`bounded`] would change nothing.
+pub(super) fn is_bounded(text: &str, bytes_max: usize) -> bool {
+    text.len() <= bytes_max && masked(text, bytes_max).is_none()
+}
+
 /// A path: bounded, and without a query or fragment, should one have been handed in.
 pub(super) fn path(mut text: String) -> String {
     if let Some(end) = memchr::memchr2(b'?', b'#', text.as_bytes()) {

@@ -60,6 +60,9 @@ impl Rare {
     }
 }
 
+/// Of a second.
+const NANOSECONDS: i64 = 1_000_000_000;
+
 /// The moment of the minting in half the space of a [`Now`]: nanoseconds since boot and since the epoch.
 #[derive(Clone, Copy)]
 struct Issued {
@@ -75,7 +78,9 @@ impl Issued {
     }
 
     fn now(self) -> Now {
-        let wall = Timestamp::from_nanosecond(self.wall.into()).unwrap_or(Timestamp::MIN);
+        // Divided in 64 bits, since it is asked of every lease that is looked at. The rest fits.
+        let rest = i32::try_from(self.wall % NANOSECONDS).unwrap_or(0);
+        let wall = Timestamp::new(self.wall / NANOSECONDS, rest).unwrap_or(Timestamp::MIN);
         Now { boot: Duration::from_nanos(self.boot), wall }
     }
 }
@@ -128,7 +133,7 @@ impl Lease {
 
     fn deadline_of(&self, period: Period) -> Deadline {
         let issued = self.issued.now();
-        Deadline { boot: issued.plus(period.boot).boot, wall: issued.plus(period.wall).wall }
+        Deadline { boot: issued.boot.saturating_add(period.boot), wall: issued.plus(period.wall).wall }
     }
 
     fn since_issue(&self, until: Deadline) -> Period {

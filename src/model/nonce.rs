@@ -151,7 +151,9 @@ impl NonceId {
 
 impl fmt::Display for NonceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nc_{}", ulid::Ulid::from_bytes(self.0))
+        let mut digits = [0; ulid::ULID_LEN];
+        f.write_str("nc_")?;
+        f.write_str(ulid::Ulid::from_bytes(self.0).array_to_str(&mut digits))
     }
 }
 

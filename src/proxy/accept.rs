@@ -22,7 +22,7 @@ use super::flow::Body;
 use super::outer::{self, OuterTls};
 use super::pace::{Pace, Paced, Protocol};
 use super::socket::Socket;
-use super::{Limits, Proxy, connect, transparent};
+use super::{HYPER_HEADERS_MAX, Limits, Proxy, connect, transparent};
 use crate::audit::Event;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{self, Shown};
@@ -234,10 +234,12 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .keep_alive(true)
         .half_close(false)
         .preserve_header_case(true)
-        .max_headers(limits.headers_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max)
         .pipeline_flush(false);
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     builder
 }
 

@@ -192,8 +192,7 @@ impl Proxy {
         head.version = Version::HTTP_11;
         exchange.dialled(address, None);
         exchange.answered(head.status.as_u16());
-        self.metrics.exchange(Some(&service), "ok");
-        self.metrics.upstream(&service, "ok");
+        self.metrics.passed(&service);
         self.metrics.overhead(begun.elapsed().saturating_sub(took));
         let idle_timeout = self.limits.idle_timeout;
         if let Some(opening) = opening {

@@ -45,11 +45,11 @@ impl Door {
 /// A holder that was let in, for the record.
 struct Admitted {
     holder: Holder,
-    facts: DecisionFacts,
+    facts: Arc<DecisionFacts>,
 }
 
 impl Decided for Admitted {
-    fn facts(&self) -> DecisionFacts {
+    fn facts(&self) -> Arc<DecisionFacts> {
         self.facts.clone()
     }
 }
@@ -82,11 +82,12 @@ impl Proxy {
         let (call, admitted) = self.admit(&rules, session, call)?;
         let unrecorded = admitted.facts.clone();
         let recorded = exchange.record(admitted).await;
-        let recorded = recorded.map_err(|unavailable| Refused::new(unavailable.into(), unrecorded))?;
+        let recorded =
+            recorded.map_err(|unavailable| Refused::new(unavailable.into(), DecisionFacts::clone(&unrecorded)))?;
         let Admitted { holder, facts } = recorded.into_inner();
         // It may have ended while its record was written.
         if holder.lease.ended().is_some() {
-            return Err(Refused::new(dead(&holder.lease), facts));
+            return Err(Refused::new(dead(&holder.lease), DecisionFacts::clone(&facts)));
         }
         Ok(self.door.service.answer(holder, call).await)
     }
@@ -122,7 +123,7 @@ impl Proxy {
         }
         let call = Request::from_parts(head, body.map_err(|_| BrokeOff).boxed_unsync());
         let holder = Holder { lease, identity: facts.presented_by.clone() };
-        Ok((call, Admitted { holder, facts }))
+        Ok((call, Admitted { holder, facts: Arc::new(facts) }))
     }
 
     /// The lease of the nonce; one that came as the proxy's credentials has to be alive and of the same task.

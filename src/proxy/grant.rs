@@ -91,8 +91,8 @@ impl Permit {
 }
 
 impl Decided for Permit {
-    fn facts(&self) -> DecisionFacts {
-        DecisionFacts::clone(&self.facts)
+    fn facts(&self) -> Arc<DecisionFacts> {
+        self.facts.clone()
     }
 }
 

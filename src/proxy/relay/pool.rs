@@ -11,9 +11,9 @@ use super::parent::Parent;
 use crate::model::{CredentialName, Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
-use crate::proxy::Limits;
 use crate::proxy::flow::{Carrier, Upload};
 use crate::proxy::inject::Errand;
+use crate::proxy::{HYPER_HEADERS_MAX, Limits};
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
 const POOLS_MAX: usize = 1024;
@@ -129,7 +129,8 @@ fn is_outdated(known: &Errand, fresh: &Errand) -> bool {
 
 /// The client, with every option spelled out.
 fn build(limits: &Limits, connector: Connector) -> Pool {
-    Client::builder(Carrier { idle_timeout: limits.idle_timeout })
+    let mut builder = Client::builder(Carrier { idle_timeout: limits.idle_timeout });
+    builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(limits.idle_timeout.min(std::time::Duration::from_secs(90)))
@@ -139,13 +140,15 @@ fn build(limits: &Limits, connector: Connector) -> Pool {
         .retry_canceled_requests(true)
         .http1_preserve_header_case(true)
         .http1_max_buf_size(limits.head_bytes_max.max(8192))
-        .http1_max_headers(limits.headers_max)
         .http2_max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
         .http2_initial_stream_window_size(1024 * 1024)
         .http2_initial_connection_window_size(4 * 1024 * 1024)
         .http2_keep_alive_interval(std::time::Duration::from_secs(60))
-        .http2_keep_alive_timeout(std::time::Duration::from_secs(20))
-        .build(connector)
+        .http2_keep_alive_timeout(std::time::Duration::from_secs(20));
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.http1_max_headers(limits.headers_max);
+    }
+    builder.build(connector)
 }
 
 #[cfg(test)]
