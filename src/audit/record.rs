@@ -189,9 +189,7 @@ impl ExchangeFacts {
     fn write(&self, fields: &mut Fields<'_>) {
         fields.number(key!("connection.id"), self.connection_id);
         fields.address(key!("peer"), self.peer);
-        if let Some(destination) = &self.destination {
-            fields.destination(key!("destination"), destination);
-        }
+        fields.destination_some(key!("destination"), self.destination.as_ref());
         fields.text(key!("scheme"), self.scheme.as_str());
         fields.text(key!("method"), &self.method);
         fields.text(key!("path"), &self.path);

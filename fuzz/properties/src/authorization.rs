@@ -62,8 +62,11 @@ fn nonces(headers: &HeaderMap, target: &str, slot: usize) -> Vec<String> {
     let values = |name: &str| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let mut found: Vec<String> = match slot {
         4 => values("x-api-key").filter_map(nonce).collect(),
+        // Fragments are not sent, and hyper drops them.
         5 => target
-            .split_once('?')
+            .split('#')
+            .next()
+            .and_then(|target| target.split_once('?'))
             .into_iter()
             .flat_map(|(_, query)| query.split('&'))
             .filter_map(|pair| pair.strip_prefix("key="))
