@@ -1,7 +1,7 @@
 //! The proxy's own port over TLS: who we are to clients, and the certificates that they show.
 //!
 //! The handshake proves that a client holds the key of what it shows, and no more. Whose it is, and whether that counts, is
-//! judged for each tunnel by the policy of that moment ([`mod@super::gate`]), where a refusal can be read.
+//! judged for each tunnel by the policy of that moment (`gate`), where a refusal can be read.
 
 mod asking;
 

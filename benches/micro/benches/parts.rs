@@ -214,8 +214,8 @@ fn leaves(bench: &mut Criterion) {
 struct Decision;
 
 impl Decided for Decision {
-    fn facts(&self) -> DecisionFacts {
-        DecisionFacts { rule: Some("GET /v1/json".to_owned()), ..DecisionFacts::default() }
+    fn facts(&self) -> Arc<DecisionFacts> {
+        Arc::new(DecisionFacts { rule: Some("GET /v1/json".to_owned()), ..DecisionFacts::default() })
     }
 }
 

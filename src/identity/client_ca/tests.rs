@@ -117,10 +117,10 @@ fn a_certificate_holds_within_its_time_and_that_of_those_above_it() {
     let scene = Scene::new();
     let leaf = signed(&params(&[uri(ID)]), &scene.mesh);
     let (from, to) = (date_time_ymd(2025, 1, 1).unix_timestamp(), date_time_ymd(2026, 1, 1).unix_timestamp());
-    assert_eq!(scene.judge_at(&[leaf.clone()], from).unwrap().1, to);
-    assert!(scene.judge_at(&[leaf.clone()], to).is_ok());
+    assert_eq!(scene.judge_at(std::slice::from_ref(&leaf), from).unwrap().1, to);
+    assert!(scene.judge_at(std::slice::from_ref(&leaf), to).is_ok());
     for now in [from - 1, to + 1, -1] {
-        assert_eq!(scene.judge_at(&[leaf.clone()], now).err(), Some(Refused::CertificateOver), "{now}");
+        assert_eq!(scene.judge_at(std::slice::from_ref(&leaf), now).err(), Some(Refused::CertificateOver), "{now}");
     }
     let mut above = authority("below mesh");
     (above.not_before, above.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2025, 7, 1));
@@ -152,10 +152,10 @@ fn what_the_key_is_for_is_looked_at() {
     assert_eq!(judge(&[dns(NAME)], &scene.names, &none).as_deref(), Ok("mtls:worker.test"));
     assert_eq!(judge(&[uri(ID)], &scene.mesh, &none), Err(Refused::CertificateUse), "an SVID has to say it");
     for (names, by) in [(uri(ID), &scene.mesh), (dns(NAME), &scene.names)] {
-        assert_eq!(judge(&[names.clone()], by, &agreement), Err(Refused::CertificateUse));
-        assert_eq!(judge(&[names.clone()], by, &server), Err(Refused::CertificateUse));
+        assert_eq!(judge(std::slice::from_ref(&names), by, &agreement), Err(Refused::CertificateUse));
+        assert_eq!(judge(std::slice::from_ref(&names), by, &server), Err(Refused::CertificateUse));
         let ca = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        assert_eq!(judge(&[names.clone()], by, &ca), Err(Refused::CertificateName));
+        assert_eq!(judge(std::slice::from_ref(&names), by, &ca), Err(Refused::CertificateName));
     }
     let signs = |params: &mut CertificateParams| params.key_usages.push(KeyUsagePurpose::KeyCertSign);
     assert_eq!(judge(&[uri(ID)], &scene.mesh, &signs), Err(Refused::CertificateName));
@@ -169,11 +169,11 @@ fn the_file_counts_as_it_is_now() {
     let both = scene.mesh.pem() + &new.pem();
     for (pem, holds) in [(scene.mesh.pem(), [true, false]), (both, [true, true]), (new.pem(), [false, true])] {
         scene.lay("mesh", &pem);
-        assert_eq!([&old, &fresh].map(|leaf| scene.judge(&[leaf.clone()]).is_ok()), holds);
+        assert_eq!([&old, &fresh].map(|leaf| scene.judge(std::slice::from_ref(leaf)).is_ok()), holds);
     }
     for broken in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         scene.lay("mesh", broken);
-        assert_eq!(scene.judge(&[fresh.clone()]), Err(Refused::Unavailable), "{broken}");
+        assert_eq!(scene.judge(std::slice::from_ref(&fresh)), Err(Refused::Unavailable), "{broken}");
     }
     std::fs::remove_file(scene.directory.path().join("mesh")).unwrap();
     assert_eq!(scene.judge(&[fresh]), Err(Refused::Unavailable));

@@ -5,7 +5,7 @@ use std::fs;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -47,10 +47,12 @@ labels, limits of uses and what else a minter may say and mostly does not.
   sweep_awake_over_1_ms        how many of both took more than a millisecond even so
   sweep_over_1_ms              how many of both took more than a millisecond; sweep_operations: of how many
   no_sweep_…                   the same for as long without a sweep: what the machine does by itself
+  neighbour_…                  the same beside a thread that counts and touches nothing of the store: what the machine
+                               does by itself when both cores are busy, as they are during a sweep
   decide_one_ns                a decision with 1 service x 20 rules, mean
   decide_thousand_ns           with 1,000 services x 20 rules, each asked in turn
 
-The sweep needs two cores. On a busy machine the pauses are those of its scheduler: compare with and without. What a
+The sweep needs two cores. On a busy machine the pauses are those of its scheduler: compare with a neighbour. What a
 hypervisor takes from the machine no kernel counts: it is in all figures, also in those of who is awake.
 ";
 
@@ -180,7 +182,29 @@ fn sweep(
     figures.insert("sweep_ended".into(), json!(due));
     tell("sweep", &during, figures);
     tell("no_sweep", &after, figures);
+    tell("neighbour", &beside_a_neighbour(&mut restless, took)?, figures);
     Ok(())
+}
+
+/// For so long beside a thread that is busy with itself.
+fn beside_a_neighbour(restless: &mut Restless<'_>, long: Duration) -> Result<Pauses, Failure> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let is_over = &is_over;
+        scope.spawn(move || {
+            let _ = tell.send(Queue::of_this_thread());
+            let mut count = 0_u64;
+            while !is_over.load(Ordering::Relaxed) {
+                count = black_box(count.wrapping_add(1));
+            }
+        });
+        let start = Instant::now();
+        let pauses =
+            told.recv().map_err(Failure::from).and_then(|queue| restless.run(queue, || start.elapsed() >= long));
+        is_over.store(true, Ordering::Relaxed);
+        pauses
+    })
 }
 
 fn tell(prefix: &str, pauses: &Pauses, figures: &mut Map<String, Value>) {
