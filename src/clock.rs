@@ -1,7 +1,7 @@
 //! Reading the two clocks; everything that decides by time takes a [`Clock`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -29,12 +29,16 @@ impl Clock for SystemClock {
         let id = ClockId::Monotonic;
         let time = clock_gettime(id);
         let boot = Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
-        let time = clock_gettime(ClockId::Realtime);
-        let nanoseconds = i32::try_from(time.tv_nsec).unwrap_or(0);
-        // A clock that is set beyond what can be said is past every deadline.
-        let wall = Timestamp::new(time.tv_sec, nanoseconds).unwrap_or(Timestamp::MAX);
-        Now { boot, wall }
+        Now { boot, wall: wall() }
     }
+}
+
+/// By the standard library, which asks the C library: what stands in for that library's clock is believed here too.
+fn wall() -> Timestamp {
+    let Ok(since) = SystemTime::now().duration_since(UNIX_EPOCH) else { return Timestamp::now() };
+    let (seconds, nanoseconds) = (i64::try_from(since.as_secs()), i32::try_from(since.subsec_nanos()));
+    // A clock that is set beyond what can be said is past every deadline.
+    Timestamp::new(seconds.unwrap_or(i64::MAX), nanoseconds.unwrap_or(0)).unwrap_or(Timestamp::MAX)
 }
 
 /// A clock that tests move by hand.
