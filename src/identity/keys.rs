@@ -50,13 +50,21 @@ struct Kept {
     set: Arc<KeySet>,
     /// When it was had, since boot; `None` before the first.
     at: Option<Duration>,
+    /// The last question had no answer.
+    has_failed: bool,
     asks_left: u32,
     asks_counted_at: Duration,
 }
 
 impl Keys {
     pub(super) fn new(name: Arc<str>, origin: Origin, wanted: Use, clock: SharedClock) -> Self {
-        let kept = Kept { set: Arc::default(), at: None, asks_left: ASKS_MAX, asks_counted_at: clock.now().boot };
+        let kept = Kept {
+            set: Arc::default(),
+            at: None,
+            has_failed: false,
+            asks_left: ASKS_MAX,
+            asks_counted_at: clock.now().boot,
+        };
         Self { name, origin, wanted, clock, kept: Mutex::new(kept), asking: tokio::sync::Mutex::default() }
     }
 
@@ -101,6 +109,8 @@ impl Keys {
         match (self.known(kid, STALE_MAX), answered) {
             (Some(key), _) => Ok(key),
             (None, Some(Err(()))) => Err(Refused::Unavailable),
+            // It was away when it was last asked, and it is too early to ask again.
+            (None, None) if self.kept.lock().has_failed => Err(Refused::Unavailable),
             // Without any answer so far nothing can be said of a key.
             (None, _) if self.kept.lock().at.is_none_or(|at| self.age(at) >= STALE_MAX) => Err(Refused::Unavailable),
             (None, _) => Err(Refused::UnknownKey),
@@ -117,9 +127,11 @@ impl Keys {
                 let mut kept = self.kept.lock();
                 kept.set = Arc::new(set);
                 kept.at = Some(self.clock.now().boot);
+                kept.has_failed = false;
                 Ok(())
             }
             Err(problem) => {
+                self.kept.lock().has_failed = true;
                 self.unavailable(&problem);
                 Err(())
             }
@@ -230,6 +242,21 @@ mod tests {
             assert_eq!(server.find("z").await, Err(Refused::UnknownKey));
         }
         assert_eq!(server.asked(), ASKS_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_of_a_key_while_it_is_too_early_to_ask_again_a_server_that_was_away() {
+        let server = server();
+        assert_eq!(server.find("a").await, Ok(()));
+        *server.answer.lock() = Err("nobody there".into());
+        for _ in 0..2 * ASKS_MAX {
+            assert_eq!(server.find("b").await, Err(Refused::Unavailable));
+        }
+        *server.answer.lock() = set("b");
+        assert_eq!(server.find("b").await, Err(Refused::Unavailable), "it has not been asked");
+        server.clock.advance(ASK_EVERY);
+        assert_eq!((server.find("b").await, server.asked()), (Ok(()), ASKS_MAX + 1));
+        assert_eq!(server.find("c").await, Err(Refused::UnknownKey), "it has answered");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -161,6 +162,13 @@ def _changed(on: Scene) -> None:
     on.expect_mint("a token of its withdrawn key mints nothing", before, 401, "key")
 
 
+def _until_asked_again(on: Scene, token: str) -> None:
+    """Of a provider that was away too often, keys are asked for once in 10 s; until then nothing can be said of them."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while on.mint(token)[0] == 503 and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 def _away(on: Scene, nonce: str) -> None:
     known = on.provider.token("orchestrator")
     on.provider.change_key()
@@ -170,5 +178,6 @@ def _away(on: Scene, nonce: str) -> None:
     on.expect_mint("while it is away, a token of a key that nobody knows mints nothing", unknown, 503, "identity_unavailable")
     on.expect_fetch("while it is away, such a token opens no tunnel", nonce, agents, "503 identity_unavailable")
     on.provider.start()
+    _until_asked_again(on, unknown)
     on.expect_mint("when it is back, that token mints", unknown, 201)
     on.expect_fetch("when it is back, that token opens a tunnel", nonce, agents, f"200 {{\"description\": \"{FINE} {HOST}")
