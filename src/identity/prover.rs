@@ -34,7 +34,7 @@ pub struct Prover {
     known: Mutex<HashMap<[u8; 32], Arc<Proof>>>,
     turns: Semaphore,
     /// Of certificates, for which nobody else is asked: they do not wait behind a slow key server.
-    certificate_turns: Semaphore,
+    certificate_turns: Arc<Semaphore>,
     in_force: Arc<AtomicBool>,
 }
 
@@ -66,7 +66,7 @@ impl Prover {
             clock,
             known: Mutex::default(),
             turns: Semaphore::new(AT_A_TIME_MAX),
-            certificate_turns: Semaphore::new(AT_A_TIME_MAX),
+            certificate_turns: Arc::new(Semaphore::new(AT_A_TIME_MAX)),
             in_force: Arc::new(AtomicBool::new(true)),
         })
     }
@@ -120,8 +120,9 @@ impl Prover {
     /// # Errors
     /// [`Refused`]: nobody.
     pub async fn certify(&self, shown: &Arc<Shown>) -> Result<Arc<Proof>, Refused> {
-        let _turn = turn(&self.certificate_turns).await?;
-        let (identity, end) = self.verifier.certify(shown).await?;
+        let turn = timeout(TURN_TIMEOUT, self.certificate_turns.clone().acquire_owned());
+        let turn = turn.await.ok().and_then(Result::ok).ok_or(Refused::Unavailable)?;
+        let (identity, end) = self.verifier.certify(shown, turn).await?;
         let until = deadline(&self.clock.now(), end).ok_or(Refused::CertificateOver)?;
         Ok(Arc::new(Proof { identity, at: shown.at, until, in_force: self.in_force.clone() }))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::bearer::Bearer;
 use super::client_ca::{ClientCa, Shown, certify};
@@ -128,11 +129,20 @@ impl Verifier {
         !self.client_cas.is_empty()
     }
 
-    /// Whom an agent's certificate proves, and the second at which that is over.
-    pub(super) async fn certify(&self, shown: &Arc<Shown>) -> Result<(Identity, i64), Refused> {
+    /// Whom an agent's certificate proves, and the second at which that is over. The turn lasts as long as the work does,
+    /// which goes on when the agent has hung up.
+    pub(super) async fn certify(
+        &self,
+        shown: &Arc<Shown>,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<(Identity, i64), Refused> {
         let (cas, shown) = (Arc::clone(&self.client_cas), Arc::clone(shown));
         let now = self.clock.now().wall.as_second();
-        let judging = tokio::task::spawn_blocking(move || certify(&cas, &shown.chain, now)); // it reads a file
+        // It reads a file.
+        let judging = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            certify(&cas, &shown.chain, now)
+        });
         judging.await.map_err(|_| Refused::Unavailable)?
     }
 

@@ -50,8 +50,11 @@ impl Needs {
             places.read(path);
         }
         // Read again whenever they change.
-        let tls = [&arguments.outer.listen_tls_cert, &arguments.outer.listen_tls_key];
-        tls.into_iter().flatten().for_each(|path| places.read(path));
+        let (outer, remote, reports) = (&arguments.outer, &arguments.remote, &arguments.reports);
+        let certificates = [&outer.listen_tls_cert, &remote.control_tls_cert, &reports.leaks_tls_cert];
+        let keys = [&outer.listen_tls_key, &remote.control_tls_key, &reports.leaks_tls_key];
+        let tls = certificates.into_iter().chain(keys).chain([&remote.control_client_ca]);
+        tls.flatten().for_each(|path| places.read(path));
         arguments.reports.leaks_github_ca.iter().for_each(|path| places.read(path));
         if arguments.audit.as_os_str() != "-" {
             places.write(&arguments.audit);

@@ -1,6 +1,6 @@
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    KeyPair, KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
 };
 
 use super::*;
@@ -177,4 +177,22 @@ fn the_file_counts_as_it_is_now() {
     }
     std::fs::remove_file(scene.directory.path().join("mesh")).unwrap();
     assert_eq!(scene.judge(&[fresh]), Err(Refused::Unavailable));
+}
+
+#[test]
+fn a_limited_authority_names_nobody_by_a_common_name() {
+    let scene = Scene::new();
+    let mut common = params(&[]);
+    common.distinguished_name = rcgen::DistinguishedName::new();
+    common.distinguished_name.push(DnType::CommonName, NAME);
+    let below = |limits: Option<NameConstraints>| {
+        let mut above = authority("below names");
+        above.name_constraints = limits;
+        let above = CertifiedIssuer::signed_by(above, KeyPair::generate().unwrap(), &scene.names).unwrap();
+        scene.judge(&[signed(&common, &above), above.der().clone()])
+    };
+    assert_eq!(below(None).as_deref(), Ok("mtls:worker.test"));
+    let elsewhere = vec![GeneralSubtree::DnsName("team-a.test".into())];
+    let limits = NameConstraints { permitted_subtrees: elsewhere, excluded_subtrees: Vec::new() };
+    assert_eq!(below(Some(limits)), Err(Refused::CertificateName));
 }

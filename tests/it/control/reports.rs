@@ -67,9 +67,16 @@ async fn scene(lay: impl FnOnce(&std::path::Path), edit: impl FnOnce(Builder) ->
 }
 
 fn open(builder: Builder) -> Builder {
-    ["--leaks-tcp", "127.0.0.1:0", "--leaks-tls-cert", "{dir}/control.pem", "--leaks-tls-key", "{dir}/control.key"]
-        .into_iter()
-        .fold(builder, Builder::flag)
+    [
+        "--leaks-tcp",
+        "127.0.0.1:0",
+        "--leaks-tls-cert",
+        "{dir}/tls/control.pem",
+        "--leaks-tls-key",
+        "{dir}/tls/control.key",
+    ]
+    .into_iter()
+    .fold(builder, Builder::flag)
 }
 
 impl Scene {

@@ -246,18 +246,18 @@ async fn what_does_not_fit_together_does_not_start() {
         flags.iter().fold(builder, |builder, flag| builder.flag(flag)).fails()
     };
     let tcp = ["--control-tcp", "127.0.0.1:0"];
-    let pair = ["--control-tls-cert", "{dir}/control.pem", "--control-tls-key", "{dir}/control.key"];
+    let pair = ["--control-tls-cert", "{dir}/tls/control.pem", "--control-tls-key", "{dir}/tls/control.key"];
     let whole = [&tcp[..], &pair[..]].concat();
     let one = policies::ONE_API;
     assert_eq!(start(&|_| {}, one, &tcp).0, Some(2));
     assert_eq!(start(&|_| {}, one, &pair).0, Some(2));
     let open_key = |directory: &std::path::Path| {
-        let key = std::fs::read_to_string(directory.join("control.key")).expect("a key");
-        write(&directory.join("control.key"), &key, 0o644);
+        let key = std::fs::read_to_string(directory.join("tls/control.key")).expect("a key");
+        write(&directory.join("tls/control.key"), &key, 0o644);
     };
     let (code, log) = start(&open_key, one, &whole);
     assert!(code == Some(4) && log.contains("mode"), "{code:?} {log}");
-    let none = |directory: &std::path::Path| write(&directory.join("control.pem"), "", 0o644);
+    let none = |directory: &std::path::Path| write(&directory.join("tls/control.pem"), "", 0o644);
     assert_eq!(start(&none, one, &whole).0, Some(4));
     let listed = one.replace("[\"api.test\"]", &format!("[\"api.test\", \"{NAME}\"]"));
     let (code, log) = start(&|_| {}, &listed, &whole);

@@ -6,22 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::agent::PATIENCE;
 use crate::support::sidecar::eventually;
 use crate::support::wire::read_answers;
-use crate::support::{Builder, FakeUpstream, Stage};
+use crate::support::{Builder, FakeUpstream, Stage, policies};
 
-const POLICY: &str = r#"
-version = 1
-
-[credentials.api]
-source = "env"
-name = "API_KEY"
-hosts = ["api.test"]
-
-[services.api]
-hosts = ["api.test"]
-credential = "api"
-slots = ["bearer"]
-upstream_ca = "{dir}/api.pem"
-
+const RULES: &str = r#"
 [[services.api.scopes]]
 name = "transfer"
 risk = "low"
@@ -44,7 +31,7 @@ const BODY: &str = r#"{"amount": 5}"#;
 
 async fn stage() -> Stage {
     let patient = |builder: Builder| builder.flag("--head-timeout").flag("60s");
-    Stage::of(POLICY, FakeUpstream::start(&["api.test"]).await, patient).await
+    Stage::of(&policies::bearer_api(RULES), FakeUpstream::start(&["api.test"]).await, patient).await
 }
 
 async fn nonce(stage: &Stage, agent: &str) -> String {

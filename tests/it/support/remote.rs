@@ -48,8 +48,10 @@ impl Parties {
         Self { server: TestAuthority::new(), callers: TestAuthority::new() }
     }
 
-    /// Certificate and key of the listener, and the callers' CA, in a directory.
+    /// Certificate and key of the listener, and the callers' CA, in a directory of their own, as in a deployment.
     pub fn lay(&self, directory: &Path) {
+        let directory = directory.join("tls");
+        std::fs::create_dir_all(&directory).expect("a directory");
         let (chain, key) = self.server.leaf(&[NAME], |_| {});
         write(&directory.join("control.pem"), &pem("CERTIFICATE", &chain[0]), 0o644);
         write(&directory.join("control.key"), &pem("PRIVATE KEY", key.secret_der()), 0o600);
@@ -62,11 +64,11 @@ impl Parties {
             "--control-tcp",
             "127.0.0.1:0",
             "--control-tls-cert",
-            "{dir}/control.pem",
+            "{dir}/tls/control.pem",
             "--control-tls-key",
-            "{dir}/control.key",
+            "{dir}/tls/control.key",
             "--control-client-ca",
-            "{dir}/callers.pem",
+            "{dir}/tls/callers.pem",
         ]
         .into_iter()
         .fold(builder, Builder::flag)

@@ -114,7 +114,9 @@ async fn keys_of_a_server_are_kept_renewed_and_never_made_up() {
     // Unknown names are no flood.
     server.is_away.store(false, Ordering::Relaxed);
     for _ in 0..20 {
-        assert_eq!(caller.whoami(&new.token("k4", &claims())).await.expect_err("unknown").0, 401);
+        let status = caller.whoami(&new.token("k4", &claims())).await.expect_err("unknown").0;
+        // Until it has been asked again nothing is known of that key.
+        assert!([401, 503].contains(&status), "{status}");
     }
     let asked = server.asked.load(Ordering::Relaxed);
     assert!(asked <= 6, "{asked}");
