@@ -10,6 +10,7 @@ mod returned;
 mod upgrade;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,9 +81,9 @@ pub(super) async fn relay(
     let service = errand.service;
     let use_taken = UseTaken(reservation);
     let begun = Instant::now();
-    let mut request = Request::from_parts(head, upload);
+    let mut request = Box::new(Request::from_parts(head, upload)); // what waits for the answer had better be small
     let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
-    let sending = lines.send(request);
+    let sending = pin!(lines.send(request)); // in one place, and not moved with what waits for it
     let sent = tokio::select! {
         sent = tokio::time::timeout(limits.upstream_head_timeout, interims.within(sending)) => sent,
         lease = cut(tie.as_deref()) => return Err(dead(lease).into()),

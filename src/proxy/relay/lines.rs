@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use http::uri::{self, Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connector::{ConnectFault, Connector, Socket};
-use crate::model::Denial;
+use crate::model::{Denial, Scheme};
 use crate::proxy::flow::{Carrier, Upload};
 use crate::proxy::{HYPER_HEADERS_MAX, Limits};
 
@@ -36,8 +37,9 @@ pub(super) enum NotAnswered {
 /// A pool's connections, and the way to open more.
 pub(super) struct Lines {
     connector: Connector,
-    /// The destination as HTTP/1.1 names it.
+    /// The destination as HTTP/1.1 names it, and as a URI does.
     host: HeaderValue,
+    authority: Authority,
     builder: http1::Builder,
     shared_builder: http2::Builder<Carrier>,
     resting_max: usize,
@@ -89,7 +91,8 @@ impl Lines {
     pub(super) fn new(connector: Connector, limits: &Limits) -> Result<Self, Denial> {
         let authority = connector.destination.authority(connector.scheme);
         Ok(Self {
-            host: HeaderValue::try_from(authority).map_err(|_| Denial::Internal)?,
+            host: HeaderValue::try_from(&authority).map_err(|_| Denial::Internal)?,
+            authority: Authority::try_from(authority).map_err(|_| Denial::Internal)?,
             builder: builder(limits),
             shared_builder: shared_builder(limits),
             resting_max: limits.pool_idle_max,
@@ -104,56 +107,34 @@ impl Lines {
     /// connection that had rested was just being closed, goes over another one; one that may have been read never does.
     pub(super) async fn send(
         self: &Arc<Self>,
-        mut request: Request<Upload>,
+        request: Box<Request<Upload>>,
     ) -> Result<(Response<Incoming>, SocketAddr), NotAnswered> {
-        // Each time around takes a connection that has rested, until there is none.
-        loop {
-            let (taken, is_fresh) = match self.take(Instant::now()) {
-                Some(taken) => (taken, false),
-                None => (Box::pin(self.open()).await.map_err(NotAnswered::Unconnected)?, true),
-            };
-            let (error, unsent) = match self.send_over(taken, request).await {
-                Ok(answered) => return Ok(answered),
-                Err(failed) => failed,
-            };
-            request = match unsent {
-                Some(unsent) if !is_fresh => *unsent,
-                Some(_) => return Err(NotAnswered::Unsent),
-                None => return Err(NotAnswered::Broke(error)),
-            };
-        }
-    }
-
-    async fn send_over(
-        self: &Arc<Self>,
-        taken: Taken,
-        request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, SocketAddr), (hyper::Error, Option<Box<Request<Upload>>>)> {
-        match taken {
-            Taken::Line(mut line) => {
-                let (request, whole) = self.in_origin_form(request);
-                match line.sender.try_send_request(request).await {
-                    Ok(response) => {
-                        let address = line.address;
-                        self.back(line);
-                        Ok((response, address))
-                    }
-                    Err(mut failed) => {
-                        let unsent = failed.take_message().map(|unsent| Box::new(in_whole_form(unsent, whole)));
-                        Err((failed.into_error(), unsent))
-                    }
+        let (taken, is_fresh) = match self.take(Instant::now()) {
+            Some(taken) => (taken, false),
+            None => (Box::pin(self.open()).await.map_err(NotAnswered::Unconnected)?, true),
+        };
+        let mut failed = match taken {
+            Taken::Line(mut line) => match line.sender.try_send_request(self.in_origin_form(*request)).await {
+                Ok(response) => {
+                    let address = line.address;
+                    self.back(line);
+                    return Ok((response, address));
                 }
-            }
-            Taken::Shared(mut shared) => match shared.sender.try_send_request(request).await {
-                Ok(response) => Ok((response, shared.address)),
-                Err(mut failed) => {
-                    let unsent = failed.take_message().map(Box::new);
-                    if unsent.is_some() {
-                        self.forget(&shared);
-                    }
-                    Err((failed.into_error(), unsent))
+                Err(failed) => failed,
+            },
+            Taken::Shared(mut shared) => match shared.sender.try_send_request(*request).await {
+                Ok(response) => return Ok((response, shared.address)),
+                Err(failed) => {
+                    self.forget(&shared);
+                    failed
                 }
             },
+        };
+        match failed.take_message() {
+            // Each time takes one that has rested, until there is none.
+            Some(unsent) if !is_fresh => Box::pin(self.send(Box::new(self.in_absolute_form(unsent)))).await,
+            Some(_) => Err(NotAnswered::Unsent),
+            None => Err(NotAnswered::Broke(failed.into_error())),
         }
     }
 
@@ -251,28 +232,33 @@ impl Lines {
         state.is_swept
     }
 
-    /// It takes no more requests.
-    fn forget(&self, outdated: &Shared) {
-        let mut state = self.state.lock();
-        if state.shared.as_ref().is_some_and(|shared| shared.address == outdated.address) {
-            state.shared = None;
+    /// Leaves a shared connection that has failed to those that still use it, if it takes no more requests.
+    fn forget(&self, failed: &Shared) {
+        if !failed.sender.is_ready() {
+            self.state.lock().shared.take_if(|shared| !shared.sender.is_ready());
         }
     }
 
-    /// As a request stands on a connection to its origin (RFC 9112, 3.2.1), and its URI as it was.
-    fn in_origin_form(&self, mut request: Request<Upload>) -> (Request<Upload>, Uri) {
-        let target = request.uri().path_and_query().cloned().map(Uri::from);
-        let whole = std::mem::replace(request.uri_mut(), target.unwrap_or_default());
+    /// As a request stands on a connection to its origin (RFC 9112, 3.2.1).
+    fn in_origin_form(&self, mut request: Request<Upload>) -> Request<Upload> {
+        let target = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(target.unwrap_or(PathAndQuery::from_static("/")));
         request.headers_mut().insert(header::HOST, self.host.clone());
-        (request, whole)
+        request
     }
-}
 
-/// As it was before it was put into origin form.
-fn in_whole_form(mut request: Request<Upload>, whole: Uri) -> Request<Upload> {
-    *request.uri_mut() = whole;
-    request.headers_mut().remove(header::HOST);
-    request
+    /// As it was before that, or as it is.
+    fn in_absolute_form(&self, mut request: Request<Upload>) -> Request<Upload> {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(match self.connector.scheme {
+            Scheme::Https => uri::Scheme::HTTPS,
+            Scheme::Http => uri::Scheme::HTTP,
+        });
+        parts.authority = Some(self.authority.clone());
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        request.headers_mut().remove(header::HOST);
+        request
+    }
 }
 
 /// Looks now and then, for as long as there is something to look after.
