@@ -246,6 +246,7 @@ impl DecisionFacts {
             fields.json(key!("inputs"), &inputs);
         }
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        fields.text_some(key!("client_certificate"), self.client_certificate.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
     }
 

@@ -13,6 +13,7 @@ pub fn read_files(loaded: &Loaded) -> Vec<PathBuf> {
     for spec in &loaded.credentials {
         match &spec.source {
             SourceSpec::File { path } => files.push(path.clone()),
+            SourceSpec::Certificate { key, certificate } => files.extend([key.clone(), certificate.clone()]),
             SourceSpec::Env { .. } | SourceSpec::Exec { .. } => {}
         }
     }

@@ -63,6 +63,14 @@ impl Permit {
         }
     }
 
+    /// The client certificate that is shown upstream.
+    pub(super) fn certificate(&self) -> Option<&CredentialName> {
+        match &self.licence {
+            Licence::Anonymous => None,
+            Licence::Credential { .. } => self.service.client_certificate.as_ref(),
+        }
+    }
+
     /// The lease under which it is carried out, if any.
     pub(super) fn lease(&self) -> Option<&Arc<Lease>> {
         match &self.licence {
@@ -376,6 +384,7 @@ impl Scene<'_> {
             facts.risk = Some(scope.risk);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
+            facts.client_certificate.clone_from(&service.client_certificate);
             if let Some(denial) = self.hindrance(lease, scope, &restrictions) {
                 restricted = Some(denial);
                 continue;
