@@ -2,6 +2,7 @@
 
 pub(super) mod alarms;
 mod attach;
+mod certificate;
 mod exposed;
 mod given;
 mod who;
@@ -60,14 +61,6 @@ impl Permit {
         match &self.licence {
             Licence::Anonymous => None,
             Licence::Credential { name, .. } => Some(name),
-        }
-    }
-
-    /// The client certificate that is shown upstream.
-    pub(super) fn certificate(&self) -> Option<&CredentialName> {
-        match &self.licence {
-            Licence::Anonymous => None,
-            Licence::Credential { .. } => self.service.client_certificate.as_ref(),
         }
     }
 
