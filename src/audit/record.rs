@@ -263,8 +263,7 @@ impl DecisionFacts {
 fn write_lineage(fields: &mut Fields<'_>, lineage: Option<&Lineage>) {
     if let Some(lineage) = lineage {
         fields.show(key!("parent.id"), &lineage.parent);
-        let chain: Vec<_> = lineage.chain.iter().map(AgentName::as_str).collect();
-        fields.json(key!("chain"), &chain);
+        fields.json(key!("chain"), &lineage.chain.iter().map(AgentName::as_str).collect::<Vec<_>>());
     }
 }
 

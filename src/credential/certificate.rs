@@ -154,7 +154,7 @@ fn key_der<'a>(key: &'a Block<'_>) -> Result<PrivateKeyDer<'a>, CertificateProbl
 
 fn period(chain: &[Block<'_>]) -> Result<Period, CertificateProblem> {
     chain.iter().try_fold((i64::MIN, i64::MAX), |(from, until), block| match X509Certificate::from_der(&block.der) {
-        Ok((rest, certificate)) if rest.is_empty() => {
+        Ok(([], certificate)) => {
             let validity = certificate.validity();
             Ok((from.max(validity.not_before.timestamp()), until.min(validity.not_after.timestamp())))
         }

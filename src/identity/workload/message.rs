@@ -90,8 +90,6 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     fn bundle<'a>(message: &'a [u8], wanted: &str) -> Option<Option<&'a [u8]>> {
         super::bundle(message, 1, wanted)
     }
