@@ -9,6 +9,7 @@
 mod allowance;
 mod cases;
 mod client_cas;
+mod client_certificate;
 mod conditions;
 mod credentials;
 mod delegate;
@@ -125,7 +126,7 @@ pub fn read_environment(loaded: &Loaded) -> Vec<String> {
     for spec in &loaded.credentials {
         match &spec.source {
             SourceSpec::Env { name } => names.extend([name.clone()]),
-            SourceSpec::File { .. } => {}
+            SourceSpec::File { .. } | SourceSpec::Certificate { .. } => {}
             SourceSpec::Exec { environment, .. } => names.extend(environment.iter().cloned()),
         }
     }
@@ -257,7 +258,9 @@ fn warn_of_unused(
     for credential in credentials {
         let uses = |name: &crate::model::CredentialName| name.as_str() == credential.name;
         let used = built().any(|(service, _)| {
-            uses(&service.credential) || service.scopes.iter().any(|scope| uses(&scope.credential))
+            let certificate = service.client_certificate.as_ref();
+            [&service.credential].into_iter().chain(certificate).any(uses)
+                || service.scopes.iter().any(|scope| uses(&scope.credential))
         });
         if !used && !of_parent.is_some_and(uses) {
             root.notes().warn(format!("credentials.{}: no service uses it", section::echo(&credential.name)));

@@ -2,13 +2,17 @@
 //!
 //! - `source`: the trait, and all that can go wrong
 //! - `environment`, `file`, `exec`: the sources
+//! - `certificate`: client certificates with their keys, from files
+//! - `value`: what a credential can be
 //! - `slot`: one credential with its value in use, its one load under way, its pause after a failure
 
+pub mod certificate;
 mod environment;
 pub mod exec;
 pub mod file;
 pub mod slot;
 pub mod source;
+mod value;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,6 +23,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
+pub use self::value::Value;
+
+use self::certificate::files::CertificateFiles;
 use self::exec::{ExecSource, ExecSpec};
 use self::file::FileSource;
 use self::slot::{Label, Slot};
@@ -54,6 +61,13 @@ pub enum SourceSpec {
         /// The file; links are followed (Kubernetes swaps `..data`).
         path: PathBuf,
     },
+    /// A client certificate and its private key in PEM files, read again when they change.
+    Certificate {
+        /// The file with the key.
+        key: PathBuf,
+        /// The file with the chain, leaf first; it may be the same one.
+        certificate: PathBuf,
+    },
     /// A command, run when a value is needed and the last one is over.
     Exec {
         /// Absolute path that others cannot write.
@@ -77,7 +91,15 @@ pub struct Versioned {
     /// Counts up in this process with every change of the value, and when a value comes back after a failure.
     pub version: u64,
     /// The secret.
-    pub credential: Credential,
+    pub value: Value,
+}
+
+impl Versioned {
+    /// The text that goes into a request; `None` where it is a certificate.
+    #[must_use]
+    pub fn text(&self) -> Option<&Credential> {
+        self.value.text()
+    }
 }
 
 /// It cannot be had now.
@@ -157,7 +179,7 @@ impl Credentials {
             let slot = match (known, &spec.source) {
                 (Some(known), _) => Arc::clone(&known.slot),
                 (None, SourceSpec::Env { .. }) => missing(&spec, &self.shared),
-                (None, SourceSpec::File { .. } | SourceSpec::Exec { .. }) => {
+                (None, SourceSpec::File { .. } | SourceSpec::Certificate { .. } | SourceSpec::Exec { .. }) => {
                     open(&spec, &HashMap::new(), &self.shared).counting_from(self.version(&spec.name))
                 }
             };
@@ -231,6 +253,11 @@ fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, shared: &
         SourceSpec::File { path } => {
             let label = label("file", format!("file {}", path.display()));
             Slot::sourced(label, Box::new(FileSource::new(path)), clock)
+        }
+        SourceSpec::Certificate { key, certificate } => {
+            let subject = format!("file {} (certificate {})", key.display(), certificate.display());
+            let source = CertificateFiles::new(key, certificate, Arc::clone(&clock));
+            Slot::sourced(label("file", subject), Box::new(source), clock)
         }
         SourceSpec::Exec { command, arguments, environment: variables, ttl, timeout } => {
             let label = label("exec", format!("command {}", command.display()));

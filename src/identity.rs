@@ -14,7 +14,7 @@
 //! | `jwt` | a token, parsed once and strictly |
 //! | `issuer` | whose token it is, and whom it names: a service account, a SPIFFE ID, a subject with claims |
 //! | `jwks`, `keys`, `fetch` | public keys, where they come from, and how long they are believed |
-//! | `workload` | the keys of a SPIFFE trust domain, from the Workload API's stream |
+//! | `workload` | the keys and the CAs of a SPIFFE trust domain, from the Workload API's streams |
 //! | `review` | asking a cluster's API server instead |
 //! | `scanning` | the signature of a secret scanner's report |
 //! | `certificate` | whom a client's certificate names |
@@ -44,7 +44,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use certificate::{certificate_identity, is_certificate_name};
-pub use client_ca::{ClientCa, Shown};
+pub use client_ca::{CaSource, ClientCa, Shown};
 pub use fetch::Address;
 pub use files::{FileProblem, read_public, read_secret};
 pub use issuer::{IssuerSpec, Kind, Proof, is_service_account, is_trust_domain, spiffe_id, trust_domain_of};

@@ -59,7 +59,7 @@ use extract::body::Hold;
 use extract::{Presented, extract, find_in_fields};
 use flow::{Body, Inbound, Meter, Watch};
 use grant::{Permit, Wanted, body_wanted, grant};
-use inject::{Search, inject};
+use inject::{Carried, Search, inject};
 use leaks::{Leaks, Tap};
 use pace::Busy;
 use refused::Refused;
@@ -337,12 +337,16 @@ impl Proxy {
         exchange: &mut Exchange,
         (meter, tap): (&Meter, Option<Box<Tap>>),
     ) -> Result<(Answer, Search), Setback> {
-        let credential = match recorded.credential() {
-            Some(name) => Some(rules.credentials.fetch(name).await.map_err(Denial::from)?),
-            None => None, // an anonymous request carries none
-        };
-        exchange.dialled(None, credential.as_ref().map(|credential| credential.version));
-        let (mut armed, search) = inject(session, &rules.searches, recorded, credential.as_deref())?; // the lease still lives
+        let mut carried = Carried::default(); // an anonymous request carries nothing
+        if let Some(name) = recorded.credential() {
+            carried.credential = Some(rules.credentials.fetch(name).await.map_err(Denial::from)?);
+        }
+        if let Some(name) = recorded.certificate() {
+            // Boxed, since it is seldom.
+            carried.certificate = Some(Box::pin(rules.credentials.fetch(name)).await.map_err(Denial::from)?);
+        }
+        exchange.dialled(None, carried.credential.as_ref().map(|credential| credential.version));
+        let (mut armed, search) = inject(session, &rules.searches, recorded, &carried)?; // the lease still lives
         armed.tap = tap;
         Ok((relay(&rules.upstream, &self.limits, armed, meter).await?, search))
     }

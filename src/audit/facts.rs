@@ -79,6 +79,8 @@ pub struct DecisionFacts {
     pub inputs: Vec<(String, String)>,
     /// The name of the credential.
     pub credential: Option<CredentialName>,
+    /// The name of the client certificate, where one is shown upstream.
+    pub client_certificate: Option<CredentialName>,
     /// Digest of the policy that decided.
     pub policy_digest: Option<Arc<str>>,
     /// What is to be raised beside a refusal, in a record of its own.

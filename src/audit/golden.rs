@@ -59,6 +59,7 @@ fn full_facts() -> DecisionFacts {
         observed: None,
         inputs: vec![("body.charge".into(), NASTY.into()), ("body.amount".into(), "5000".into())],
         credential: Some(CredentialName::parse("stripe-live").unwrap()),
+        client_certificate: Some(CredentialName::parse("stripe-tls").unwrap()),
         policy_digest: Some("b94833a912b9445555e8f77fb9878be3c96ebdff09fdc89f5ae18828d434c3dd".into()),
         alarm: None,
     }

@@ -246,6 +246,7 @@ impl DecisionFacts {
             fields.json(key!("inputs"), &inputs);
         }
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
+        fields.text_some(key!("client_certificate"), self.client_certificate.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
     }
 
@@ -262,8 +263,7 @@ impl DecisionFacts {
 fn write_lineage(fields: &mut Fields<'_>, lineage: Option<&Lineage>) {
     if let Some(lineage) = lineage {
         fields.show(key!("parent.id"), &lineage.parent);
-        let chain: Vec<_> = lineage.chain.iter().map(AgentName::as_str).collect();
-        fields.json(key!("chain"), &chain);
+        fields.json(key!("chain"), &lineage.chain.iter().map(AgentName::as_str).collect::<Vec<_>>());
     }
 }
 

@@ -2,29 +2,36 @@
 
 use serde::Serialize;
 
-use super::identities::read_path;
+use super::identities::{read_path, read_socket};
 use super::mistake::Code;
 use super::people::entries;
 use super::section::{Keys, Named, Section};
-use crate::identity::{ClientCa, is_trust_domain, trust_domain_of};
+use crate::identity::{CaSource, ClientCa, is_trust_domain, trust_domain_of};
 use crate::model::{IdentityRule, MinterName};
 
 /// Tables at most.
 const CLIENT_CAS_MAX: usize = 64;
 
-const CLIENT_CA: Keys = Keys { known: &["trust_domain", "ca"], later: &[] };
+const CLIENT_CA: Keys = Keys { known: &["trust_domain", "ca", "workload_api"], later: &[] };
 
 /// A table as `policy show` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct EffectiveClientCa {
     #[serde(skip_serializing_if = "Option::is_none")]
     trust_domain: Option<String>,
-    ca: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload_api: Option<String>,
 }
 
 impl EffectiveClientCa {
     pub(super) fn new(ca: &ClientCa) -> Self {
-        Self { trust_domain: ca.trust_domain.clone(), ca: ca.path.display().to_string() }
+        let (file, workload_api) = match &ca.source {
+            CaSource::File(path) => (Some(path.display().to_string()), None),
+            CaSource::Workload(api) => (None, Some(api.to_string())),
+        };
+        Self { trust_domain: ca.trust_domain.clone(), ca: file, workload_api }
     }
 }
 
@@ -58,13 +65,28 @@ fn read_one(entry: &Named<'_>) -> Option<ClientCa> {
             Some(Some(text.to_owned()))
         }),
     };
-    let ca = section.require("ca", "ca = \"/FILE\": the CAs whose certificates count, PEM");
-    let path = ca.and_then(|node| read_path(&node));
-    name.zip(trust_domain).zip(path).map(|((_, trust_domain), path)| ClientCa {
+    let source = read_source(&section);
+    name.zip(trust_domain).zip(source).map(|((_, trust_domain), source)| ClientCa {
         name: entry.name.into(),
         trust_domain,
-        path,
+        source,
     })
+}
+
+fn read_source(section: &Section<'_>) -> Option<CaSource> {
+    let Some(node) = section.get("workload_api") else {
+        let ca = section.require("ca", "ca = \"/FILE\": the CAs whose certificates count, PEM; or workload_api");
+        return ca.and_then(|node| read_path(&node)).map(CaSource::File);
+    };
+    if section.get("ca").is_some() {
+        node.fault(Code::BadValue, "is there beside `ca`".to_owned(), "one of the two ways");
+        return None;
+    }
+    if section.get("trust_domain").is_none() {
+        node.fault(Code::BadValue, "is for a trust domain".to_owned(), "trust_domain = \"example.org\": whose bundle");
+        return None;
+    }
+    read_socket(&node).map(CaSource::Workload)
 }
 
 /// True where a certificate can prove this identity; a table with mistakes might be for it.

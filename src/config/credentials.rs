@@ -22,11 +22,14 @@ pub const EXEC_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// How long a command may run at most: requests wait for it.
 pub const EXEC_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-const ENV: Keys = Keys { known: &["source", "hosts", "name"], later: &[] };
-const FILE: Keys = Keys { known: &["source", "hosts", "path"], later: &[] };
-const EXEC: Keys = Keys { known: &["source", "hosts", "command", "environment", "ttl", "timeout"], later: &[] };
-const ANY: Keys =
-    Keys { known: &["source", "hosts", "name", "path", "command", "environment", "ttl", "timeout"], later: &[] };
+const ENV: Keys = Keys { known: &["source", "hosts", "name"], later: &["certificate"] };
+const FILE: Keys = Keys { known: &["source", "hosts", "path", "certificate"], later: &[] };
+const EXEC: Keys =
+    Keys { known: &["source", "hosts", "command", "environment", "ttl", "timeout"], later: &["certificate"] };
+const ANY: Keys = Keys {
+    known: &["source", "hosts", "name", "path", "certificate", "command", "environment", "ttl", "timeout"],
+    later: &[],
+};
 
 /// Sources of the policy that this build does not have.
 const SOURCES_LATER: [&str; 6] = ["vault", "aws-sts", "oauth2", "github-app", "google", "token-exchange"];
@@ -51,6 +54,8 @@ pub(super) struct ReadCredential {
     pub(super) name: String,
     pub(super) spec: Option<Spec>,
     pub(super) hosts: Option<Vec<HostPattern>>,
+    /// Whether it is a certificate with its key, and no text.
+    pub(super) is_certificate: bool,
 }
 
 /// Reads the whole table.
@@ -70,9 +75,10 @@ pub(super) fn read(root: &Section<'_>, exec: Exec) -> Vec<ReadCredential> {
 
 fn read_one(entry: &Named<'_>, exec: Exec) -> ReadCredential {
     let name = entry.label.name(entry.name, CredentialName::parse);
-    let mut read = ReadCredential { name: entry.name.to_owned(), spec: None, hosts: None };
+    let mut read = ReadCredential { name: entry.name.to_owned(), spec: None, hosts: None, is_certificate: false };
     let Some(section) = entry.value.section_at(&entry.label) else { return read };
     let source = read_source(&section, exec);
+    read.is_certificate = section.get("certificate").is_some();
     let hint = "hosts = […]: where this credential may ever go";
     read.hosts = section.require("hosts", hint).and_then(|node| hosts::read(&node));
     read.spec = name.zip(source).map(|(name, source)| Spec { name, source, scrubbed: true });
@@ -96,8 +102,13 @@ fn read_source(section: &Section<'_>, exec: Exec) -> Option<SourceSpec> {
         }
         Source::File => {
             section.check_keys(&FILE);
-            let path = section.require("path", "path = \"/run/secrets/…\"")?;
-            Some(SourceSpec::File { path: absolute_path(&path)? })
+            let path = section.require("path", "path = \"/run/secrets/…\"").and_then(|node| absolute_path(&node));
+            let certificate = section.get("certificate").map(|node| absolute_path(&node));
+            let path = path?;
+            Some(match certificate {
+                Some(certificate) => SourceSpec::Certificate { key: path, certificate: certificate? },
+                None => SourceSpec::File { path },
+            })
         }
         Source::Exec => {
             section.check_keys(&EXEC);

@@ -1,10 +1,14 @@
 //! The policy as it is in force: presets filled in, defaults written out. What `valetkey policy show` prints; its TOML
 //! form is itself a policy file with the same meaning.
 
+mod credential;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+
+pub(super) use credential::EffectiveCredential;
 
 use super::client_cas::EffectiveClientCa;
 use super::conditions::{EffectiveBody, EffectiveCondition};
@@ -18,7 +22,6 @@ use super::rules::Side;
 use super::service;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
-use crate::credential::SourceSpec;
 use crate::model::{Budget, Rate, Risk};
 use crate::policy::{
     AgentRule, Ceiling, DelegateRule, MinterRule, OnMisplaced, ProxyAuth, QueryRule, Scope, Service, Unlisted,
@@ -119,60 +122,13 @@ impl EffectiveNonces {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct EffectiveCredential {
-    source: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    command: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    environment: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout: Option<String>,
-    hosts: Vec<String>,
-}
-
-impl EffectiveCredential {
-    pub(super) fn new(source: &SourceSpec, hosts: Vec<String>) -> Self {
-        let mut shown = Self {
-            source: "env",
-            name: None,
-            path: None,
-            command: Vec::new(),
-            environment: Vec::new(),
-            ttl: None,
-            timeout: None,
-            hosts,
-        };
-        match source {
-            SourceSpec::Env { name } => shown.name = Some(name.clone()),
-            SourceSpec::File { path } => {
-                shown.source = "file";
-                shown.path = Some(path.display().to_string());
-            }
-            SourceSpec::Exec { command, arguments, environment, ttl, timeout } => {
-                shown.source = "exec";
-                shown.command =
-                    std::iter::once(command.display().to_string()).chain(arguments.iter().cloned()).collect();
-                shown.environment.clone_from(environment);
-                shown.ttl = Some(spell_duration(*ttl));
-                shown.timeout = Some(spell_duration(*timeout));
-            }
-        }
-        shown
-    }
-}
-
-#[derive(Debug, Clone, Serialize)]
 pub(super) struct EffectiveService {
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<&'static str>,
     hosts: Vec<String>,
     credential: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<String>,
     slots: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attach: Option<String>,
@@ -206,6 +162,7 @@ impl EffectiveService {
             preset,
             hosts: service.hosts.iter().map(ToString::to_string).collect(),
             credential: service.credential.to_string(),
+            client_certificate: service.client_certificate.as_ref().map(ToString::to_string),
             slots: service.slots.iter().map(ToString::to_string).collect(),
             attach: service.attach.as_ref().map(ToString::to_string),
             placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),

@@ -1,5 +1,6 @@
 //! `[egress]`: how requests leave.
 
+use super::client_certificate;
 use super::credentials::ReadCredential;
 use super::hosts;
 use super::mistake::Code;
@@ -67,6 +68,7 @@ fn read_parent_proxy(section: &Section<'_>, credentials: &[ReadCredential]) -> O
     let proxy = proxy?;
     let Some((name, node)) = credential else { return Some(Some(ParentProxy { proxy, credential: None })) };
     let name = name?;
+    client_certificate::check_credential(&node, &name, None, credentials);
     may_go_there(&node, &name, &proxy, credentials).then_some(Some(ParentProxy { proxy, credential: Some(name) }))
 }
 

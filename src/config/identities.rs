@@ -294,12 +294,17 @@ fn read_workload_api(node: &Node<'_>, word: KindWord, has_keys: bool) -> Option<
         node.fault(Code::BadValue, "is there beside `jwks`".to_owned(), "one of the two ways");
         return None;
     }
+    read_socket(node).map(Proof::Workload)
+}
+
+/// The socket of a Workload API.
+pub(super) fn read_socket(node: &Node<'_>) -> Option<WorkloadApi> {
     let api = WorkloadApi::parse(node.string()?);
     if api.is_none() {
         let hint = "\"unix:///PATH\", as SPIFFE_ENDPOINT_SOCKET has it; 107 bytes of path at most";
         node.fault(Code::BadValue, "is not the socket of a Workload API".to_owned(), hint);
     }
-    api.map(Proof::Workload)
+    api
 }
 
 fn read_jwks(node: &Node<'_>) -> Option<Proof> {

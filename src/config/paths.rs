@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Loaded;
 use crate::credential::SourceSpec;
-use crate::identity::{IssuerSpec, Proof};
+use crate::identity::{CaSource, IssuerSpec, Proof};
 
 /// Files that are read at the start, with another policy, or while it is in force; some more than once.
 #[must_use]
@@ -13,13 +13,17 @@ pub fn read_files(loaded: &Loaded) -> Vec<PathBuf> {
     for spec in &loaded.credentials {
         match &spec.source {
             SourceSpec::File { path } => files.push(path.clone()),
+            SourceSpec::Certificate { key, certificate } => files.extend([key.clone(), certificate.clone()]),
             SourceSpec::Env { .. } | SourceSpec::Exec { .. } => {}
         }
     }
     files.extend(loaded.policy.services().iter().filter_map(|service| service.upstream_ca.clone()));
     files.extend(loaded.identities.bearers.iter().map(|path| PathBuf::from(&**path)));
     files.extend(loaded.identities.issuers.iter().flat_map(of_issuer).map(Path::to_owned));
-    files.extend(loaded.identities.client_cas.iter().map(|ca| ca.path.clone()));
+    files.extend(loaded.identities.client_cas.iter().filter_map(|ca| match &ca.source {
+        CaSource::File(path) => Some(path.clone()),
+        CaSource::Workload(_) => None,
+    }));
     for webhook in &loaded.webhooks {
         files.push(webhook.secret.clone());
         files.extend(webhook.ca.clone());

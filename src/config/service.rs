@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::client_certificate;
 use super::credentials::{self, ReadCredential};
 use super::effective::EffectiveService;
 use super::hosts;
@@ -27,6 +28,7 @@ const KEYS: Keys = Keys {
         "preset",
         "hosts",
         "credential",
+        "client_certificate",
         "slots",
         "attach",
         "placeholder",
@@ -42,7 +44,7 @@ const KEYS: Keys = Keys {
         "deny",
         "scopes",
     ],
-    later: &["client_certificate"],
+    later: &[],
 };
 
 const DIALECTS: [(&str, Dialect); 7] = [
@@ -71,6 +73,7 @@ pub(super) struct ReadService {
 struct Parts<'a> {
     hosts: Option<Vec<HostPattern>>,
     credential: Option<CredentialName>,
+    client_certificate: Option<Option<CredentialName>>,
     slots: Option<Vec<Slot>>,
     attach: Option<Option<Slot>>,
     placeholder: Option<Option<Placeholder>>,
@@ -124,8 +127,14 @@ fn apply_preset<'a>(section: Section<'a>, presets: &'a Presets) -> (Section<'a>,
 
 fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Parts<'a> {
     let hosts = section.require("hosts", "hosts = [\"api.example.com\"], or a preset").and_then(|n| hosts::read(&n));
-    let credential = section.require("credential", "credential = \"NAME\" of a [credentials.NAME]");
-    let credential = credential.and_then(|node| read_credential(&node, credentials));
+    let client_certificate = client_certificate::read(section, credentials);
+    let credential = match (section.get("credential"), section.get("client_certificate")) {
+        // It says it all: nothing takes the nonce's place.
+        (None, Some(_)) => client_certificate.clone().flatten(),
+        (_, _) => section
+            .require("credential", "credential = \"NAME\" of a [credentials.NAME]")
+            .and_then(|node| read_credential(&node, credentials)),
+    };
     let slots = section.require("slots", "slots = [\"bearer\"]: where a nonce may be").and_then(|n| read_slots(&n));
     let deny = match section.get("deny") {
         Some(node) => rules::read_texts(&node, Side::Deny, hosts.as_deref()),
@@ -136,6 +145,7 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
     Parts {
         hosts,
         credential,
+        client_certificate,
         slots,
         attach: optional(section, "attach", read_slot),
         placeholder: optional(section, "placeholder", read_placeholder),
@@ -213,11 +223,15 @@ fn read_placeholder(node: &Node<'_>) -> Option<Placeholder> {
 fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential]) {
     warn_of_flags(section);
     check_attach(section, parts);
+    check_certificate(section, parts, credentials);
     if let Some(hosts) = &parts.hosts {
         check_ports(section, parts, hosts);
         check_addresses(section, parts, hosts);
         let patterns: Vec<_> = hosts.iter().collect();
         if let (Some(name), Some(node)) = (&parts.credential, section.get("credential")) {
+            check_reach(&node, name, &patterns, credentials);
+        }
+        if let (Some(Some(name)), Some(node)) = (&parts.client_certificate, section.get("client_certificate")) {
             check_reach(&node, name, &patterns, credentials);
         }
         for scope in parts.scopes.iter().flatten() {
@@ -229,6 +243,20 @@ fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential
     let deny = parts.deny.as_deref().unwrap_or_default();
     for scope in parts.scopes.iter().flatten() {
         rules::check_reachable(&scope.allow, deny, &scope.deny);
+    }
+}
+
+/// A certificate is shown on connections, and never stands in a slot.
+fn check_certificate(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential]) {
+    client_certificate::check(section);
+    let shown = parts.client_certificate.as_ref().and_then(Option::as_ref);
+    let own = parts.credential.as_ref().zip(section.get("credential"));
+    let of_scopes = parts.scopes.iter().flatten().filter_map(|scope| {
+        let node = scope.credential_node.as_ref()?;
+        scope.own_credential.as_ref().map(|name| (name, node))
+    });
+    for (name, node) in own.as_ref().map(|(name, node)| (*name, node)).into_iter().chain(of_scopes) {
+        client_certificate::check_credential(node, name, shown, credentials);
     }
 }
 
@@ -305,6 +333,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
         name,
         hosts: parts.hosts?,
         credential: parts.credential?,
+        client_certificate: parts.client_certificate?,
         slots: parts.slots?,
         attach: parts.attach?,
         placeholder: parts.placeholder?,

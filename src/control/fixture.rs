@@ -65,6 +65,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        client_certificate: None,
         observe_until: None,
         leak_scan: crate::policy::LeakScan::Report,
         dialect: crate::policy::Dialect::Json,

@@ -17,5 +17,5 @@ use crate::model::Credential;
 pub(super) fn find(name: &str, environment: &HashMap<String, Zeroizing<String>>) -> Result<Loaded, Problem> {
     let value = environment.get(name).ok_or(Problem::Unset)?;
     let credential = Credential::parse(Zeroizing::new(value.as_bytes().to_vec()))?;
-    Ok(Loaded { credential, expires_at: None })
+    Ok(Loaded::text(credential, None))
 }

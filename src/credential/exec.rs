@@ -182,13 +182,13 @@ mod tests {
     }
 
     async fn bytes_count(source: &ExecSource) -> Result<usize, Problem> {
-        source.load().await.map(|loaded| loaded.credential.bytes_count())
+        source.load().await.map(|loaded| loaded.value.text().unwrap().bytes_count())
     }
 
     #[tokio::test]
     async fn what_it_prints_is_the_credential() {
         let loaded = shell("echo sk_live_1234567890").load().await.unwrap();
-        assert_eq!(loaded.credential.bytes_count(), 18);
+        assert_eq!(loaded.value.text().unwrap().bytes_count(), 18);
         assert!(loaded.expires_at.is_some());
     }
 

@@ -20,6 +20,9 @@ use crate::model::Credential;
 pub const FILE_CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Longest that a caller waits for the file system.
 pub const FILE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often files are asked.
+pub(super) const FILE_PACE: Pace =
+    Pace { check_every: Some(FILE_CHECK_EVERY), pause_max: FILE_CHECK_EVERY, wait_max: FILE_WAIT_MAX };
 /// How often a read is begun again because somebody wrote meanwhile.
 const FILE_READS_MAX: usize = 3;
 
@@ -40,22 +43,27 @@ impl Source for FileSource {
         Box::pin(async move {
             let reading = tokio::task::spawn_blocking(move || read(&path));
             let credential = reading.await.map_err(|_| Problem::Interrupted)??;
-            Ok(Loaded { credential, expires_at: None })
+            Ok(Loaded::text(credential, None))
         })
     }
 
     fn pace(&self) -> Pace {
-        Pace { check_every: Some(FILE_CHECK_EVERY), pause_max: FILE_CHECK_EVERY, wait_max: FILE_WAIT_MAX }
+        FILE_PACE
     }
 }
 
 fn read(path: &Path) -> Result<Credential, Problem> {
+    parse_line(read_bytes(path)?)
+}
+
+/// All of a file, of at most [`SOURCE_BYTES_MAX`], as it is when nobody writes.
+pub(super) fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, Problem> {
     for _ in 0..FILE_READS_MAX {
         let mut file = open(path).map_err(|e| Problem::Io(e.kind()))?;
         let before = stamp(&file)?;
         let bytes = read_bounded(&mut file)?;
         if stamp(&file)? == before {
-            return parse_line(bytes);
+            return Ok(bytes);
         }
     }
     Err(Problem::Changing)

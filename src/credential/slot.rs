@@ -179,22 +179,22 @@ impl Slot {
 
     fn check(&self, loaded: Loaded, now: &Now) -> Result<Loaded, Problem> {
         match () {
-            () if self.label.scrubbed && !loaded.credential.is_scrubbable() => Err(Problem::Short),
+            () if self.label.scrubbed && !loaded.value.is_scrubbable() => Err(Problem::Short),
             () if loaded.expires_at.is_some_and(|deadline| deadline.is_over(now)) => Err(Problem::Expired),
             () => Ok(loaded),
         }
     }
 
     fn hold(&self, state: &mut State, loaded: Loaded, now: &Now) -> Arc<Versioned> {
-        let Loaded { credential, expires_at } = loaded;
+        let Loaded { value, expires_at } = loaded;
         let check_at = self.source.as_ref().and_then(|source| source.pace().check_every).map(|every| now.plus(every));
         let same = self.loaded();
         let before = state.version;
-        let versioned = match same.filter(|held| held.credential.same_as(&credential)) {
+        let versioned = match same.filter(|held| held.value.same_as(&value)) {
             Some(versioned) => versioned,
             None => {
                 state.version += 1;
-                Arc::new(Versioned { name: self.label.name.clone(), version: state.version, credential })
+                Arc::new(Versioned { name: self.label.name.clone(), version: state.version, value })
             }
         };
         let good_until = match (expires_at, check_at) {

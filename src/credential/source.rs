@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::certificate::CertificateProblem;
 use super::exec::{AnswerError, Distrust};
+use super::value::Value;
 use crate::model::secret::CredentialError;
 use crate::model::{Credential, Deadline};
 
@@ -18,9 +20,16 @@ pub const SOURCE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Loaded {
     /// The secret.
-    pub credential: Credential,
+    pub value: Value,
     /// When it stops working, where the source says so.
     pub expires_at: Option<Deadline>,
+}
+
+impl Loaded {
+    /// A text.
+    pub(super) fn text(credential: Credential, expires_at: Option<Deadline>) -> Self {
+        Self { value: Value::Text(credential), expires_at }
+    }
 }
 
 /// A load under way.
@@ -97,6 +106,9 @@ pub enum Problem {
     /// The command's JSON is not as documented.
     #[error("{0}")]
     Answer(#[from] AnswerError),
+    /// A certificate and its key are not what they should be.
+    #[error("{0}")]
+    Certificate(#[from] CertificateProblem),
     /// What it gave was over already.
     #[error("gave a credential that has expired")]
     Expired,

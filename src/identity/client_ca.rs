@@ -1,23 +1,27 @@
 //! Certificates that agents show to the proxy: whose CA vouches for them, and whom they prove.
 //!
 //! The handshake has proven that the client holds the certificate's key, and nothing else. What the certificate is worth
-//! is judged here, each time anew: by the CAs of the policy that is in force, as their files are now.
+//! is judged here, each time anew: by the CAs of the policy that is in force, as their files are now, or the bundle that is followed.
+//!
+//! - `anchors`: the CAs, and the end of the one that a chain leads to
 
-use std::path::PathBuf;
+mod anchors;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::crypto::ring::default_provider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate::{certificate_identity, may_sign_handshakes};
 use super::issuer::trust_domain_of;
+use super::workload::{Bundle, WorkloadApi};
 use super::{FileProblem, Refused, read_public};
+use crate::clock::SharedClock;
 use crate::model::{Identity, Now};
+
+use anchors::Anchors;
 
 /// Longest file with CAs, in bytes.
 const BYTES_MAX: usize = 256 * 1024;
@@ -29,8 +33,17 @@ pub struct ClientCa {
     pub name: Arc<str>,
     /// The SPIFFE trust domain whose IDs it vouches for, and nothing else; without one, it vouches for names.
     pub trust_domain: Option<String>,
-    /// Where its certificates are, PEM.
-    pub path: PathBuf,
+    /// Where its certificates come from.
+    pub source: CaSource,
+}
+
+/// Where the CAs of a table come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaSource {
+    /// A PEM file.
+    File(PathBuf),
+    /// The bundle of the trust domain, which the Workload API streams.
+    Workload(WorkloadApi),
 }
 
 impl ClientCa {
@@ -53,19 +66,54 @@ impl ClientCa {
             ) => false,
         }
     }
+}
 
-    fn roots(&self) -> Result<RootCertStore, FileProblem> {
-        let pem = read_public(&self.path, BYTES_MAX)?;
-        let mut roots = RootCertStore::empty();
-        for der in CertificateDer::pem_slice_iter(&pem) {
-            let der = der.map_err(|_| FileProblem::Content("it is not PEM"))?;
-            roots.add(der).map_err(|_| FileProblem::Content("a block in it is no certificate"))?;
-        }
-        if roots.is_empty() {
-            return Err(FileProblem::Content("it holds no certificate"));
-        }
-        Ok(roots)
+/// A `[client_cas.NAME]` in force; where its CAs come from the Workload API, they are followed until this is dropped.
+pub(super) struct Voucher {
+    ca: ClientCa,
+    followed: Option<Bundle<Anchors>>,
+}
+
+impl Voucher {
+    /// Wants to be called within a runtime where there is something to be followed.
+    pub(super) fn new(ca: ClientCa, clock: &SharedClock) -> Self {
+        let followed = match (&ca.source, &ca.trust_domain) {
+            (CaSource::Workload(api), Some(domain)) => {
+                Some(Bundle::follow(api.clone(), domain, ca.name.clone(), SharedClock::clone(clock)))
+            }
+            // A bundle is a trust domain's: the policy has refused one without.
+            (CaSource::Workload(_), None) | (CaSource::File(_), _) => None,
+        };
+        Self { ca, followed }
     }
+
+    /// What it was made of.
+    pub(super) fn ca(&self) -> &ClientCa {
+        &self.ca
+    }
+
+    /// The CAs as they are now.
+    fn anchors(&self) -> Result<Arc<Anchors>, Refused> {
+        match (&self.ca.source, &self.followed) {
+            (CaSource::File(path), _) => of_file(path).map(Arc::new).map_err(|problem| {
+                tracing::warn!(path = %path.display(), %problem, "the certificates of this file are not taken");
+                Refused::Unavailable
+            }),
+            (CaSource::Workload(_), Some(bundle)) => bundle.content(),
+            (CaSource::Workload(_), None) => Err(Refused::Unavailable),
+        }
+    }
+}
+
+fn of_file(path: &Path) -> Result<Anchors, FileProblem> {
+    let pem = read_public(path, BYTES_MAX)?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|_| FileProblem::Content("it is not PEM"))?;
+    let anchors = Anchors::of(&certificates).ok_or(FileProblem::Content("a block in it is no certificate"))?;
+    if certificates.is_empty() {
+        return Err(FileProblem::Content("it holds no certificate"));
+    }
+    Ok(anchors)
 }
 
 /// What a client has shown in its handshake.
@@ -79,32 +127,30 @@ pub struct Shown {
 
 /// Whom a chain proves at this second, and the second at which that is over.
 pub(super) fn certify(
-    cas: &[ClientCa],
+    vouchers: &[Voucher],
     chain: &[CertificateDer<'static>],
     now: i64,
 ) -> Result<(Identity, i64), Refused> {
     let (leaf, above) = chain.split_first().ok_or(Refused::CertificateName)?;
     let identity = certificate_identity(leaf).ok_or(Refused::CertificateName)?;
-    let ca = cas.iter().find(|ca| ca.vouches_for(&identity)).ok_or(Refused::CertificateAuthority)?;
+    let voucher = vouchers.iter().find(|voucher| voucher.ca.vouches_for(&identity));
+    let voucher = voucher.ok_or(Refused::CertificateAuthority)?;
     if !may_sign_handshakes(leaf, matches!(identity, Identity::Spiffe(_))) {
         return Err(Refused::CertificateUse);
     }
-    let roots = ca.roots().map_err(|problem| {
-        tracing::warn!(path = %ca.path.display(), %problem, "the certificates of this file are not taken");
-        Refused::Unavailable
-    })?;
-    if evades_constraints(leaf, above, &roots) {
+    let anchors = voucher.anchors()?;
+    if evades_constraints(leaf, above, &anchors) {
         return Err(Refused::CertificateName);
     }
-    verify(roots, leaf, above, now)?;
+    let anchor_end = anchors.verify(leaf, above, now)?;
     // With those above it: one of them may be over first.
     let end = chain.iter().map(end).min().flatten().ok_or(Refused::CertificateOver)?;
-    Ok((identity, end))
+    Ok((identity, end.min(anchor_end)))
 }
 
 /// True for a common name beneath an authority that is limited by name constraints: those say nothing of common names, only
 /// of alternative ones (RFC 5280, 4.2.1.10), so that such an authority could name anybody.
-fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], roots: &RootCertStore) -> bool {
+fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], anchors: &Anchors) -> bool {
     let has_alternatives = |der: &[u8]| match X509Certificate::from_der(der) {
         Ok((_, certificate)) => certificate.subject_alternative_name().is_ok_and(|names| names.is_some()),
         Err(_) => false,
@@ -113,36 +159,7 @@ fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], roots: &RootCer
         Ok((_, certificate)) => certificate.name_constraints().map_or(true, |limits| limits.is_some()),
         Err(_) => true,
     };
-    !has_alternatives(leaf)
-        && (above.iter().any(is_limited) || roots.roots.iter().any(|root| root.name_constraints.is_some()))
-}
-
-fn verify(
-    roots: RootCertStore,
-    leaf: &CertificateDer<'static>,
-    above: &[CertificateDer<'static>],
-    now: i64,
-) -> Result<(), Refused> {
-    let seconds = u64::try_from(now).map_err(|_| Refused::CertificateOver)?;
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build();
-    let verifier = verifier.map_err(|_| Refused::Unavailable)?;
-    verifier.verify_client_cert(leaf, above, now).map(drop).map_err(|error| because(&error))
-}
-
-fn because(error: &Error) -> Refused {
-    match error {
-        Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => Refused::CertificateOver,
-        Error::InvalidCertificate(
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
-        ) => Refused::CertificateUse,
-        _ => Refused::CertificateAuthority,
-    }
+    !has_alternatives(leaf) && (above.iter().any(is_limited) || anchors.are_limited())
 }
 
 /// The last second of a certificate; what cannot be read has none, which is before all others.

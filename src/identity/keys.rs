@@ -31,7 +31,7 @@ pub(super) type Fetch = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Vec<u
 pub(super) enum Origin {
     File(PathBuf),
     Server(Fetch),
-    Workload(Bundle),
+    Workload(Bundle<KeySet>),
 }
 
 /// The keys of one issuer.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::bearer::Bearer;
-use super::client_ca::{ClientCa, Shown, certify};
+use super::client_ca::{Shown, Voucher, certify};
 use super::fetch::Client;
 use super::issuer::{Issuer, IssuerSpec, Judge, Proof};
 use super::jwks::SET_BYTES_MAX;
@@ -28,7 +28,7 @@ const REVIEWS_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 pub struct Verifier {
     bearers: Arc<[Bearer]>,
     issuers: Vec<Issuer>,
-    client_cas: Arc<[ClientCa]>,
+    client_cas: Arc<[Voucher]>,
     own_pod: Option<String>,
     clock: SharedClock,
 }
@@ -64,7 +64,8 @@ impl Verifier {
             issuers.push(Issuer { spec, judge });
         }
         let bearers = identities.bearers.into_iter().map(Bearer::new).collect();
-        Ok(Self { bearers, issuers, client_cas: identities.client_cas.into(), own_pod, clock })
+        let client_cas = identities.client_cas.into_iter().map(|ca| Voucher::new(ca, &clock)).collect();
+        Ok(Self { bearers, issuers, client_cas, own_pod, clock })
     }
 
     /// Believes nothing.
@@ -78,7 +79,7 @@ impl Verifier {
     pub fn is_of(&self, identities: &Identities) -> bool {
         self.bearers.iter().map(Bearer::path).eq(&identities.bearers)
             && self.issuers.iter().map(|issuer| &issuer.spec).eq(&identities.issuers)
-            && *self.client_cas == *identities.client_cas
+            && self.client_cas.iter().map(Voucher::ca).eq(&identities.client_cas)
     }
 
     /// Who sends these headers; `None` where they have no `Authorization`.

@@ -1,4 +1,4 @@
-//! The keys of a SPIFFE trust domain, as the Workload API streams them.
+//! The keys of a SPIFFE trust domain, and the CAs of its certificates, as the Workload API streams them.
 //!
 //! The stream is followed for as long as the policy names it: each update replaces what was known. When it breaks it is
 //! opened again, after pauses that grow; what was known last holds for an hour. Nothing is believed before the first
@@ -60,30 +60,62 @@ impl std::fmt::Display for WorkloadApi {
     }
 }
 
+/// What a bundle can hold.
+pub(super) trait Content: Send + Sync + Sized + 'static {
+    /// The call that brings it.
+    const CALL: &'static str;
+    /// The field of the answer that holds the bundles.
+    const FIELD: u64;
+
+    /// Reads it; `None` where it is not well-formed.
+    fn parse(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Content for KeySet {
+    const CALL: &'static str = "FetchJWTBundles";
+    const FIELD: u64 = 1;
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse(bytes, Use::JwtSvid)
+    }
+}
+
 /// The bundle of one trust domain. It is followed until this is dropped.
-pub(super) struct Bundle {
-    followed: Arc<Followed>,
+pub(super) struct Bundle<C> {
+    followed: Arc<Followed<C>>,
     _following: AbortOnDropHandle<Infallible>,
 }
 
-struct Followed {
-    /// The issuer's name in the policy, for the log.
+struct Followed<C> {
+    /// The table's name in the policy, for the log.
     name: Arc<str>,
     /// The trust domain, as the answers name it.
     domain: String,
     clock: SharedClock,
-    kept: Mutex<Kept>,
+    kept: Mutex<Kept<C>>,
 }
 
-#[derive(Default)]
-struct Kept {
+struct Kept<C> {
     /// Of the last good update; none before the first, and where that had nothing of this trust domain.
-    set: Option<KeySet>,
+    content: Option<Arc<C>>,
     /// Since when nobody tells of updates, since boot; `None` while the stream is open.
     lost: Option<Duration>,
 }
 
-impl Bundle {
+impl<C> Default for Kept<C> {
+    fn default() -> Self {
+        Self { content: None, lost: None }
+    }
+}
+
+/// What a bundle holds now.
+struct Present<C> {
+    content: Arc<C>,
+    /// Nobody tells of updates at the moment.
+    is_lost: bool,
+}
+
+impl<C: Content> Bundle<C> {
     /// Begins to follow; wants to be called within a runtime.
     pub(super) fn follow(api: WorkloadApi, trust_domain: &str, name: Arc<str>, clock: SharedClock) -> Self {
         let domain = format!("spiffe://{trust_domain}");
@@ -92,19 +124,26 @@ impl Bundle {
         Self { followed, _following: AbortOnDropHandle::new(following) }
     }
 
+    /// What it holds now.
+    pub(super) fn content(&self) -> Result<Arc<C>, Refused> {
+        self.followed.present().map(|present| present.content)
+    }
+}
+
+impl Bundle<KeySet> {
     /// The key of this name.
     pub(super) fn find(&self, kid: &str) -> Result<Key, Refused> {
         self.followed.find(kid)
     }
 }
 
-impl Followed {
+impl<C: Content> Followed<C> {
     async fn follow(self: Arc<Self>, api: WorkloadApi) -> Infallible {
         let mut failures = 0;
         loop {
             let Err(broken) = self.watch(&api, &mut failures).await;
             self.lose();
-            tracing::warn!(issuer = %self.name, problem = %broken, "the Workload API cannot be followed");
+            tracing::warn!(bundle = %self.name, call = C::CALL, problem = %broken, "the Workload API cannot be followed");
             failures += 1;
             tokio::time::sleep(jittered(pause(failures))).await;
         }
@@ -112,7 +151,7 @@ impl Followed {
 
     /// Takes one update after the other until something is wrong.
     async fn watch(&self, api: &WorkloadApi, failures: &mut u32) -> Result<Infallible, Broken> {
-        let mut stream = Stream::open(api.path()).await?;
+        let mut stream = Stream::open(api.path(), C::CALL).await?;
         loop {
             self.take(&stream.next().await?)?;
             *failures = 0;
@@ -121,16 +160,16 @@ impl Followed {
 
     /// What cannot be read replaces nothing: whoever sends it is as good as away.
     fn take(&self, update: &[u8]) -> Result<(), Broken> {
-        let found = message::bundle(update, &self.domain).ok_or(Broken::Malformed)?;
-        let set = match found {
+        let found = message::bundle(update, C::FIELD, &self.domain).ok_or(Broken::Malformed)?;
+        let content = match found {
             Some(bytes) if bytes.len() > SET_BYTES_MAX => return Err(Broken::Long),
-            Some(bytes) => Some(KeySet::parse(bytes, Use::JwtSvid).ok_or(Broken::Bundle)?),
+            Some(bytes) => Some(Arc::new(C::parse(bytes).ok_or(Broken::Bundle)?)),
             None => None,
         };
-        if set.is_none() {
-            tracing::warn!(issuer = %self.name, "the Workload API has no bundle of this trust domain");
+        if content.is_none() {
+            tracing::warn!(bundle = %self.name, call = C::CALL, "the Workload API has no bundle of this trust domain");
         }
-        *self.kept.lock() = Kept { set, lost: None };
+        *self.kept.lock() = Kept { content, lost: None };
         Ok(())
     }
 
@@ -139,15 +178,22 @@ impl Followed {
         self.kept.lock().lost.get_or_insert(now);
     }
 
-    fn find(&self, kid: &str) -> Result<Key, Refused> {
+    fn present(&self) -> Result<Present<C>, Refused> {
         let now = self.clock.now().boot;
         let kept = self.kept.lock();
         let is_over = kept.lost.is_some_and(|lost| now.saturating_sub(lost) >= STALE_MAX);
-        let set = kept.set.as_ref().filter(|_| !is_over).ok_or(Refused::Unavailable)?;
-        match set.find(kid) {
+        let content = kept.content.clone().filter(|_| !is_over).ok_or(Refused::Unavailable)?;
+        Ok(Present { content, is_lost: kept.lost.is_some() })
+    }
+}
+
+impl Followed<KeySet> {
+    fn find(&self, kid: &str) -> Result<Key, Refused> {
+        let Present { content, is_lost } = self.present()?;
+        match content.find(kid) {
             Some(key) => Ok(key.clone()),
             // It may have come since, and nobody could tell us.
-            None if kept.lost.is_some() => Err(Refused::Unavailable),
+            None if is_lost => Err(Refused::Unavailable),
             None => Err(Refused::UnknownKey),
         }
     }

@@ -51,8 +51,10 @@ pub struct Service {
     pub name: ServiceName,
     /// Its hosts with ports; wildcards cover one label.
     pub hosts: Vec<HostPattern>,
-    /// The credential of scopes that name none.
+    /// The credential of scopes that name none; its client certificate where it has no other.
     pub credential: CredentialName,
+    /// The credential that is shown upstream as a client certificate, in every connection for a nonce.
+    pub client_certificate: Option<CredentialName>,
     /// Where a nonce may be.
     pub slots: Vec<Slot>,
     /// The slot that is filled where the nonce came as the proxy's credentials; without it, those only identify.

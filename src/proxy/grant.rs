@@ -2,6 +2,7 @@
 
 pub(super) mod alarms;
 mod attach;
+mod certificate;
 mod exposed;
 mod given;
 mod who;
@@ -376,6 +377,7 @@ impl Scene<'_> {
             facts.risk = Some(scope.risk);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
+            facts.client_certificate.clone_from(&service.client_certificate);
             if let Some(denial) = self.hindrance(lease, scope, &restrictions) {
                 restricted = Some(denial);
                 continue;

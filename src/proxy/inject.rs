@@ -1,7 +1,9 @@
 //! The real credential takes the nonce's place. The only file that reads one.
 //!
+//! - `shown`: the client certificate of a connection
 //! - `watched`: the search for all of them in what agents send
 
+mod shown;
 mod watched;
 
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
-use crate::model::{CredentialName, Denial, Destination, Scheme, ServiceName, Table};
+use crate::model::{Credential, CredentialName, Denial, Destination, Scheme, ServiceName, Table};
 use crate::policy::{Service, Slot};
 
 /// A request that carries the real credential. No `Debug`, no `Clone`: it goes to `relay` and nowhere else.
@@ -51,6 +53,8 @@ pub struct Errand {
     pub destination: Destination,
     /// Which version of which credential; connections are never shared across them.
     pub credential: Option<(CredentialName, u64)>,
+    /// The client certificate that is shown upstream; neither connections nor sessions are shared across them.
+    pub certificate: Option<Shown>,
     /// The service's name: its own roots and its reach.
     pub service: ServiceName,
 }
@@ -67,21 +71,31 @@ pub struct Search {
     pub(super) needles: Option<Needles>,
 }
 
+pub(super) use shown::Shown;
 pub(super) use watched::Watched;
+
+/// What a permit lets out, loaded.
+#[derive(Default)]
+pub struct Carried {
+    /// The credential that takes the nonce's place; a certificate leaves that empty.
+    pub(super) credential: Option<Arc<Versioned>>,
+    /// The client certificate of the service; it may be the same.
+    pub(super) certificate: Option<Arc<Versioned>>,
+}
 
 /// The compiled searches, one for each credential's present version.
 #[derive(Default)]
 pub struct Searches(ArcSwap<Table<CredentialName, (u64, Needles)>>);
 
 impl Searches {
-    fn of(&self, versioned: &Versioned) -> Needles {
+    fn of(&self, versioned: &Versioned, credential: &Credential) -> Needles {
         if let Some((version, needles)) = self.0.load().get(&versioned.name)
             && *version == versioned.version
         {
             return needles.clone();
         }
         #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
-        let needles = Needles::new(versioned.credential.expose(), &[]);
+        let needles = Needles::new(credential.expose(), &[]);
         self.0.rcu(|known| {
             let mut known = Table::clone(known);
             known.insert(versioned.name.clone(), (versioned.version, needles.clone()));
@@ -92,9 +106,9 @@ impl Searches {
 }
 
 /// The search for a credential in what agents send.
-fn plain_needles(versioned: &Versioned) -> Needles {
+fn plain_needles(credential: &Credential) -> Needles {
     #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
-    Needles::plain(versioned.credential.expose())
+    Needles::plain(credential.expose())
 }
 
 /// Puts the credential into the slot, and checks last that the lease is still alive.
@@ -105,19 +119,26 @@ pub fn inject(
     session: &Session,
     searches: &Searches,
     recorded: Recorded<Box<Permit>>,
-    credential: Option<&Versioned>,
+    carried: &Carried,
 ) -> Result<(Armed, Search), Denial> {
     let Permit { presented, service, licence, .. } = *recorded.into_inner();
     let (mut head, mut websocket) = (presented.head, presented.websocket);
     let mut filled = None;
     let mut needles = None;
+    let credential = carried.credential.as_deref();
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
         (Licence::Credential { tie, reservation, .. }, Some(versioned), Some(lifted)) => {
-            filled = fill(&mut head.headers, &lifted, versioned)?;
-            if service.scrub {
-                make_searchable(&mut head.headers);
-                needles = Some(searches.of(versioned));
+            match (versioned.text(), &carried.certificate) {
+                (Some(text), _) => {
+                    filled = fill(&mut head.headers, &lifted, text)?;
+                    if service.scrub {
+                        make_searchable(&mut head.headers);
+                        needles = Some(searches.of(versioned, text));
+                    }
+                }
+                (None, Some(_)) => leave_empty(&mut head.headers, &lifted),
+                (None, None) => return Err(Denial::Internal),
             }
             if tie.membership.is_cut() || tie.lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
                 return Err(dead(&tie.lease));
@@ -135,16 +156,31 @@ pub fn inject(
         // Without it, the client library sends these without their body. On HTTP/2 it is left out again.
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let errand = errand(session, &service, credential);
+    let errand = errand(session, &service, carried)?;
     Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket, tap: None }, Search { needles }))
 }
 
-fn errand(session: &Session, service: &Service, credential: Option<&Versioned>) -> Errand {
-    Errand {
+fn errand(session: &Session, service: &Service, carried: &Carried) -> Result<Errand, Denial> {
+    let certificate = match &carried.certificate {
+        // In clear text nothing could be shown, and the policy has refused that.
+        Some(versioned) if session.scheme == Scheme::Https => Some(Shown::of(versioned).ok_or(Denial::Internal)?),
+        Some(_) => return Err(Denial::Internal),
+        None => None,
+    };
+    Ok(Errand {
         scheme: session.scheme,
         destination: session.destination.clone(),
-        credential: credential.map(|versioned| (versioned.name.clone(), versioned.version)),
+        credential: carried.credential.as_ref().map(|versioned| (versioned.name.clone(), versioned.version)),
+        certificate,
         service: service.name.clone(),
+    })
+}
+
+/// Takes the slot out where nothing stands in the nonce's place: the certificate says it all.
+fn leave_empty(headers: &mut HeaderMap, lifted: &Lifted) {
+    if let Some(field) = &lifted.field {
+        // Not `remove`: it would change the order of the rest.
+        *headers = headers.iter().filter(|(name, _)| *name != field).map(|(n, v)| (n.clone(), v.clone())).collect();
     }
 }
 
@@ -159,9 +195,13 @@ fn make_searchable(headers: &mut HeaderMap) {
 }
 
 /// Writes the credential into its slot; for a slot in the query the result is the target that holds it.
-fn fill(headers: &mut HeaderMap, lifted: &Lifted, versioned: &Versioned) -> Result<Option<Zeroizing<String>>, Denial> {
+fn fill(
+    headers: &mut HeaderMap,
+    lifted: &Lifted,
+    credential: &Credential,
+) -> Result<Option<Zeroizing<String>>, Denial> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where a credential goes into a request")]
-    let secret = versioned.credential.expose();
+    let secret = credential.expose();
     let secret = std::str::from_utf8(secret).map_err(|_| Denial::Internal)?;
     let other = lifted.basic.as_ref().map_or("", |basic| basic.other.as_str());
     let value = match &lifted.slot {
@@ -197,8 +237,9 @@ fn joined(beginning: &str, rest: &str) -> Bytes {
 /// [`Denial::CredentialUnavailable`]: it is something else.
 pub(super) fn proxy_authorization(versioned: &Versioned) -> Result<HeaderValue, Denial> {
     const UNUSABLE: Denial = Denial::CredentialUnavailable { retry_after: None };
+    let credential = versioned.text().ok_or(UNUSABLE)?;
     #[expect(clippy::disallowed_methods, reason = "a proxy's credential goes into the request to that proxy")]
-    let secret = std::str::from_utf8(versioned.credential.expose()).map_err(|_| UNUSABLE)?;
+    let secret = std::str::from_utf8(credential.expose()).map_err(|_| UNUSABLE)?;
     let (user, password) = secret.split_once(':').ok_or(UNUSABLE)?;
     let value = basic(user, password);
     let mut value = HeaderValue::from_str(&value).map_err(|_| UNUSABLE)?;

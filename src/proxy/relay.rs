@@ -1,5 +1,6 @@
 //! The armed request goes upstream; its answer comes back unscrubbed.
 
+mod certified;
 mod connector;
 mod failure;
 mod interim;

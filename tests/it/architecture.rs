@@ -123,6 +123,8 @@ fn modules_use_only_what_the_table_says() {
 fn only_inject_reads_a_credential() {
     let breaches =
         rules::nowhere(&source::all(), &[".expose()", "Credential::expose"], |path| path == "proxy/inject.rs");
+    let of_keys = rules::nowhere(&source::all(), &[".certified()"], |path| path == "proxy/inject/shown.rs");
+    holds("a private key goes to a connection in proxy/inject/shown.rs alone", of_keys);
     holds("a credential is exposed in proxy/inject.rs alone", breaches);
 }
 

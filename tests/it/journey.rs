@@ -4,6 +4,7 @@ mod again;
 mod arriving;
 mod asked_rates;
 mod authority;
+mod client_certificates;
 mod conditions;
 mod credentials;
 mod dialects;

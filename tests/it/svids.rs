@@ -4,6 +4,7 @@ mod clients;
 mod elsewhere;
 mod ending;
 mod listener;
+mod streamed;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -42,7 +42,7 @@ struct Answer<'a> {
 /// [`Problem::Answer`], [`Problem::Content`] or [`Problem::Expired`].
 pub(super) fn parse(bytes: Zeroizing<Vec<u8>>, started: &Now, ttl: Duration) -> Result<Loaded, Problem> {
     if bytes.first() != Some(&b'{') {
-        return Ok(Loaded { credential: parse_line(bytes)?, expires_at: Some(started.plus(ttl)) });
+        return Ok(Loaded::text(parse_line(bytes)?, Some(started.plus(ttl))));
     }
     // serde_json's words may quote the input: the error is dropped unseen.
     let Answer { credential, expires_at, expires_in } =
@@ -55,7 +55,7 @@ pub(super) fn parse(bytes: Zeroizing<Vec<u8>>, started: &Now, ttl: Duration) -> 
         (None, Some(seconds)) => Duration::from_secs(seconds),
         (None, None) | (Some(_), Some(_)) => return Err(AnswerError::Expiry.into()),
     };
-    Ok(Loaded { credential: Credential::parse(secret)?, expires_at: Some(started.plus(life)) })
+    Ok(Loaded::text(Credential::parse(secret)?, Some(started.plus(life))))
 }
 
 #[cfg(test)]

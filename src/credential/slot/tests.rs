@@ -77,7 +77,7 @@ fn label() -> Label {
 
 fn loaded(text: &str, expires_at: Option<Deadline>) -> Result<Loaded, Problem> {
     let credential = Credential::parse(Zeroizing::new(text.as_bytes().to_vec())).unwrap();
-    Ok(Loaded { credential, expires_at })
+    Ok(Loaded::text(credential, expires_at))
 }
 
 const FIRST: &str = "sk_live_first_0000";

@@ -80,10 +80,11 @@ impl Scene {
         let ca = |name: &str, trust_domain: Option<&str>| ClientCa {
             name: name.into(),
             trust_domain: trust_domain.map(str::to_owned),
-            path: self.directory.path().join(name),
+            source: CaSource::File(self.directory.path().join(name)),
         };
         let cas = [ca("mesh", Some("example.org")), ca("other", Some("other.org")), ca("names", None)];
-        certify(&cas, chain, now)
+        let clock: SharedClock = crate::clock::ManualClock::new();
+        certify(&cas.map(|ca| Voucher::new(ca, &clock)), chain, now)
     }
 }
 
@@ -131,6 +132,54 @@ fn a_certificate_holds_within_its_time_and_that_of_those_above_it() {
     assert_eq!(scene.judge_at(&chain, NOW).unwrap().1, end, "the first of them that is over");
     assert_eq!(scene.judge_at(&chain, end + 1).err(), Some(Refused::CertificateOver));
     assert_eq!(scene.judge(&[leaf]), Err(Refused::CertificateAuthority), "without the one above it");
+}
+
+#[test]
+fn a_chain_ends_with_the_authority_that_it_leads_to() {
+    let scene = Scene::new();
+    let of_years = |from, to| {
+        let mut params = authority("mesh");
+        (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 7, 1));
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let short = of_years(2025, 2025);
+    let end = date_time_ymd(2025, 7, 1).unix_timestamp();
+    let leaf = signed(&params(&[uri(ID)]), &short);
+    let judge = |pem: &str, now| {
+        scene.lay("mesh", pem);
+        scene.judge_at(std::slice::from_ref(&leaf), now).map(|(_, end)| end)
+    };
+    assert_eq!(judge(&short.pem(), NOW), Ok(end));
+    assert_eq!(judge(&short.pem(), end), Ok(end), "its last second");
+    assert_eq!(judge(&short.pem(), end + 1), Err(Refused::CertificateOver));
+    // Another one, of the same name, says nothing of it; and the same key, certified for longer, does.
+    assert_eq!(judge(&(short.pem() + &of_years(2025, 2030).pem()), end + 1), Err(Refused::CertificateOver));
+    let mut longer = authority("mesh");
+    longer.not_after = date_time_ymd(2030, 1, 1);
+    let longer = longer.self_signed(short.key()).unwrap().pem();
+    let leaf_end = date_time_ymd(2026, 1, 1).unix_timestamp();
+    assert_eq!(judge(&(short.pem() + &longer), end + 1), Ok(leaf_end));
+    assert_eq!(judge(&(longer + &short.pem()), NOW), Ok(leaf_end), "the order means nothing");
+    assert_eq!(judge(&of_years(2026, 2030).pem(), NOW), Err(Refused::CertificateAuthority), "not its key");
+    let mut later = authority("mesh");
+    later.not_before = date_time_ymd(2026, 1, 1);
+    let later = later.self_signed(short.key()).unwrap().pem();
+    assert_eq!(judge(&later, NOW), Err(Refused::CertificateOver), "not yet there");
+}
+
+#[test]
+fn a_bundle_is_certificates_one_behind_the_other() {
+    use crate::identity::workload::Content;
+    let (one, two) = (root("one"), root("two"));
+    let leaf = signed(&params(&[uri(ID)]), &two);
+    let whole = [one.der().as_ref(), two.der().as_ref()].concat();
+    let anchors = Anchors::parse(&whole).unwrap();
+    assert!(anchors.verify(&leaf, &[], NOW).is_ok());
+    assert_eq!(Anchors::parse(one.der()).unwrap().verify(&leaf, &[], NOW), Err(Refused::CertificateAuthority));
+    assert_eq!(Anchors::parse(&[]).unwrap().verify(&leaf, &[], NOW), Err(Refused::CertificateAuthority), "none");
+    for bad in [&whole[..whole.len() - 1], &[whole.as_slice(), &[0]].concat(), one.pem().as_bytes(), b"x"] {
+        assert!(Anchors::parse(bad).is_none());
+    }
 }
 
 #[test]

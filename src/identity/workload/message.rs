@@ -1,10 +1,9 @@
-//! `JWTBundlesResponse` of the Workload API: `map<string, bytes> bundles = 1`, read strictly and without a copy.
+//! `JWTBundlesResponse` and `X509BundlesResponse` of the Workload API: `map<string, bytes> bundles`, read strictly and without
+//! a copy.
 //!
 //! Fields that are not known are passed over, as protobuf wants it; what is there twice is refused, where protobuf would
 //! take the last.
 
-/// The field with the bundles.
-const BUNDLES: u64 = 1;
 /// In an entry of a map: the key, and the value.
 const KEY: u64 = 1;
 const VALUE: u64 = 2;
@@ -12,13 +11,13 @@ const VALUE: u64 = 2;
 /// A field's number, and its content where that is a run of bytes.
 type Field<'a> = (u64, Option<&'a [u8]>);
 
-/// The bundle of this name, if there is one; `None` where the message is not well-formed.
-pub(super) fn bundle<'a>(message: &'a [u8], wanted: &str) -> Option<Option<&'a [u8]>> {
+/// The bundle of this name, if there is one, in the field with this number; `None` where the message is not well-formed.
+pub(super) fn bundle<'a>(message: &'a [u8], bundles: u64, wanted: &str) -> Option<Option<&'a [u8]>> {
     let mut rest = message;
     let mut found = None;
     while !rest.is_empty() {
         let (number, content) = field(&mut rest)?;
-        if number != BUNDLES {
+        if number != bundles {
             continue;
         }
         let (key, value) = entry(content?)?;
@@ -91,7 +90,9 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    fn bundle<'a>(message: &'a [u8], wanted: &str) -> Option<Option<&'a [u8]>> {
+        super::bundle(message, 1, wanted)
+    }
 
     fn run(number: u8, content: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat()
@@ -113,6 +114,16 @@ mod tests {
         let backwards = run(1, &[run(2, b"A"), run(1, b"a")].concat());
         assert_eq!(bundle(&backwards, "a"), Some(Some(&b"A"[..])));
         assert_eq!(bundle(&run(1, &run(1, b"a")), "a"), Some(Some(&b""[..])), "a value that is not there is empty");
+    }
+
+    /// As those of certificates are, behind lists of revoked ones.
+    #[test]
+    fn another_field_holds_other_bundles() {
+        let mut second = pair("a", b"B");
+        second[0] = 2 << 3 | 2;
+        let message = [run(1, b"a list"), second, run(1, b"another")].concat();
+        assert_eq!(super::bundle(&message, 2, "a"), Some(Some(&b"B"[..])));
+        assert_eq!(super::bundle(&pair("a", b"A"), 2, "a"), Some(None));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `FetchJWTBundles`: one gRPC call over a Unix socket, whose answers have no end.
+//! `FetchJWTBundles` and `FetchX509Bundles`: one gRPC call over a Unix socket, whose answers have no end.
 
 use std::io;
 use std::path::Path;
@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The scheme and authority that HTTP/2 wants, and the call.
-const CALL: &str = "http://localhost/SpiffeWorkloadAPI/FetchJWTBundles";
+/// The scheme and authority that HTTP/2 wants, and the service; the call's name follows.
+const SERVICE: &str = "http://localhost/SpiffeWorkloadAPI/";
 /// Without it the Workload API answers nobody: no browser or confused server sends it (SPIFFE Workload Endpoint, 4).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 /// How a status is told, in the head or the trailers.
@@ -52,7 +52,7 @@ pub(super) enum Broken {
     Compressed,
     #[error("a message is not well-formed")]
     Malformed,
-    #[error("a bundle is no well-formed key set")]
+    #[error("a bundle is not well-formed")]
     Bundle,
 }
 
@@ -65,11 +65,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) async fn open(path: &Path) -> Result<Self, Broken> {
-        timeout(TIMEOUT, Self::call(path)).await.map_err(|_| Broken::Slow)?
+    pub(super) async fn open(path: &Path, call: &str) -> Result<Self, Broken> {
+        timeout(TIMEOUT, Self::call(path, call)).await.map_err(|_| Broken::Slow)?
     }
 
-    async fn call(path: &Path) -> Result<Self, Broken> {
+    async fn call(path: &Path, call: &str) -> Result<Self, Broken> {
         let socket = UnixStream::connect(path).await.map_err(|error| Broken::Connect(error.kind()))?;
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -80,7 +80,7 @@ impl Stream {
             .await
             .map_err(|_| Broken::Http)?;
         let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-        let answer = sender.send_request(request()?).await.map_err(|_| Broken::Http)?;
+        let answer = sender.send_request(request(call)?).await.map_err(|_| Broken::Http)?;
         check(&answer)?;
         Ok(Self { body: answer.into_body(), buffer: BytesMut::new(), has_begun: false, _connection: connection })
     }
@@ -105,8 +105,8 @@ impl Stream {
 }
 
 /// The one message that is sent is empty: its prefix alone.
-fn request() -> Result<Request<Full<Bytes>>, Broken> {
-    Request::post(CALL)
+fn request(call: &str) -> Result<Request<Full<Bytes>>, Broken> {
+    Request::post(format!("{SERVICE}{call}"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(SECURITY_HEADER, "true")

@@ -18,13 +18,13 @@ fn keys(kid: &str) -> String {
     format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"{kid}","x":"{X}"}}]}}"#)
 }
 
-fn followed() -> (Followed, Arc<ManualClock>) {
+fn followed() -> (Followed<KeySet>, Arc<ManualClock>) {
     let clock = ManualClock::new();
     let domain = "spiffe://example.org".to_owned();
     (Followed { name: "x".into(), domain, clock: clock.clone(), kept: Mutex::default() }, clock)
 }
 
-impl Followed {
+impl Followed<KeySet> {
     fn has(&self, kid: &str) -> Result<(), Refused> {
         self.find(kid).map(drop)
     }

@@ -95,6 +95,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        client_certificate: None,
         observe_until: None,
         leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,

@@ -83,6 +83,7 @@ fn service(name: &str, scopes: &[ScopeDraw]) -> Service {
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        client_certificate: None,
         observe_until: None,
         leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,

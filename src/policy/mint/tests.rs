@@ -33,6 +33,7 @@ fn service(name: &str, hosts: &[&str]) -> Service {
         anonymous: false,
         scrub: true,
         upstream_ca: None,
+        client_certificate: None,
         observe_until: None,
         leak_scan: crate::policy::LeakScan::Report,
         dialect: Dialect::Json,

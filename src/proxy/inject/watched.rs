@@ -60,6 +60,8 @@ impl Known {
 }
 
 fn remember(each: &mut Vec<One>, versioned: &Versioned) {
+    // A private key is never sent, and only its files have it.
+    let Some(credential) = versioned.text() else { return };
     let is_same = |one: &One| one.name == versioned.name;
     if each.iter().any(|one| is_same(one) && one.version >= versioned.version) {
         return;
@@ -70,5 +72,5 @@ fn remember(each: &mut Vec<One>, versioned: &Versioned) {
         each.remove(oldest);
     }
     let (name, version) = (versioned.name.clone(), versioned.version);
-    each.push(One { name, version, needles: plain_needles(versioned) });
+    each.push(One { name, version, needles: plain_needles(credential) });
 }

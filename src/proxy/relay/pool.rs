@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use rustls::ClientConfig;
 
+use super::certified::Certified;
 use super::connector::{Connector, TlsProfiles};
 use super::lines::Lines;
 use super::parent::Parent;
@@ -11,7 +13,7 @@ use crate::model::{CredentialName, Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
 use crate::proxy::Limits;
-use crate::proxy::inject::Errand;
+use crate::proxy::inject::{Errand, Shown};
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
 const POOLS_MAX: usize = 1024;
@@ -24,6 +26,7 @@ pub struct Upstream {
     parent: Option<Arc<Parent>>,
     policy: Arc<Policy>,
     tls: TlsProfiles,
+    certified: Certified,
     limits: Limits,
 }
 
@@ -44,6 +47,7 @@ impl Upstream {
             parent: parent.map(Arc::new),
             policy,
             tls,
+            certified: Certified::default(),
             limits,
         }
     }
@@ -78,7 +82,7 @@ impl Upstream {
             destination: errand.destination.clone(),
             scheme: errand.scheme,
             reach: if service.private { Reach::Private } else { Reach::Public },
-            tls: self.tls.of(&errand.service).ok_or(Denial::Internal)?,
+            tls: self.tls(errand)?,
             timeout: self.limits.connect_timeout,
             idle_timeout: self.limits.idle_timeout,
         })
@@ -86,6 +90,15 @@ impl Upstream {
 }
 
 impl Upstream {
+    /// How the upstream is verified, and what it is shown.
+    fn tls(&self, errand: &Errand) -> Result<Arc<ClientConfig>, Denial> {
+        let plain = self.tls.of(&errand.service).ok_or(Denial::Internal)?;
+        Ok(match &errand.certificate {
+            Some(shown) => self.certified.config(&errand.service, &plain, shown),
+            None => plain,
+        })
+    }
+
     /// Names of public services go through the parent; addresses, private services and what `--connect-to` sends
     /// elsewhere are dialled, so that they are judged by us.
     fn parent_to(&self, destination: &Destination, is_private: bool) -> Option<Arc<Parent>> {
@@ -101,26 +114,32 @@ struct Newest(DashMap<CredentialName, u64>);
 impl Newest {
     /// Takes note of an errand's version; true if an older one had gone out before it.
     fn is_raised_by(&self, errand: &Errand) -> bool {
-        let Some((name, version)) = &errand.credential else { return false };
-        let mut newest = self.0.entry(name.clone()).or_insert(*version);
-        let is_raised = *newest < *version;
-        *newest = (*newest).max(*version);
-        is_raised
+        // Each of them is noted.
+        versions(errand).fold(false, |is_raised, (name, version)| {
+            let mut newest = self.0.entry(name.clone()).or_insert(*version);
+            let is_newer = *newest < *version;
+            *newest = (*newest).max(*version);
+            is_raised || is_newer
+        })
     }
 
     /// Whether a newer version than the errand's has gone out.
     fn is_above(&self, errand: &Errand) -> bool {
-        let Some((name, version)) = &errand.credential else { return false };
-        self.0.get(name).is_some_and(|newest| *newest > *version)
+        versions(errand).any(|(name, version)| self.0.get(name).is_some_and(|newest| *newest > *version))
     }
 }
 
-/// The same errand with a version of the credential that is over.
+/// What an errand carries: its credential, its client certificate.
+fn versions(errand: &Errand) -> impl Iterator<Item = &(CredentialName, u64)> {
+    errand.credential.iter().chain(errand.certificate.iter().map(Shown::version))
+}
+
+/// The same errand with a version of a credential that is over.
 fn is_outdated(known: &Errand, fresh: &Errand) -> bool {
-    match (&known.credential, &fresh.credential) {
-        (Some((name, version)), Some((fresh_name, fresh_version))) => name == fresh_name && version < fresh_version,
-        (None, _) | (_, None) => false,
-    }
+    let is_over = |(name, version): &(CredentialName, u64)| {
+        versions(fresh).any(|(fresh_name, fresh_version)| name == fresh_name && version < fresh_version)
+    };
+    versions(known).any(is_over)
 }
 
 #[cfg(test)]
@@ -133,6 +152,7 @@ mod tests {
             scheme: Scheme::Https,
             destination: Destination::parse("api.test:443", None).unwrap(),
             credential: credential.map(|(name, version)| (name.parse().unwrap(), version)),
+            certificate: None,
             service: "api".parse().unwrap(),
         }
     }

@@ -18,6 +18,12 @@ impl TestAuthority {
         Arc::new(Self { issuer: Issuer::new(params, key), pem: certificate.pem() })
     }
 
+    /// Its certificate.
+    pub fn der(&self) -> CertificateDer<'static> {
+        use rustls::pki_types::pem::PemObject;
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate")
+    }
+
     /// Another CA that this one vouches for, changed by `edit`, and its certificate.
     pub fn below(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (Self, CertificateDer<'static>) {
         let (key, mut params) = Self::parts(name);

@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
-const CALL: &str = "/SpiffeWorkloadAPI/FetchJWTBundles";
+const SERVICE: &str = "/SpiffeWorkloadAPI/";
 const INVALID_ARGUMENT: u32 = 3;
 const UNIMPLEMENTED: u32 = 12;
 
@@ -50,8 +50,17 @@ impl Drop for WorkloadApi {
 }
 
 impl WorkloadApi {
-    /// Listens there, where whatever was there before goes.
+    /// Listens there for `FetchJWTBundles`, where whatever was there before goes.
     pub fn start(path: &Path, answer: Answer) -> Self {
+        Self::start_for("FetchJWTBundles", path, answer)
+    }
+
+    /// The same for `FetchX509Bundles`.
+    pub fn start_x509(path: &Path, answer: Answer) -> Self {
+        Self::start_for("FetchX509Bundles", path, answer)
+    }
+
+    fn start_for(call: &'static str, path: &Path, answer: Answer) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).expect("a socket");
         let (answer, said) = watch::channel(answer);
@@ -61,7 +70,7 @@ impl WorkloadApi {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (said, calls) = (said.clone(), counted.clone());
-                let service = service_fn(move |request| respond(request, said.clone(), calls.clone()));
+                let service = service_fn(move |request| respond(call, request, said.clone(), calls.clone()));
                 let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
                 let task = tokio::spawn(async move { drop(serving.await) });
                 opened.lock().expect("no panic").push(task.abort_handle());
@@ -94,6 +103,7 @@ impl WorkloadApi {
 }
 
 async fn respond(
+    call: &'static str,
     request: Request<Incoming>,
     mut said: watch::Receiver<Answer>,
     calls: Arc<AtomicUsize>,
@@ -103,7 +113,7 @@ async fn respond(
     if !is("workload.spiffe.io", "true") {
         return Ok(status(INVALID_ARGUMENT));
     }
-    let is_call = head.method == Method::POST && head.uri.path() == CALL;
+    let is_call = head.method == Method::POST && head.uri.path().strip_prefix(SERVICE) == Some(call);
     if !is_call || !is("content-type", "application/grpc") || !is("te", "trailers") {
         return Ok(status(UNIMPLEMENTED));
     }
@@ -152,6 +162,13 @@ pub fn framed(message: &[u8]) -> Bytes {
 pub fn bundles(of: &[(&str, &str)]) -> Answer {
     let entries = of.iter().map(|(domain, set)| run(1, &[run(1, domain.as_bytes()), run(2, set.as_bytes())].concat()));
     Answer::Bytes(framed(&entries.collect::<Vec<_>>().concat()))
+}
+
+/// `X509BundlesResponse`: lists of revoked certificates, and `map<string, bytes> bundles = 2`.
+pub fn certificates(of: &[(&str, &[&[u8]])]) -> Answer {
+    let entry = |(domain, set): &(&str, &[&[u8]])| run(2, &[run(1, domain.as_bytes()), run(2, &set.concat())].concat());
+    let entries: Vec<Vec<u8>> = of.iter().map(entry).collect();
+    Answer::Bytes(framed(&[run(1, b"a list"), entries.concat()].concat()))
 }
 
 /// A field of protobuf that is a run of bytes.

@@ -1,0 +1,45 @@
+//! TLS with a client certificate: one configuration for each service, of the certificate's latest version.
+//!
+//! Upstream takes a resumed session for the client that began it, so that sessions belong to one service and one version of
+//! its certificate: nothing that goes without one, or with another, takes them up.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use rustls::ClientConfig;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::SingleCertAndKey;
+
+use crate::model::ServiceName;
+use crate::net::tls::apart;
+use crate::proxy::inject::Shown;
+
+/// The configurations with certificates; as many as there are services that have one.
+#[derive(Default)]
+pub(super) struct Certified(DashMap<ServiceName, (u64, Arc<ClientConfig>)>);
+
+impl Certified {
+    /// That of a service, whose own without a certificate is `plain`. A service has one certificate as long as its policy
+    /// is in force.
+    pub(super) fn config(&self, service: &ServiceName, plain: &ClientConfig, shown: &Shown) -> Arc<ClientConfig> {
+        let version = shown.version().1;
+        let mut known = self.0.entry(service.clone()).or_insert_with(|| (version, showing(plain, shown)));
+        if known.0 > version {
+            // A request that is late: what it makes is remembered by nobody.
+            return showing(plain, shown);
+        }
+        if known.0 < version {
+            *known = (version, showing(plain, shown));
+        }
+        Arc::clone(&known.1)
+    }
+}
+
+/// The same trust and a memory of sessions of its own. The certificate is shown once the upstream's own has been verified
+/// (RFC 8446, 4.4.2; RFC 5246, 7.4.6), and only where it asks.
+fn showing(plain: &ClientConfig, shown: &Shown) -> Arc<ClientConfig> {
+    let mut config = apart(plain);
+    let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(shown.signer()));
+    config.client_auth_cert_resolver = resolver;
+    Arc::new(config)
+}
