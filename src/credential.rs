@@ -2,11 +2,13 @@
 //!
 //! - `source`: the trait, and all that can go wrong
 //! - `environment`, `file`, `exec`: the sources
+//! - `key_pair`: the form of those that sign
 //! - `slot`: one credential with its value in use, its one load under way, its pause after a failure
 
 mod environment;
 pub mod exec;
 pub mod file;
+mod key_pair;
 pub mod slot;
 pub mod source;
 
@@ -39,6 +41,18 @@ pub struct Spec {
     /// True where a service that uses it scrubs answers: then less than 16 bytes are refused, since
     /// they could not be searched for without false finds. The default is true.
     pub scrubbed: bool,
+    /// What it has to be.
+    pub form: Form,
+}
+
+/// What a credential has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// A text that goes out as it is.
+    #[default]
+    Text,
+    /// The JSON of AWS's `credential_process`: a key pair that signs, for the slot `aws-sigv4`.
+    AwsKeyPair,
 }
 
 /// Where a credential comes from.
@@ -76,8 +90,10 @@ pub struct Versioned {
     pub name: CredentialName,
     /// Counts up in this process with every change of the value, and when a value comes back after a failure.
     pub version: u64,
-    /// The secret.
+    /// The secret; of a key pair, the one text that [`crate::model::key_pair::KeyPair`] splits.
     pub credential: Credential,
+    /// What it is.
+    pub form: Form,
 }
 
 /// It cannot be had now.
@@ -220,21 +236,21 @@ impl Credentials {
 }
 
 fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, shared: &Shared) -> Arc<Slot> {
-    let Spec { name, source, scrubbed } = spec.clone();
+    let Spec { name, source, scrubbed, form } = spec.clone();
     let Shared { clock, changes } = shared.again();
-    let label = |source, subject| Label { name, source, subject, scrubbed, changes };
+    let label = |source, subject| Label { name, source, subject, scrubbed, form, changes };
     match source {
         SourceSpec::Env { name } => {
-            let outcome = environment::find(&name, environment);
+            let outcome = environment::find(&name, environment, (form, &clock.now()));
             Slot::settled(label("env", variable(&name)), outcome, clock)
         }
         SourceSpec::File { path } => {
             let label = label("file", format!("file {}", path.display()));
-            Slot::sourced(label, Box::new(FileSource::new(path)), clock)
+            Slot::sourced(label, Box::new(FileSource::new(path, form, Arc::clone(&clock))), clock)
         }
         SourceSpec::Exec { command, arguments, environment: variables, ttl, timeout } => {
             let label = label("exec", format!("command {}", command.display()));
-            let spec = ExecSpec { command, arguments, environment: variables, ttl, timeout };
+            let spec = ExecSpec { command, arguments, environment: variables, ttl, timeout, form };
             Slot::sourced(label, Box::new(ExecSource::new(spec, environment, Arc::clone(&clock))), clock)
         }
     }
@@ -245,7 +261,7 @@ fn missing(spec: &Spec, shared: &Shared) -> Arc<Slot> {
     let SourceSpec::Env { name } = &spec.source else { return open(spec, &HashMap::new(), shared) };
     let Shared { clock, changes } = shared.again();
     let (name, subject) = (spec.name.clone(), variable(name));
-    let label = Label { name, source: "env", subject, scrubbed: spec.scrubbed, changes };
+    let label = Label { name, source: "env", subject, scrubbed: spec.scrubbed, form: spec.form, changes };
     Slot::settled(label, Err(Problem::NotTaken), clock)
 }
 
@@ -269,7 +285,7 @@ mod tests {
     }
 
     fn spec(text: &str, source: SourceSpec) -> Spec {
-        Spec { name: name(text), source, scrubbed: true }
+        Spec { name: name(text), source, scrubbed: true, form: Form::Text }
     }
 
     fn env(text: &str, variable: &str) -> Spec {

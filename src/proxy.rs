@@ -26,6 +26,7 @@ pub mod refused;
 pub mod relay;
 mod rules;
 pub mod scrub;
+mod sigv4;
 mod socket;
 mod transparent;
 mod unread;

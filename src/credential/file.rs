@@ -13,8 +13,10 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::source::{Loaded, Loading, Pace, Problem, SOURCE_BYTES_MAX, Source, parse_line};
-use crate::model::Credential;
+use super::Form;
+use super::source::{Loaded, Loading, Pace, Problem, SOURCE_BYTES_MAX, Source, parse};
+use crate::clock::SharedClock;
+use crate::model::Now;
 
 /// How old a value may be before the file is looked at again: a change holds within a second.
 pub const FILE_CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -26,21 +28,22 @@ const FILE_READS_MAX: usize = 3;
 /// A credential in a file.
 pub(super) struct FileSource {
     path: PathBuf,
+    form: Form,
+    clock: SharedClock,
 }
 
 impl FileSource {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub(super) fn new(path: PathBuf, form: Form, clock: SharedClock) -> Self {
+        Self { path, form, clock }
     }
 }
 
 impl Source for FileSource {
     fn load(&self) -> Loading<'_> {
-        let path = self.path.clone();
+        let (path, form, now) = (self.path.clone(), self.form, self.clock.now());
         Box::pin(async move {
-            let reading = tokio::task::spawn_blocking(move || read(&path));
-            let credential = reading.await.map_err(|_| Problem::Interrupted)??;
-            Ok(Loaded { credential, expires_at: None })
+            let reading = tokio::task::spawn_blocking(move || read(&path, form, &now));
+            reading.await.map_err(|_| Problem::Interrupted)?
         })
     }
 
@@ -49,13 +52,13 @@ impl Source for FileSource {
     }
 }
 
-fn read(path: &Path) -> Result<Credential, Problem> {
+fn read(path: &Path, form: Form, now: &Now) -> Result<Loaded, Problem> {
     for _ in 0..FILE_READS_MAX {
         let mut file = open(path).map_err(|e| Problem::Io(e.kind()))?;
         let before = stamp(&file)?;
         let bytes = read_bounded(&mut file)?;
         if stamp(&file)? == before {
-            return parse_line(bytes);
+            return parse(form, bytes, now);
         }
     }
     Err(Problem::Changing)
@@ -100,7 +103,13 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::clock::{Clock as _, ManualClock};
+    use crate::model::Credential;
     use crate::model::secret::CredentialError;
+
+    fn read(path: &Path) -> Result<Credential, Problem> {
+        super::read(path, Form::Text, &ManualClock::new().now()).map(|loaded| loaded.credential)
+    }
 
     fn directory() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

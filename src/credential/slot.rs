@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::source::{Loaded, Problem, Source};
-use super::{Health, Unavailable, Versioned};
+use super::{Form, Health, Unavailable, Versioned};
 use crate::clock::SharedClock;
 use crate::model::{CredentialName, Deadline, Now};
 
@@ -30,6 +30,8 @@ pub(super) struct Label {
     pub(super) subject: String,
     /// Whether it must be long enough to be found in answers.
     pub(super) scrubbed: bool,
+    /// What it has to be.
+    pub(super) form: Form,
     /// Counts the values that came into use, of all slots.
     pub(super) changes: Arc<AtomicU64>,
 }
@@ -194,7 +196,8 @@ impl Slot {
             Some(versioned) => versioned,
             None => {
                 state.version += 1;
-                Arc::new(Versioned { name: self.label.name.clone(), version: state.version, credential })
+                let (name, version, form) = (self.label.name.clone(), state.version, self.label.form);
+                Arc::new(Versioned { name, version, credential, form })
             }
         };
         let good_until = match (expires_at, check_at) {
