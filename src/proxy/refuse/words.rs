@@ -164,9 +164,7 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::SlotOccupied => "the place of the credential holds something beside the nonce".into(),
         Denial::SignatureRefused(fault) => signature(*fault).into(),
         Denial::RequestTimeout => "the request did not arrive in time".into(),
-        Denial::RequestTooLarge(TooLarge::Target) => "the request target is longer than allowed".into(),
-        Denial::RequestTooLarge(TooLarge::Head) => "the request's header block is larger than allowed".into(),
-        Denial::RequestTooLarge(TooLarge::Body) => "the request's body is larger than allowed".into(),
+        Denial::RequestTooLarge(what) => too_large(*what).into(),
         Denial::ExpectationFailed => "this request expects something other than 100-continue".into(),
         Denial::CleartextForbidden => format!("a credential for {host} would travel over plain http").into(),
         Denial::AgentUnidentified => {
@@ -238,6 +236,14 @@ fn misplaced(place: Misplaced, host: &str) -> Cow<'static, str> {
         Misplaced::Host => format!("this nonce was presented at {host}, which is not a host of its service").into(),
         Misplaced::Body => "a nonce stands in the body".into(),
         Misplaced::Proxy => "a nonce came as the proxy's credentials, over plain http from beyond loopback".into(),
+    }
+}
+
+fn too_large(what: TooLarge) -> &'static str {
+    match what {
+        TooLarge::Target => "the request target is longer than allowed",
+        TooLarge::Head => "the request's header block is larger than allowed",
+        TooLarge::Body => "the request's body is larger than allowed",
     }
 }
 

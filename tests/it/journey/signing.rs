@@ -267,6 +267,8 @@ async fn what_a_signature_does_not_cover_is_refused() {
     }
     let copying = signer.sign("PUT", "api.test", "/a", &[("x-amz-copy-source", "/b/c")], "");
     stage.assert_refused(&stage.send("PUT", "/a", &copying, "").await, "signature_refused", "a signed copy");
+    let reply = stage.send("PUT", "/a", &copying, "").await;
+    assert!(reply.text().contains("<Code>AccessDenied</Code>"), "as its clients read it: {}", reply.text());
 }
 
 #[tokio::test]
