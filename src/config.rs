@@ -32,6 +32,7 @@ mod scopes;
 mod secrets;
 mod section;
 mod service;
+mod signing;
 mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,6 +233,7 @@ fn read_tables<'a>(root: &Section<'a>, presets: &'a Presets, exec: Exec) -> Draf
     let ceilings = nonces.as_ref().map(|nonces| &nonces.ceilings);
     let agents = people::read_agents(root, &services, (&issuers, &client_cas), ceilings);
     let minters = people::read_minters(root, &agents, &issuers);
+    signing::check_credentials(root, &services, egress.as_ref());
     warn_of_unused(root, &credentials, &services, egress.as_ref());
     let webhooks = webhooks::read(root);
     Draft { version, egress, nonces, risks, credentials, services, issuers, client_cas, agents, minters, webhooks }
@@ -333,6 +335,7 @@ fn build(read: Draft, digest: &str, warnings: Vec<String>) -> Option<Loaded> {
     let (services, effective) = unzip(read.services.into_iter().map(|service| service.built))?;
     for spec in &mut specs {
         spec.scrubbed = is_scrubbed(&services, &spec.name);
+        spec.form = signing::form(&services, &spec.name);
     }
     shown.services = services.iter().map(|service| service.name.to_string()).zip(effective).collect();
     let issuers = read.issuers.into_iter().map(|issuer| issuer.spec).collect::<Option<Vec<_>>>()?;

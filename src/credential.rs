@@ -3,6 +3,7 @@
 //! - `source`: the trait, and all that can go wrong
 //! - `environment`, `file`, `exec`: the sources
 //! - `certificate`: client certificates with their keys, from files
+//! - `key_pair`: the form of those that sign
 //! - `value`: what a credential can be
 //! - `slot`: one credential with its value in use, its one load under way, its pause after a failure
 
@@ -10,6 +11,7 @@ pub mod certificate;
 mod environment;
 pub mod exec;
 pub mod file;
+mod key_pair;
 pub mod slot;
 pub mod source;
 mod value;
@@ -46,6 +48,18 @@ pub struct Spec {
     /// True where a service that uses it scrubs answers: then less than 16 bytes are refused, since
     /// they could not be searched for without false finds. The default is true.
     pub scrubbed: bool,
+    /// What it has to be.
+    pub form: Form,
+}
+
+/// What a credential has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// A text that goes out as it is.
+    #[default]
+    Text,
+    /// The JSON of AWS's `credential_process`: a key pair that signs, for the slot `aws-sigv4`.
+    AwsKeyPair,
 }
 
 /// Where a credential comes from.
@@ -95,10 +109,16 @@ pub struct Versioned {
 }
 
 impl Versioned {
-    /// The text that goes into a request; `None` where it is a certificate.
+    /// The text that goes into a request; `None` where it is something else.
     #[must_use]
     pub fn text(&self) -> Option<&Credential> {
         self.value.text()
+    }
+
+    /// The key pair that signs a request; `None` where it is something else.
+    #[must_use]
+    pub fn key_pair(&self) -> Option<&Credential> {
+        self.value.key_pair()
     }
 }
 
@@ -242,17 +262,17 @@ impl Credentials {
 }
 
 fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, shared: &Shared) -> Arc<Slot> {
-    let Spec { name, source, scrubbed } = spec.clone();
+    let Spec { name, source, scrubbed, form } = spec.clone();
     let Shared { clock, changes } = shared.again();
     let label = |source, subject| Label { name, source, subject, scrubbed, changes };
     match source {
         SourceSpec::Env { name } => {
-            let outcome = environment::find(&name, environment);
+            let outcome = environment::find(&name, environment, (form, &clock.now()));
             Slot::settled(label("env", variable(&name)), outcome, clock)
         }
         SourceSpec::File { path } => {
             let label = label("file", format!("file {}", path.display()));
-            Slot::sourced(label, Box::new(FileSource::new(path)), clock)
+            Slot::sourced(label, Box::new(FileSource::new(path, form, Arc::clone(&clock))), clock)
         }
         SourceSpec::Certificate { key, certificate } => {
             let subject = format!("file {} (certificate {})", key.display(), certificate.display());
@@ -261,7 +281,7 @@ fn open(spec: &Spec, environment: &HashMap<String, Zeroizing<String>>, shared: &
         }
         SourceSpec::Exec { command, arguments, environment: variables, ttl, timeout } => {
             let label = label("exec", format!("command {}", command.display()));
-            let spec = ExecSpec { command, arguments, environment: variables, ttl, timeout };
+            let spec = ExecSpec { command, arguments, environment: variables, ttl, timeout, form };
             Slot::sourced(label, Box::new(ExecSource::new(spec, environment, Arc::clone(&clock))), clock)
         }
     }
@@ -296,7 +316,7 @@ mod tests {
     }
 
     fn spec(text: &str, source: SourceSpec) -> Spec {
-        Spec { name: name(text), source, scrubbed: true }
+        Spec { name: name(text), source, scrubbed: true, form: Form::Text }
     }
 
     fn env(text: &str, variable: &str) -> Spec {

@@ -8,6 +8,7 @@ mod compact;
 pub mod denial;
 pub mod destination;
 pub mod grant;
+pub mod key_pair;
 pub mod lineage;
 pub mod name;
 pub mod nonce;

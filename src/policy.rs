@@ -31,6 +31,7 @@ mod parts;
 mod people;
 mod rule;
 mod service;
+mod signing;
 mod slot;
 mod target;
 
@@ -55,6 +56,7 @@ pub use parts::{Ceiling, OnMisplaced, ParentProxy, Parts, ProxyAuth, RISK_NORMAL
 pub use people::{AgentLimits, AgentRule, MinterLimits, MinterRule, Permission};
 pub use rule::{BadSyntax, QueryRule, RULE_BYTES_MAX, RULE_SEGMENTS_MAX, Rule};
 pub use service::{Dialect, LeakScan, Scope, Service};
+pub use signing::{Signing, is_meant_for, is_of_aws};
 pub use slot::{Placeholder, Slot};
 pub use target::{QueryParameter, QuerySlot, TARGET_BYTES_MAX, Target};
 

@@ -26,6 +26,7 @@ pub mod refused;
 pub mod relay;
 mod rules;
 pub mod scrub;
+mod sigv4;
 mod socket;
 mod transparent;
 mod unread;
@@ -249,7 +250,12 @@ impl Proxy {
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Refused> {
-        let presented = extract(session, &rules.policy, &self.limits, request)?; // the nonce leaves the request here
+        let presented = extract(session, &rules.policy, &self.limits, request) // the nonce leaves the request here
+            .map_err(|denial| match denial {
+                // Who signs reads the dialect of the service alone.
+                Denial::SignatureRefused(_) => Refused::from(denial).at(rules.policy.services_at(&session.destination)),
+                denial => Refused::from(denial),
+            })?;
         let (presented, newer) = match body_wanted(&self.leases, &rules.policy, session, presented) {
             Ok(presented) => (presented, None),
             Err(wanted) => Box::pin(self.hold(rules, session, wanted)).await?, // a rule looks at it: few do

@@ -7,7 +7,7 @@ use super::effective::EffectiveCredential;
 use super::hosts;
 use super::mistake::Code;
 use super::section::{Keys, Named, Node, Section};
-use crate::credential::{SourceSpec, Spec};
+use crate::credential::{Form, SourceSpec, Spec};
 use crate::model::CredentialName;
 use crate::policy::HostPattern;
 
@@ -81,7 +81,7 @@ fn read_one(entry: &Named<'_>, exec: Exec) -> ReadCredential {
     read.is_certificate = section.get("certificate").is_some();
     let hint = "hosts = […]: where this credential may ever go";
     read.hosts = section.require("hosts", hint).and_then(|node| hosts::read(&node));
-    read.spec = name.zip(source).map(|(name, source)| Spec { name, source, scrubbed: true });
+    read.spec = name.zip(source).map(|(name, source)| Spec { name, source, scrubbed: true, form: Form::Text });
     read
 }
 

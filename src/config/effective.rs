@@ -20,6 +20,7 @@ use super::people::permission_word;
 use super::risks::EffectiveRisk;
 use super::rules::Side;
 use super::service;
+use super::signing::EffectiveSigning;
 use super::webhooks::topic_word;
 use crate::control::webhooks::Webhook;
 use crate::model::{Budget, Rate, Risk};
@@ -147,6 +148,8 @@ pub(super) struct EffectiveService {
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
     deny: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aws: Option<EffectiveSigning>,
     scopes: Vec<EffectiveScope>,
 }
 
@@ -166,6 +169,7 @@ impl EffectiveService {
             slots: service.slots.iter().map(ToString::to_string).collect(),
             attach: service.attach.as_ref().map(ToString::to_string),
             placeholder: shape.map(|shape| format!("{}{{nonce}}{}", shape.prefix, shape.suffix)),
+            aws: service.signing.as_ref().map(EffectiveSigning::new),
             private: service.private,
             cleartext: service.cleartext,
             anonymous: service.anonymous,

@@ -15,8 +15,9 @@ use super::preset::Presets;
 use super::rules::{self, PlacedRule, Side};
 use super::scopes::{self, ReadScope};
 use super::section::{Keys, Named, Node, Section};
+use super::signing;
 use crate::model::{CredentialName, Host, ServiceName};
-use crate::policy::{Dialect, HostPattern, LeakScan, Placeholder, Service, Slot};
+use crate::policy::{Dialect, HostPattern, LeakScan, Placeholder, Service, Signing, Slot};
 
 /// Services of a policy at most.
 const SERVICES_MAX: usize = 1024;
@@ -32,6 +33,7 @@ const KEYS: Keys = Keys {
         "slots",
         "attach",
         "placeholder",
+        "aws",
         "private",
         "cleartext",
         "anonymous",
@@ -77,6 +79,7 @@ struct Parts<'a> {
     slots: Option<Vec<Slot>>,
     attach: Option<Option<Slot>>,
     placeholder: Option<Option<Placeholder>>,
+    signing: Option<Option<Signing>>,
     private: Option<bool>,
     cleartext: Option<bool>,
     anonymous: Option<bool>,
@@ -141,6 +144,8 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
         None => Some(Vec::new()),
     };
     let scopes = scopes::read(section, hosts.as_deref(), credential.as_ref(), credentials);
+    let signs = slots.as_ref().is_some_and(|slots| slots.contains(&Slot::AwsSigV4));
+    let dialect = if signs { Dialect::Aws } else { Dialect::default() };
     let flag = |name, default| section.get(name).map_or(Some(default), |node| node.boolean());
     Parts {
         hosts,
@@ -149,13 +154,14 @@ fn read_parts<'a>(section: &Section<'a>, credentials: &[ReadCredential]) -> Part
         slots,
         attach: optional(section, "attach", read_slot),
         placeholder: optional(section, "placeholder", read_placeholder),
+        signing: optional(section, "aws", signing::read),
         private: flag("private", false),
         cleartext: flag("cleartext", false),
         anonymous: flag("anonymous", false),
         scrub: flag("scrub", true),
         leak_scan: section.get("leak_scan").map_or(Some(LeakScan::default()), |node| node.word(&LEAK_SCANS)),
         upstream_ca: optional(section, "upstream_ca", credentials::absolute_path),
-        dialect: section.get("dialect").map_or(Some(Dialect::default()), |node| node.word(&DIALECTS)),
+        dialect: section.get("dialect").map_or(Some(dialect), |node| node.word(&DIALECTS)),
         observe_until: observing::read(section),
         deny,
         scopes,
@@ -197,10 +203,6 @@ fn read_slots(node: &Node<'_>) -> Option<Vec<Slot>> {
 
 fn read_slot(node: &Node<'_>) -> Option<Slot> {
     let text = node.string()?;
-    if text == "aws-sigv4" {
-        node.not_supported("slot \"aws-sigv4\"");
-        return None;
-    }
     match Slot::parse(text) {
         Ok(slot) => Some(slot),
         Err(problem) => {
@@ -224,6 +226,9 @@ fn check(section: &Section<'_>, parts: &Parts<'_>, credentials: &[ReadCredential
     warn_of_flags(section);
     check_attach(section, parts);
     check_certificate(section, parts, credentials);
+    if let Some(slots) = &parts.slots {
+        signing::check(section, slots, parts.hosts.as_deref());
+    }
     if let Some(hosts) = &parts.hosts {
         check_ports(section, parts, hosts);
         check_addresses(section, parts, hosts);
@@ -337,6 +342,7 @@ fn build(name: ServiceName, preset: Option<&'static str>, parts: Parts<'_>) -> O
         slots: parts.slots?,
         attach: parts.attach?,
         placeholder: parts.placeholder?,
+        signing: parts.signing?,
         private: parts.private?,
         cleartext: parts.cleartext?,
         anonymous: parts.anonymous?,

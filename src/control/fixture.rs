@@ -60,6 +60,7 @@ fn service(name: &str, hosts: &[&str], placeholder: Option<&str>, scopes: Vec<Sc
         slots: vec![Slot::Bearer],
         attach: None,
         placeholder: placeholder.map(|text| Placeholder::parse(text).unwrap()),
+        signing: None,
         private: false,
         cleartext: false,
         anonymous: false,

@@ -141,6 +141,7 @@ pub(super) async fn answer(
         rate_capped_by: outcome.rate_capped_by,
         proxy: control.parts.proxy_url.clone(),
         warning: caller.warning,
+        stand_in: control.parts.leases.stand_in(&nonce),
     };
     let now = control.parts.clock.now();
     let minted = view::minted(&control.policy(), &lease, &nonce, notes, &now);

@@ -156,7 +156,8 @@ impl OwnDoor {
         let outcome = mint::make(&making, &approved, id, &nonce).await?;
         let lease = leases.get(id).ok_or(Refusal::NotDelegable(EndCause::Revoked))?;
         let Outcome { ttl_capped_by, rate_capped_by, .. } = outcome;
-        let notes = MintNotes { ttl_capped_by, rate_capped_by, proxy: self.proxy_url.clone(), warning: None };
+        let (proxy, stand_in) = (self.proxy_url.clone(), leases.stand_in(&nonce));
+        let notes = MintNotes { ttl_capped_by, rate_capped_by, proxy, warning: None, stand_in };
         mint::created(&view::minted(&policy, &lease, &nonce, notes, &clock.now()), false)
     }
 }

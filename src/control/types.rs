@@ -3,6 +3,7 @@
 //! Answers may gain members; a client must not mind ones that it does not know. Requests may not: an unknown member
 //! is refused.
 
+mod aws;
 mod delegation;
 mod many;
 mod operations;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+pub use aws::AwsKeys;
 pub use delegation::{DelegationAsked, RevocationGiven};
 pub use many::{
     CompletionAsked, Explanation, ExplanationAsked, LEAK_NONCES_MAX, LeakReport, RISK_TTL_SECONDS_MAX, RevocationAsked,
@@ -193,6 +195,10 @@ pub struct Minted {
     /// For each granted service the nonce in the shape that its SDKs accept.
     #[schema(value_type = BTreeMap<String, String>)]
     pub placeholders: BTreeMap<String, PlainNonce>,
+    /// What an AWS SDK signs with; there where a granted service has the slot `aws-sigv4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub aws: Option<AwsKeys>,
     /// Whose.
     pub agent: String,
     /// For what.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::CredentialHealth;
 use super::caller::Caller;
-use super::types::{GrantGiven, LeaseView, Minted, MinterView, PlainNonce, RiskView, ScopeView, ServiceView};
-use crate::lease::{Lease, Restriction};
+use super::types::{AwsKeys, GrantGiven, LeaseView, Minted, MinterView, PlainNonce, RiskView, ScopeView, ServiceView};
+use crate::lease::{Lease, Restriction, StandIn};
 use crate::model::{AgentName, LeaseGrant, Nonce, Now};
 use crate::policy::{HostPattern, MinterRule, Permission, Policy, Scope, Service};
 
@@ -18,6 +18,8 @@ pub(super) struct MintNotes {
     pub(super) rate_capped_by: Option<String>,
     pub(super) proxy: String,
     pub(super) warning: Option<&'static str>,
+    /// The key pair of the nonce, for services whose requests are signed.
+    pub(super) stand_in: Option<StandIn>,
 }
 
 /// The one answer that holds the nonce.
@@ -28,6 +30,7 @@ pub(super) fn minted(policy: &Policy, lease: &Lease, nonce: &Nonce, notes: MintN
         parent: view.parent,
         nonce: PlainNonce::new(nonce.as_str().to_owned()),
         placeholders: placeholders(policy, lease, nonce),
+        aws: aws(policy, lease, nonce, notes.stand_in),
         agent: view.agent,
         task: view.task,
         grants: view.grants,
@@ -55,6 +58,19 @@ fn placeholders(policy: &Policy, lease: &Lease, nonce: &Nonce) -> BTreeMap<Strin
         (grant.service.to_string(), PlainNonce::new(text))
     };
     lease.terms().grants.iter().map(shaped).collect()
+}
+
+/// What an AWS SDK signs with, where a service of the lease wants signatures.
+fn aws(policy: &Policy, lease: &Lease, nonce: &Nonce, pair: Option<StandIn>) -> Option<AwsKeys> {
+    let signs = |grant: &LeaseGrant| policy.service(&grant.service).is_some_and(|service| service.signs());
+    if !lease.terms().grants.iter().any(signs) {
+        return None;
+    }
+    pair.map(|pair| AwsKeys {
+        access_key_id: pair.access_key_id,
+        secret_access_key: PlainNonce::new(pair.secret.to_string()),
+        session_token: PlainNonce::new(nonce.as_str().to_owned()),
+    })
 }
 
 /// A lease, read back.

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 pub use self::answer::AnswerError;
 pub use self::trust::Distrust;
 use super::source::{Loaded, Loading, Pace, Problem, SOURCE_BYTES_MAX, Source};
+use super::{Form, key_pair};
 use crate::clock::SharedClock;
 
 /// How long a command may run where the policy does not say.
@@ -43,6 +44,7 @@ pub(super) struct ExecSource {
     environment: Vec<(String, Zeroizing<Vec<u8>>)>,
     ttl: Duration,
     timeout: Duration,
+    form: Form,
     clock: SharedClock,
 }
 
@@ -54,19 +56,20 @@ pub(super) struct ExecSpec {
     pub(super) environment: Vec<String>,
     pub(super) ttl: Duration,
     pub(super) timeout: Duration,
+    pub(super) form: Form,
 }
 
 impl ExecSource {
     /// Takes the named variables from `taken` (what was taken out of the process environment) or from the process environment.
     pub(super) fn new(spec: ExecSpec, taken: &HashMap<String, Zeroizing<String>>, clock: SharedClock) -> Self {
-        let ExecSpec { command, arguments, environment, ttl, timeout } = spec;
+        let ExecSpec { command, arguments, environment, ttl, timeout, form } = spec;
         let value = |name: &String| match taken.get(name) {
             Some(value) => Some(value.as_bytes().to_vec()),
             None => std::env::var_os(name).map(OsStringExt::into_vec),
         };
         let environment =
             environment.into_iter().filter_map(|name| value(&name).map(|it| (name, Zeroizing::new(it)))).collect();
-        Self { command, arguments, environment, ttl, timeout, clock }
+        Self { command, arguments, environment, ttl, timeout, form, clock }
     }
 
     async fn run(&self) -> Result<Loaded, Problem> {
@@ -77,7 +80,13 @@ impl ExecSource {
         let mut running = self.start(path)?;
         let printed = running.printed().await?;
         running.end().await?;
-        answer::parse(printed, &started, self.ttl)
+        match self.form {
+            Form::Text => answer::parse(printed, &started, self.ttl),
+            Form::AwsKeyPair => {
+                let loaded = key_pair::parse(&printed, &started)?;
+                Ok(Loaded { expires_at: loaded.expires_at.or_else(|| Some(started.plus(self.ttl))), ..loaded })
+            }
+        }
     }
 
     fn start(&self, path: PathBuf) -> Result<Running, Problem> {
@@ -177,6 +186,7 @@ mod tests {
             environment: environment.iter().map(|&name| name.to_owned()).collect(),
             ttl: EXEC_TTL,
             timeout,
+            form: Form::Text,
         };
         ExecSource::new(spec, taken, ManualClock::new())
     }
@@ -245,6 +255,7 @@ mod tests {
             environment: Vec::new(),
             ttl: EXEC_TTL,
             timeout: EXEC_TIMEOUT,
+            form: Form::Text,
         };
         let source = ExecSource::new(spec, &HashMap::new(), ManualClock::new());
         assert_eq!(bytes_count(&source).await, Err(Problem::Distrusted(Distrust::Relative)));

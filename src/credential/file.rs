@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use super::source::{Loaded, Loading, Pace, Problem, SOURCE_BYTES_MAX, Source, parse_line};
-use crate::model::Credential;
+use super::Form;
+use super::source::{Loading, Pace, Problem, SOURCE_BYTES_MAX, Source, parse};
+use crate::clock::SharedClock;
 
 /// How old a value may be before the file is looked at again: a change holds within a second.
 pub const FILE_CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -29,31 +30,28 @@ const FILE_READS_MAX: usize = 3;
 /// A credential in a file.
 pub(super) struct FileSource {
     path: PathBuf,
+    form: Form,
+    clock: SharedClock,
 }
 
 impl FileSource {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub(super) fn new(path: PathBuf, form: Form, clock: SharedClock) -> Self {
+        Self { path, form, clock }
     }
 }
 
 impl Source for FileSource {
     fn load(&self) -> Loading<'_> {
-        let path = self.path.clone();
+        let (path, form, now) = (self.path.clone(), self.form, self.clock.now());
         Box::pin(async move {
-            let reading = tokio::task::spawn_blocking(move || read(&path));
-            let credential = reading.await.map_err(|_| Problem::Interrupted)??;
-            Ok(Loaded::text(credential, None))
+            let reading = tokio::task::spawn_blocking(move || parse(form, read_bytes(&path)?, &now));
+            reading.await.map_err(|_| Problem::Interrupted)?
         })
     }
 
     fn pace(&self) -> Pace {
         FILE_PACE
     }
-}
-
-fn read(path: &Path) -> Result<Credential, Problem> {
-    parse_line(read_bytes(path)?)
 }
 
 /// All of a file, of at most [`SOURCE_BYTES_MAX`], as it is when nobody writes.
@@ -108,7 +106,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::model::Credential;
     use crate::model::secret::CredentialError;
+
+    fn read(path: &Path) -> Result<Credential, Problem> {
+        super::super::source::parse_line(super::read_bytes(path)?)
+    }
 
     fn directory() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

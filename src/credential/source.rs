@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use super::certificate::CertificateProblem;
 use super::exec::{AnswerError, Distrust};
 use super::value::Value;
+use super::{Form, key_pair};
 use crate::model::secret::CredentialError;
-use crate::model::{Credential, Deadline};
+use crate::model::{Credential, Deadline, Now};
 
 /// Most bytes that are read from a file or a command; more is refused, not cut.
 pub const SOURCE_BYTES_MAX: usize = 64 * 1024;
@@ -109,12 +110,23 @@ pub enum Problem {
     /// A certificate and its key are not what they should be.
     #[error("{0}")]
     Certificate(#[from] CertificateProblem),
+    /// A service signs with it, and it is no key pair.
+    #[error("is not the JSON of AWS's credential_process: Version 1, AccessKeyId, SecretAccessKey")]
+    NotKeyPair,
     /// What it gave was over already.
     #[error("gave a credential that has expired")]
     Expired,
     /// The load ended without an outcome: a bug of ours, or the process is ending.
     #[error("was not read to the end")]
     Interrupted,
+}
+
+/// Takes a credential out of `bytes` as files and commands write it, in the form that it has to have.
+pub(super) fn parse(form: Form, bytes: Zeroizing<Vec<u8>>, now: &Now) -> Result<Loaded, Problem> {
+    match form {
+        Form::Text => Ok(Loaded::text(parse_line(bytes)?, None)),
+        Form::AwsKeyPair => key_pair::parse(&bytes, now),
+    }
 }
 
 /// Takes a credential out of `bytes` as files and commands write it: one line end after it is dropped, no more.

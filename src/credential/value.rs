@@ -8,23 +8,33 @@ use crate::model::Credential;
 pub enum Value {
     /// A text that goes into a request.
     Text(Credential),
+    /// A key pair that signs requests, and is in none: the one text that [`crate::model::key_pair::KeyPair`] splits.
+    KeyPair(Credential),
     /// A certificate with its key, for the connection that a request goes out on.
     Certificate(ClientCertificate),
 }
 
 impl Value {
-    /// The text that goes into a request; `None` where it is a certificate.
+    /// The text that goes into a request; `None` where it is something else.
     pub(super) fn text(&self) -> Option<&Credential> {
         match self {
             Self::Text(credential) => Some(credential),
-            Self::Certificate(_) => None,
+            Self::KeyPair(_) | Self::Certificate(_) => None,
+        }
+    }
+
+    /// The key pair that signs; `None` where it is something else.
+    pub(super) fn key_pair(&self) -> Option<&Credential> {
+        match self {
+            Self::KeyPair(pair) => Some(pair),
+            Self::Text(_) | Self::Certificate(_) => None,
         }
     }
 
     /// True where it never stands in an answer, or is long enough to be found there.
     pub(super) fn is_scrubbable(&self) -> bool {
         match self {
-            Self::Text(credential) => credential.is_scrubbable(),
+            Self::Text(credential) | Self::KeyPair(credential) => credential.is_scrubbable(),
             // A key signs, and is never sent.
             Self::Certificate(_) => true,
         }
@@ -33,9 +43,9 @@ impl Value {
     /// True for the same secret.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Text(one), Self::Text(other)) => one.same_as(other),
+            (Self::Text(one), Self::Text(other)) | (Self::KeyPair(one), Self::KeyPair(other)) => one.same_as(other),
             (Self::Certificate(one), Self::Certificate(other)) => one.same_as(other),
-            (Self::Text(_), Self::Certificate(_)) | (Self::Certificate(_), Self::Text(_)) => false,
+            (Self::Text(_) | Self::KeyPair(_) | Self::Certificate(_), _) => false,
         }
     }
 }

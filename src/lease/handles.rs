@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    DelegateError, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, Store, Tombstone,
-    TooMany,
+    DelegateError, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn, Store,
+    Tombstone, TooMany,
 };
 use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, TaskName};
 
@@ -60,6 +60,12 @@ impl Minter {
         terms: NewLease,
     ) -> Result<Arc<Lease>, DelegateError> {
         self.0.delegate(parent, children_max, (id, nonce.hash()), terms)
+    }
+
+    /// The key pair with which a nonce signs; `None` if there was no randomness at start.
+    #[must_use]
+    pub fn stand_in(&self, nonce: &Nonce) -> Option<StandIn> {
+        self.0.stand_ins.of(&nonce.hash())
     }
 
     /// Live leases that this minter has.
@@ -193,6 +199,12 @@ impl Lookup {
             Found::Live(lease) if lease.is_canary() => Found::Canary(lease),
             found @ (Found::Live(_) | Found::Canary(_) | Found::Dead(_) | Found::Unknown) => found,
         }
+    }
+
+    /// The key pair with which a nonce signs; `None` if there was no randomness at start.
+    #[must_use]
+    pub fn stand_in(&self, hash: &NonceHash) -> Option<StandIn> {
+        self.0.stand_ins.of(hash)
     }
 
     /// The store's time.

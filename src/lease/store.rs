@@ -15,6 +15,7 @@ use super::said::Said;
 use super::schedule::{Due, Schedule};
 use super::shares::Shares;
 use super::sorted::{Place, Sorted};
+use super::stand_in::StandIns;
 use super::sync::{Mutex, RwLock};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
@@ -53,6 +54,7 @@ pub struct Store {
     pub(super) risks: Risks,
     pub(super) allowances: Allowances,
     shares: Shares,
+    pub(super) stand_ins: StandIns,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -75,6 +77,7 @@ impl Store {
             risks: Risks::default(),
             allowances: Allowances::new(&config),
             shares: Shares::default(),
+            stand_ins: StandIns::fresh(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })

@@ -108,6 +108,29 @@ impl Misplaced {
     }
 }
 
+/// Why the signature of a request is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SignatureFault {
+    /// It is not written as AWS has it.
+    Malformed,
+    /// It is not one over this request by the key pair of this nonce.
+    Mismatch,
+    /// It does not cover the host, the date, the token or another field that AWS reads.
+    NotSigned,
+    /// It was made too long ago, or will be.
+    Stale,
+    /// It is for a service or region that is not the host's.
+    Scope,
+    /// The body has another hash than the one that was signed.
+    OtherBody,
+    /// It leaves the body out where nothing else covers it.
+    UnsignedBody,
+    /// A form that is not supported: in the query, in chunks of a body, SigV4A, or for a WebSocket.
+    Unsupported,
+    /// The request copies another object than its path names.
+    CopySource,
+}
+
 /// How an upstream failed after a request had gone out, so that nobody knows whether it was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unclear {
@@ -151,6 +174,7 @@ pub enum Denial {
     RequestAmbiguous(Ambiguity),
     RequestMalformed,
     SlotOccupied,
+    SignatureRefused(SignatureFault),
     RequestTimeout,
     RequestTooLarge(TooLarge),
     ExpectationFailed,
@@ -204,6 +228,7 @@ impl Denial {
             Self::RequestAmbiguous(_) => "request_ambiguous",
             Self::RequestMalformed => "request_malformed",
             Self::SlotOccupied => "slot_occupied",
+            Self::SignatureRefused(_) => "signature_refused",
             Self::RequestTimeout => "request_timeout",
             Self::RequestTooLarge(_) => "request_too_large",
             Self::ExpectationFailed => "expectation_failed",
@@ -249,6 +274,7 @@ impl Denial {
             | Self::HostNotListed
             | Self::AddressForbidden
             | Self::CleartextForbidden
+            | Self::SignatureRefused(_)
             | Self::BudgetSpent => 403,
             Self::RequestAmbiguous(_) | Self::RequestMalformed | Self::SlotOccupied => 400,
             Self::RequestTimeout => 408,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::host::HostPattern;
 use super::rule::Rule;
+use super::signing::Signing;
 use super::slot::{Placeholder, Slot};
 use crate::model::{CredentialName, Destination, Rate, Risk, ScopeName, ServiceName};
 
@@ -61,6 +62,8 @@ pub struct Service {
     pub attach: Option<Slot>,
     /// The shape that its SDKs insist on.
     pub placeholder: Option<Placeholder>,
+    /// For what may be signed at its hosts, with the slot `aws-sigv4`; without it their names say so.
+    pub signing: Option<Signing>,
     /// Private addresses are allowed.
     pub private: bool,
     /// `http://` is allowed.
@@ -111,6 +114,12 @@ impl Service {
     #[must_use]
     pub fn lists(&self, destination: &Destination) -> bool {
         self.hosts.iter().any(|pattern| pattern.covers(destination))
+    }
+
+    /// True where its requests are signed, and its credential is a key pair.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        self.slots.contains(&Slot::AwsSigV4)
     }
 
     /// True while its path rules are only watched.

@@ -21,6 +21,8 @@ pub enum Slot {
     Header(String),
     /// A query parameter.
     Query(String),
+    /// `X-Amz-Security-Token: NONCE`, under a signature by the key pair that belongs to the nonce.
+    AwsSigV4,
 }
 
 /// The shape that an SDK insists on: text around the nonce.
@@ -99,14 +101,15 @@ impl Slot {
             "raw" => return Ok(Self::Raw),
             "basic-user" => return Ok(Self::BasicUser),
             "basic-password" => return Ok(Self::BasicPassword),
-            "aws-sigv4" => return Err(BadSyntax("`aws-sigv4` is not supported by this build".to_owned())),
+            "aws-sigv4" => return Ok(Self::AwsSigV4),
             _ => {}
         }
         match text.split_once(':') {
             Some(("header", name)) => parse_header(name),
             Some(("query", name)) => parse_query(name),
             _ => Err(BadSyntax(
-                "a slot is `bearer`, `token`, `raw`, `basic-user`, `basic-password`, `header:NAME` or `query:NAME`"
+                "a slot is `bearer`, `token`, `raw`, `basic-user`, `basic-password`, `header:NAME`, `query:NAME` or \
+                 `aws-sigv4`"
                     .to_owned(),
             )),
         }
@@ -156,6 +159,7 @@ impl fmt::Display for Slot {
             Self::BasicPassword => f.write_str("basic-password"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
+            Self::AwsSigV4 => f.write_str("aws-sigv4"),
         }
     }
 }
@@ -199,6 +203,7 @@ mod tests {
             "header:x-api-key",
             "header:private-token",
             "query:key",
+            "aws-sigv4",
         ] {
             assert_eq!(Slot::parse(text).map(|slot| slot.to_string()).as_deref(), Ok(text));
         }
@@ -257,7 +262,7 @@ mod tests {
             "query:a b",
             "query:a&b",
             "query:_method",
-            "aws-sigv4",
+            "AWS-SigV4",
             "cookie:x",
         ] {
             assert!(Slot::parse(text).is_err(), "{text:?}");

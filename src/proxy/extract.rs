@@ -5,6 +5,7 @@ mod fields;
 mod lift;
 mod own;
 mod proxied;
+mod signed;
 mod strays;
 mod trailers;
 
@@ -83,12 +84,13 @@ pub fn extract(
     }
     let whole = judge(session, limits, &head)?;
     let services = policy.services_at(&session.destination).clone();
+    let came = signed::Came::of(&head, services.iter().map(|service| &**service));
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
         return Ok(Presented { head, body, seen: None, target: whole, lifted: None, strays, services, websocket });
     }
-    let (lifted, target) = lift::lift(&mut head.headers, whole, &lift::Slots::of(&services))?;
+    let (lifted, target) = lift::lift(&mut head.headers, whole, &lift::Slots::of(&services), came.as_ref())?;
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());
     Ok(Presented { head, body, seen: None, target, lifted, strays, services, websocket })

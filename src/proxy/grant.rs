@@ -5,12 +5,15 @@ mod attach;
 mod certificate;
 mod exposed;
 mod given;
+mod reasons;
+mod signature;
 mod who;
 
 use std::sync::Arc;
 
 pub use exposed::exposed;
 pub use given::{Wanted, body_wanted};
+use reasons::{useless, worse};
 use smallvec::SmallVec;
 
 use super::connect::Session;
@@ -245,12 +248,21 @@ impl Scene<'_> {
     }
 
     /// A nonce that fills a slot.
-    fn decide(&self, lease: &Arc<Lease>, presented: Presented, mut facts: DecisionFacts) -> Result<Permit, Refused> {
+    fn decide(
+        &self,
+        lease: &Arc<Lease>,
+        mut presented: Presented,
+        mut facts: DecisionFacts,
+    ) -> Result<Permit, Refused> {
         let services: Services = presented.services.iter().filter(|service| holds(lease, service)).cloned().collect();
         if services.is_empty() {
             let outcome = self.on_misplaced(lease);
             facts.alarm = Some(alarms::misplaced(lease, outcome, Misplaced::Host));
             return Err(Refused::new(Denial::NonceMisplaced(Misplaced::Host), facts).at(&presented.services));
+        }
+        // Only now: at a host that is not its service's, a nonce is misplaced whatever it came under.
+        if let Err(denial) = signature::verify(self.leases, self.session, &mut presented) {
+            return Err(Refused::new(denial, facts).at(&services));
         }
         self.decide_among(&services, lease, presented, facts)
     }
@@ -327,6 +339,7 @@ impl Scene<'_> {
         if !slot.is_some_and(|slot| service.slots.contains(slot)) {
             return Err(Denial::NonceMisplaced(Misplaced::Header));
         }
+        signature::check_scope(self.session, service, presented)?;
         let terms = lease.terms();
         let scopes = given::scopes(self.policy, lease, &service.name);
         let request = given::request(self.session, presented);
@@ -411,28 +424,6 @@ pub(super) fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     facts.lineage = lease.lineage().cloned();
     facts.minter = Some(terms.minter.clone());
     facts.on_behalf_of = terms.on_behalf_of.map(str::to_owned);
-}
-
-/// Of two services' refusals the one that tells the agent more: being out of scope is the common, fixable one.
-fn worse(known: Option<Denial>, fresh: Denial) -> Denial {
-    match known {
-        Some(known @ Denial::OutOfScope { .. }) => known,
-        _ => fresh,
-    }
-}
-
-/// Of the reasons of several scopes the one that can be mended soonest.
-fn useless(lease: &Lease, reason: NoUse, restricted: Option<Denial>) -> Denial {
-    match (reason, restricted) {
-        (NoUse::TooFast { wait }, _) => Denial::RateLimited { retry_after: wait },
-        (NoUse::TaskSpent | NoUse::Spent, Some(restricted)) => restricted,
-        (NoUse::TaskSpent, None) => Denial::BudgetSpent,
-        // Also what has ended since it was looked up has no use left.
-        (NoUse::Spent, None) => {
-            let at = lease.deadline().wall;
-            lease.ended().map_or(Denial::NonceSpent { at }, |cause| ended(cause, at))
-        }
-    }
 }
 
 /// Why a lease that was alive a moment ago is not any more.

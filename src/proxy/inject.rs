@@ -23,10 +23,12 @@ use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
 use super::leaks::Tap;
 use super::scrub::{Needles, narrow_accepted};
+use super::sigv4::{Line, TOKEN};
 use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
 use crate::lease::{EndCause, Lease, Membership, Reservation};
+use crate::model::key_pair::KeyPair;
 use crate::model::{Credential, CredentialName, Denial, Destination, Scheme, ServiceName, Table};
 use crate::policy::{Service, Slot};
 
@@ -88,14 +90,13 @@ pub struct Carried {
 pub struct Searches(ArcSwap<Table<CredentialName, (u64, Needles)>>);
 
 impl Searches {
-    fn of(&self, versioned: &Versioned, credential: &Credential) -> Needles {
+    fn of(&self, versioned: &Versioned) -> Needles {
         if let Some((version, needles)) = self.0.load().get(&versioned.name)
             && *version == versioned.version
         {
             return needles.clone();
         }
-        #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
-        let needles = Needles::new(credential.expose(), &[]);
+        let needles = echoes(versioned);
         self.0.rcu(|known| {
             let mut known = Table::clone(known);
             known.insert(versioned.name.clone(), (versioned.version, needles.clone()));
@@ -105,10 +106,37 @@ impl Searches {
     }
 }
 
+/// The search for a credential in answers; of a key pair for its id, too, without which no signature is of use.
+fn echoes(versioned: &Versioned) -> Needles {
+    let all = secrets(versioned).map(|secret| Needles::new(secret, &[]));
+    let id = key_pair(versioned).map(|pair| Needles::new(pair.access_key_id.as_bytes(), &[]));
+    one_search(&all.into_iter().chain(id).collect::<Vec<_>>())
+}
+
 /// The search for a credential in what agents send.
-fn plain_needles(credential: &Credential) -> Needles {
+fn plain_needles(versioned: &Versioned) -> Needles {
+    one_search(&secrets(versioned).map(Needles::plain).collect::<Vec<_>>())
+}
+
+fn one_search(each: &[Needles]) -> Needles {
+    match each {
+        [only] => only.clone(),
+        several => Needles::any_of(several.iter()),
+    }
+}
+
+/// The texts that nobody else may see.
+fn secrets(versioned: &Versioned) -> impl Iterator<Item = &[u8]> {
     #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
-    Needles::plain(credential.expose())
+    let whole = versioned.text().map(Credential::expose);
+    let pair = key_pair(versioned);
+    let parts = pair.into_iter().flat_map(|pair| [Some(pair.secret), pair.session_token]).flatten();
+    whole.into_iter().chain(parts.map(str::as_bytes))
+}
+
+fn key_pair(versioned: &Versioned) -> Option<KeyPair<'_>> {
+    #[expect(clippy::disallowed_methods, reason = "a key pair is one text, and is read here and nowhere else")]
+    versioned.key_pair().map(Credential::expose).and_then(KeyPair::split)
 }
 
 /// Puts the credential into the slot, and checks last that the lease is still alive.
@@ -129,16 +157,16 @@ pub fn inject(
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
         (Licence::Credential { tie, reservation, .. }, Some(versioned), Some(lifted)) => {
-            match (versioned.text(), &carried.certificate) {
-                (Some(text), _) => {
-                    filled = fill(&mut head.headers, &lifted, text)?;
-                    if service.scrub {
-                        make_searchable(&mut head.headers);
-                        needles = Some(searches.of(versioned, text));
-                    }
-                }
-                (None, Some(_)) => leave_empty(&mut head.headers, &lifted),
-                (None, None) => return Err(Denial::Internal),
+            let goes_out = versioned.text().or(versioned.key_pair());
+            if service.scrub && goes_out.is_some() {
+                make_searchable(&mut head.headers);
+                needles = Some(searches.of(versioned));
+            }
+            match (&lifted.signed, versioned.text(), &carried.certificate) {
+                (Some(_), _, _) => sign(session, &mut head, presented.target.as_str(), (&lifted, versioned))?,
+                (None, Some(text), _) => filled = fill(&mut head.headers, &lifted, text)?,
+                (None, None, Some(_)) => leave_empty(&mut head.headers, &lifted),
+                (None, None, None) => return Err(Denial::Internal),
             }
             if tie.membership.is_cut() || tie.lease.ended().is_some_and(|cause| cause != EndCause::Spent) {
                 return Err(dead(&tie.lease));
@@ -194,6 +222,38 @@ fn make_searchable(headers: &mut HeaderMap) {
     }
 }
 
+/// Signs again what goes out, with the real key and over the fields that are still there: after everything else.
+fn sign(
+    session: &Session,
+    head: &mut request::Parts,
+    target: &str,
+    (lifted, versioned): (&Lifted, &Versioned),
+) -> Result<(), Denial> {
+    const UNUSABLE: Denial = Denial::CredentialUnavailable { retry_after: None };
+    let signed = lifted.signed.as_ref().ok_or(Denial::Internal)?;
+    let pair = key_pair(versioned).ok_or(UNUSABLE)?;
+    let secret = |text: Bytes| {
+        let mut value = HeaderValue::from_maybe_shared(text).map_err(|_| UNUSABLE)?;
+        value.set_sensitive(true);
+        Ok::<_, Denial>(value)
+    };
+    match pair.session_token {
+        Some(token) => {
+            head.headers.insert(TOKEN, secret(joined("", token))?);
+        }
+        None => {
+            // Not `remove`: it would change the order of the rest.
+            let kept = head.headers.iter().filter(|(name, _)| **name != TOKEN);
+            head.headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        }
+    }
+    let authority = session.authority.of(session).ok_or(Denial::Internal)?;
+    let line = Line { method: &head.method, host: authority.as_str(), target };
+    let value = signed.sign_again(&pair, &head.headers, line)?;
+    head.headers.insert(header::AUTHORIZATION, secret(value.into())?);
+    Ok(())
+}
+
 /// Writes the credential into its slot; for a slot in the query the result is the target that holds it.
 fn fill(
     headers: &mut HeaderMap,
@@ -214,6 +274,8 @@ fn fill(
             let place = lifted.parameter.as_ref().ok_or(Denial::Internal)?;
             return Ok(Some(place.filled(secret.as_bytes())));
         }
+        // It signs, and never goes out.
+        Slot::AwsSigV4 => return Err(Denial::Internal),
     };
     let field = lifted.field.clone().ok_or(Denial::Internal)?;
     let mut value =

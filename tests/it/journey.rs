@@ -31,6 +31,7 @@ mod quick;
 mod rates;
 mod relaying;
 mod services;
+mod signing;
 mod starting;
 mod stopping;
 mod tunnelling;

@@ -12,6 +12,7 @@ pub mod policies;
 pub mod remote;
 pub mod rsa;
 pub mod sidecar;
+pub mod sigv4;
 pub mod sockets;
 pub mod stage;
 pub mod stranger;

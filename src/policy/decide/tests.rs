@@ -90,6 +90,7 @@ fn service(deny: Vec<RuleText>, scopes: Vec<ScopeText>) -> Service {
         slots: Vec::new(),
         attach: None,
         placeholder: None,
+        signing: None,
         private: false,
         cleartext: false,
         anonymous: false,

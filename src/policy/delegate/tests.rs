@@ -78,6 +78,7 @@ fn service(name: &str, scopes: &[ScopeDraw]) -> Service {
         slots: Vec::new(),
         attach: None,
         placeholder: None,
+        signing: None,
         private: false,
         cleartext: false,
         anonymous: false,

@@ -230,7 +230,13 @@ fn is_in(grants: &[Grant], service: &ServiceName, scope: &ScopeName) -> bool {
 fn judged(service: &Service, target: &Target) -> Target {
     let parameter = |slot: &Slot| match slot {
         Slot::Query(name) => target.take_query_parameter(name).ok().flatten(),
-        Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword | Slot::Header(_) => None,
+        Slot::Bearer
+        | Slot::Token
+        | Slot::Raw
+        | Slot::BasicUser
+        | Slot::BasicPassword
+        | Slot::Header(_)
+        | Slot::AwsSigV4 => None,
     };
     let taken = service.slots.iter().find_map(parameter);
     taken.map_or_else(|| target.clone(), |(_, place)| place.rest().clone())

@@ -28,6 +28,7 @@ fn service(name: &str, hosts: &[&str]) -> Service {
         slots: Vec::new(),
         attach: None,
         placeholder: None,
+        signing: None,
         private: false,
         cleartext: false,
         anonymous: false,

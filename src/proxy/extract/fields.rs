@@ -232,8 +232,8 @@ fn check_connection_options(headers: &HeaderMap) -> Result<(), Denial> {
 
 /// On a listed host nothing credential-like goes out but ours, so that nobody's own key can carry our data away.
 pub fn refuse_foreign(headers: &HeaderMap, target: &Target, lifted: Option<&Lifted>) -> Result<(), Denial> {
-    let own_field = lifted.and_then(|lifted| lifted.field.as_ref());
-    if headers.keys().any(|name| is_credential(name.as_str()) && own_field != Some(name)) {
+    let is_own = |name: &HeaderName| lifted.is_some_and(|lifted| lifted.fills(name));
+    if headers.keys().any(|name| is_credential(name.as_str()) && !is_own(name)) {
         return Err(Denial::ForeignCredential);
     }
     let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();

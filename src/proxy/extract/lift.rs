@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
 use super::fields;
+use super::signed::{Came, from_signature};
 use crate::model::denial::Misplaced;
 use crate::model::{Ambiguity, Denial, NonceHash, nonce};
 use crate::policy::{Placeholder, QuerySlot, Service, Slot, Target};
+use crate::proxy::sigv4::Signed;
 
 /// Longest user name beside a nonce in the password's place; longer ones could be keys.
 const BASIC_USER_BYTES_MAX: usize = 39;
@@ -34,6 +36,15 @@ pub struct Lifted {
     pub basic: Option<Basic>,
     /// The place of the query parameter that it filled.
     pub parameter: Option<QuerySlot>,
+    /// The signature that it came with, where it was one.
+    pub signed: Option<Box<Signed>>,
+}
+
+impl Lifted {
+    /// True for the fields that it filled: a signature has one beside the nonce's.
+    pub fn fills(&self, name: &HeaderName) -> bool {
+        self.field.as_ref() == Some(name) || (self.signed.is_some() && name == header::AUTHORIZATION)
+    }
 }
 
 /// The half of `user:password` that is not the nonce.
@@ -71,7 +82,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The nonce in a slot's whole value: in its placeholder form, or as it is.
-    fn nonce<'v>(&self, value: &'v str) -> Option<&'v str> {
+    pub(super) fn nonce<'v>(&self, value: &'v str) -> Option<&'v str> {
         whole_nonce(value, self.placeholders.iter().copied())
     }
 }
@@ -89,14 +100,24 @@ pub fn whole_nonce<'v, 'p>(value: &'v str, placeholders: impl Iterator<Item = &'
 }
 
 /// Lifts the one nonce out; the slot's header stays in its place with an empty value, its parameter leaves the target.
-pub fn lift(headers: &mut HeaderMap, target: Target, slots: &Slots<'_>) -> Result<(Option<Lifted>, Target), Denial> {
+pub fn lift(
+    headers: &mut HeaderMap,
+    target: Target,
+    slots: &Slots<'_>,
+    came: Option<&Came>,
+) -> Result<(Option<Lifted>, Target), Denial> {
     let mut found: Option<Lifted> = None;
     let mut take = |lifted: Lifted| match found.replace(lifted) {
         None => Ok(()),
         Some(_) => Err(Denial::ForeignCredential),
     };
-    if let Some(lifted) = from_authorization(headers, slots)? {
-        take(lifted)?;
+    let signed = match came {
+        Some(came) => from_signature(headers, &target, slots, came)?,
+        None => None,
+    };
+    match signed {
+        Some(lifted) => take(lifted)?,
+        None => from_authorization(headers, slots)?.map_or(Ok(()), &mut take)?,
     }
     for slot in &slots.slots {
         match slot {
@@ -110,7 +131,7 @@ pub fn lift(headers: &mut HeaderMap, target: Target, slots: &Slots<'_>) -> Resul
                     take(lifted)?;
                 }
             }
-            Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword => {}
+            Slot::Bearer | Slot::Token | Slot::Raw | Slot::BasicUser | Slot::BasicPassword | Slot::AwsSigV4 => {}
         }
     }
     // What the rules judge is the target without the slot's own parameter.
@@ -146,7 +167,7 @@ fn from_authorization(headers: &mut HeaderMap, slots: &Slots<'_>) -> Result<Opti
     }
     let hash = NonceHash::of(nonce.as_bytes());
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static(""));
-    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic: None, parameter: None }))
+    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic: None, parameter: None, signed: None }))
 }
 
 fn from_basic(headers: &mut HeaderMap, blob: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
@@ -168,7 +189,7 @@ fn from_basic(headers: &mut HeaderMap, blob: &str, slots: &Slots<'_>) -> Result<
     let hash = NonceHash::of(nonce.as_bytes());
     let basic = Some(Basic { other: other.to_owned() });
     headers.insert(header::AUTHORIZATION, HeaderValue::from_static(""));
-    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic, parameter: None }))
+    Ok(Some(Lifted { hash, slot, field: Some(header::AUTHORIZATION), basic, parameter: None, signed: None }))
 }
 
 /// A value that no slot reads: a nonce in the wrong form, or somebody else's credential.
@@ -190,7 +211,7 @@ fn from_header(headers: &mut HeaderMap, name: &str, slots: &Slots<'_>) -> Result
     let hash = NonceHash::of(nonce.as_bytes());
     let slot = Slot::Header(name.as_str().to_owned());
     headers.insert(name.clone(), HeaderValue::from_static(""));
-    Ok(Some(Lifted { hash, slot, field: Some(name), basic: None, parameter: None }))
+    Ok(Some(Lifted { hash, slot, field: Some(name), basic: None, parameter: None, signed: None }))
 }
 
 fn from_query(target: &Target, name: &str, slots: &Slots<'_>) -> Result<Option<Lifted>, Denial> {
@@ -202,5 +223,12 @@ fn from_query(target: &Target, name: &str, slots: &Slots<'_>) -> Result<Option<L
     };
     let nonce = slots.nonce(&value).ok_or(Denial::ForeignCredential)?;
     let hash = NonceHash::of(nonce.as_bytes());
-    Ok(Some(Lifted { hash, slot: Slot::Query(name.to_owned()), field: None, basic: None, parameter: Some(place) }))
+    Ok(Some(Lifted {
+        hash,
+        slot: Slot::Query(name.to_owned()),
+        field: None,
+        basic: None,
+        parameter: Some(place),
+        signed: None,
+    }))
 }

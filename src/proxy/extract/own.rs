@@ -33,7 +33,7 @@ pub fn extract_own(session: &Session, limits: &Limits, request: Request<Inbound>
     check_method(&head.method)?;
     let target = judge(session, limits, &head)?;
     head.headers = fields::strip(std::mem::take(&mut head.headers))?;
-    let (lifted, target) = lift(&mut head.headers, target, &Slots::bearer())?;
+    let (lifted, target) = lift(&mut head.headers, target, &Slots::bearer(), None)?;
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());
     head.headers.remove(header::AUTHORIZATION); // what the nonce has left there

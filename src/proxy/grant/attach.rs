@@ -95,8 +95,10 @@ pub fn lifted(session: &Session, service: &Service, target: &Target) -> Option<L
         Slot::BasicPassword => (Some(header::AUTHORIZATION), basic(BASIC_USER), None),
         Slot::Header(name) => (Some(HeaderName::from_bytes(name.as_bytes()).ok()?), None, None),
         Slot::Query(name) => (None, None, Some(target.room_for_parameter(name))),
+        // Who signs has to hold the key; the policy has no such service.
+        Slot::AwsSigV4 => return None,
     };
-    Some(Lifted { hash, slot, field, basic, parameter })
+    Some(Lifted { hash, slot, field, basic, parameter, signed: None })
 }
 
 #[cfg(test)]

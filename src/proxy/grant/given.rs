@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http_body::Body as _;
 use smallvec::SmallVec;
 
-use super::{SCOPES_INLINE, holds, present};
+use super::{SCOPES_INLINE, holds, present, signature};
 use crate::audit::DecisionFacts;
 use crate::lease::{Lease, Lookup};
 use crate::model::denial::TooLarge;
@@ -64,7 +64,11 @@ pub fn body_wanted(
 
 fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Presented) -> Option<Wanted> {
     let looks = |service: &Arc<Service>| policy.looks_at_bodies(&service.name);
-    if !presented.services.iter().any(looks) || presented.websocket.is_some() || !presented.strays.is_empty() {
+    let signed = signature::body_wanted(presented);
+    if (signed.is_none() && !presented.services.iter().any(looks))
+        || presented.websocket.is_some()
+        || !presented.strays.is_empty()
+    {
         return None;
     }
     let hash = presented.lifted.as_ref().map(|lifted| lifted.hash).or(session.voucher)?;
@@ -77,7 +81,8 @@ fn wanted(leases: &Lookup, policy: &Policy, session: &Session, presented: &Prese
     let of = |lease: &Lease, service: &Arc<Service>| {
         policy.body_wanted(&service.name, &scopes(policy, lease, &service.name), &request)
     };
-    let asked = held.filter_map(|service| Some((line().filter_map(|lease| of(lease, service)).max()?, service)));
+    let asked =
+        held.filter_map(|service| Some((line().filter_map(|lease| of(lease, service)).chain(signed).max()?, service)));
     let (bytes_max, service) = asked.max_by_key(|(bytes_max, _)| *bytes_max)?;
     facts.service = Some(service.name.clone());
     Some(Wanted { bytes_max, agent: lease.terms().agent.clone(), facts, service: service.clone() })

@@ -19,10 +19,10 @@ struct Inner {
 }
 
 impl Shown {
-    /// `None` where the credential is a text.
+    /// `None` where the credential is something else.
     pub(super) fn of(versioned: &Versioned) -> Option<Self> {
         match &versioned.value {
-            Value::Text(_) => None,
+            Value::Text(_) | Value::KeyPair(_) => None,
             Value::Certificate(certificate) => {
                 #[expect(
                     clippy::disallowed_methods,

@@ -61,7 +61,9 @@ impl Known {
 
 fn remember(each: &mut Vec<One>, versioned: &Versioned) {
     // A private key is never sent, and only its files have it.
-    let Some(credential) = versioned.text() else { return };
+    if versioned.text().or(versioned.key_pair()).is_none() {
+        return;
+    }
     let is_same = |one: &One| one.name == versioned.name;
     if each.iter().any(|one| is_same(one) && one.version >= versioned.version) {
         return;
@@ -72,5 +74,5 @@ fn remember(each: &mut Vec<One>, versioned: &Versioned) {
         each.remove(oldest);
     }
     let (name, version) = (versioned.name.clone(), versioned.version);
-    each.push(One { name, version, needles: plain_needles(credential) });
+    each.push(One { name, version, needles: plain_needles(versioned) });
 }

@@ -123,6 +123,7 @@ fn proxy_error(denial: &Denial) -> &'static str {
         | Denial::NonceMisplaced(_)
         | Denial::HostNotListed
         | Denial::CleartextForbidden
+        | Denial::SignatureRefused(_)
         | Denial::AgentUnidentified
         | Denial::IdentityRefused { .. }
         | Denial::IdentityStale

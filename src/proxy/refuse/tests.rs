@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::denial::{Ambiguity, Misplaced, Missing, TooLarge, Unclear};
+use crate::model::denial::{Ambiguity, Misplaced, Missing, SignatureFault, TooLarge, Unclear};
 use crate::model::{NonceId, ScopeName};
 
 const DIALECTS: [(&str, Dialect); 7] = [
@@ -83,6 +83,20 @@ fn every_denial() -> Vec<Denial> {
         Denial::ShuttingDown,
         Denial::Internal,
     ];
+    denials.extend(
+        [
+            SignatureFault::Malformed,
+            SignatureFault::Mismatch,
+            SignatureFault::NotSigned,
+            SignatureFault::Stale,
+            SignatureFault::Scope,
+            SignatureFault::OtherBody,
+            SignatureFault::UnsignedBody,
+            SignatureFault::Unsupported,
+            SignatureFault::CopySource,
+        ]
+        .map(Denial::SignatureRefused),
+    );
     let misplaced =
         [Misplaced::Header, Misplaced::Path, Misplaced::Query, Misplaced::Host, Misplaced::Proxy, Misplaced::Body];
     let missing = [Missing::NotAttached, Missing::WebPage, Missing::OtherService];

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Context;
 use super::text::clean;
-use crate::model::denial::{Misplaced, Missing, TooLarge, Unclear};
+use crate::model::denial::{Misplaced, Missing, SignatureFault, TooLarge, Unclear};
 use crate::model::{Ambiguity, Denial, NonceId};
 
 /// Longest `detail`, in characters.
@@ -102,6 +102,7 @@ fn title(denial: &Denial) -> &'static str {
         Denial::RequestAmbiguous(_) => "Ambiguous request",
         Denial::RequestMalformed => "Malformed request",
         Denial::SlotOccupied => "Credential slot occupied",
+        Denial::SignatureRefused(_) => "Signature refused",
         Denial::RequestTimeout => "Request timed out",
         Denial::RequestTooLarge(_) => "Request too large",
         Denial::ExpectationFailed => "Unknown expectation",
@@ -161,10 +162,9 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         }
         Denial::RequestMalformed => "this request is not valid HTTP".into(),
         Denial::SlotOccupied => "the place of the credential holds something beside the nonce".into(),
+        Denial::SignatureRefused(fault) => signature(*fault).into(),
         Denial::RequestTimeout => "the request did not arrive in time".into(),
-        Denial::RequestTooLarge(TooLarge::Target) => "the request target is longer than allowed".into(),
-        Denial::RequestTooLarge(TooLarge::Head) => "the request's header block is larger than allowed".into(),
-        Denial::RequestTooLarge(TooLarge::Body) => "the request's body is larger than allowed".into(),
+        Denial::RequestTooLarge(what) => too_large(*what).into(),
         Denial::ExpectationFailed => "this request expects something other than 100-continue".into(),
         Denial::CleartextForbidden => format!("a credential for {host} would travel over plain http").into(),
         Denial::AgentUnidentified => {
@@ -239,6 +239,46 @@ fn misplaced(place: Misplaced, host: &str) -> Cow<'static, str> {
     }
 }
 
+fn too_large(what: TooLarge) -> &'static str {
+    match what {
+        TooLarge::Target => "the request target is longer than allowed",
+        TooLarge::Head => "the request's header block is larger than allowed",
+        TooLarge::Body => "the request's body is larger than allowed",
+    }
+}
+
+fn signature(fault: SignatureFault) -> &'static str {
+    match fault {
+        SignatureFault::Malformed => "its AWS signature is not written as Signature Version 4 in header fields has it",
+        SignatureFault::Mismatch => "its AWS signature is not one over this request by the key pair of this nonce",
+        SignatureFault::NotSigned => "its AWS signature leaves out Host, X-Amz-Date, the token or another X-Amz- field",
+        SignatureFault::Stale => "its AWS signature was made more than 15 minutes from now",
+        SignatureFault::Scope => "its AWS signature is for another service or region than this host",
+        SignatureFault::OtherBody => "its body is not the one that was signed",
+        SignatureFault::UnsignedBody => "its AWS signature leaves out the body, or what comes behind it",
+        SignatureFault::Unsupported => {
+            "this form of an AWS signature is not supported: in a URL, in chunks, SigV4A, or for a WebSocket"
+        }
+        SignatureFault::CopySource => "x-amz-copy-source reads another object than its path names, unseen by any rule",
+    }
+}
+
+fn signature_steps(fault: SignatureFault) -> &'static [&'static str] {
+    match fault {
+        SignatureFault::Malformed
+        | SignatureFault::Mismatch
+        | SignatureFault::NotSigned
+        | SignatureFault::OtherBody => &[
+            "sign with the key pair that came with the nonce, the nonce as session token, and change nothing after it",
+        ],
+        SignatureFault::Stale => &["set the clock of the agent right, and sign again"],
+        SignatureFault::Scope => &["set the region and endpoint of the client to those of the service"],
+        SignatureFault::UnsignedBody => &["sign the body, or use https"],
+        SignatureFault::Unsupported => &["let the client sign the whole request in its header fields (SigV4)"],
+        SignatureFault::CopySource => &["read the object and write it again", OWNER],
+    }
+}
+
 fn ambiguity(what: Ambiguity) -> &'static str {
     match what {
         Ambiguity::DotSegment => "its path has a `.` or `..` segment",
@@ -296,6 +336,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::RequestAmbiguous(_) => &["send it in its plain, canonical form"],
         Denial::RequestMalformed => &["send valid HTTP"],
         Denial::SlotOccupied => &["let the nonce be the whole value of the API key"],
+        Denial::SignatureRefused(fault) => signature_steps(*fault),
         Denial::RequestTimeout => &["send it again, without pauses"],
         Denial::RequestTooLarge(_) => &["send a smaller request"],
         Denial::ExpectationFailed => &["send it without that Expect field"],

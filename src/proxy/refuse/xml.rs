@@ -7,6 +7,7 @@ use super::text::xml;
 use super::words::Words;
 use super::{Context, Spelled};
 use crate::model::Denial;
+use crate::model::denial::SignatureFault;
 
 /// S3 has `Error` at the root; the query and REST-XML services have it in an `ErrorResponse`. Clients of the JSON
 /// services show such a body whole, and take the code from a header field.
@@ -43,6 +44,9 @@ fn is_s3(host: &str) -> bool {
 fn aws_code(denial: &Denial) -> &'static str {
     match (denial, denial.status()) {
         (Denial::NonceExpired { .. }, _) => "ExpiredToken",
+        (Denial::SignatureRefused(SignatureFault::Stale), _) => "RequestTimeTooSkewed",
+        (Denial::SignatureRefused(SignatureFault::OtherBody), _) => "XAmzContentSHA256Mismatch",
+        (Denial::SignatureRefused(SignatureFault::Mismatch), _) => "SignatureDoesNotMatch",
         (_, 401 | 403) => "AccessDenied",
         (_, 408) => "RequestTimeout",
         (_, 429) => "SlowDown",

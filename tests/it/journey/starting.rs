@@ -45,7 +45,6 @@ fn what_this_build_does_not_enforce_is_no_policy() {
         ("upstream_proxy", "[egress]\nupstream_proxy = \"https://corp-proxy:3128\""),
         ("bearer", "identity = [\"bearer:file:/run/token\"]"),
         ("vault", "[credentials.v]\nsource = \"vault\""),
-        ("aws-sigv4", "[services.v]\nslots = [\"aws-sigv4\"]"),
     ] {
         let policy = match key {
             "bearer" => policies::ONE_API.replace("identity = [\"any\"]", line),
