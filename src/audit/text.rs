@@ -43,24 +43,26 @@ pub(super) fn path(mut text: String) -> String {
     bounded(text, PATH_BYTES_MAX)
 }
 
-/// The text with its nonces masked, or `None` when it holds none, percent-encoded at any depth or plain.
+/// The text with its nonces masked, or `None` when it holds none, percent-encoded at any depth or plain. Somebody may
+/// have cut what fills its room; nothing of it counts as whole then, however short it is without its escapes.
 fn masked(text: &str, bytes_max: usize) -> Option<String> {
-    if let Some(clean) = mask_plain(text, bytes_max) {
-        return Some(mask_encoded(&clean, bytes_max).unwrap_or(clean));
+    let may_be_cut = text.len() >= bytes_max;
+    if let Some(clean) = mask_plain(text, may_be_cut) {
+        return Some(mask_encoded(&clean, may_be_cut).unwrap_or(clean));
     }
-    mask_encoded(text, bytes_max)
+    mask_encoded(text, may_be_cut)
 }
 
-fn mask_encoded(text: &str, bytes_max: usize) -> Option<String> {
+fn mask_encoded(text: &str, may_be_cut: bool) -> Option<String> {
     text.contains('%').then(|| percent_decoded(text.as_bytes())).and_then(|decoded| {
         let decoded = String::from_utf8_lossy(&decoded);
-        mask_plain(&decoded, bytes_max)
+        mask_plain(&decoded, may_be_cut)
     })
 }
 
-fn mask_plain(text: &str, bytes_max: usize) -> Option<String> {
+fn mask_plain(text: &str, may_be_cut: bool) -> Option<String> {
     // Nearly every text is too short for a whole nonce, and too short to have been cut.
-    if text.len() < NONCE_BYTES.min(bytes_max) {
+    if text.len() < NONCE_BYTES && !may_be_cut {
         return None;
     }
     let mut clean: Option<String> = None;
@@ -69,7 +71,7 @@ fn mask_plain(text: &str, bytes_max: usize) -> Option<String> {
         let start = at + NONCE_PREFIX.len();
         let run = text.as_bytes()[start..].iter().take_while(|b| b.is_ascii_alphanumeric()).count();
         let end = start + run;
-        let is_cut = end == text.len() && text.len() >= bytes_max && run >= CUT_RUN;
+        let is_cut = may_be_cut && run >= CUT_RUN && is_nothing_whole(&text.as_bytes()[end..]);
         if run >= WHOLE_RUN || is_cut {
             let clean = clean.get_or_insert_default();
             clean.push_str(&text[kept_to..start]);
@@ -78,6 +80,15 @@ fn mask_plain(text: &str, bytes_max: usize) -> Option<String> {
         }
     }
     clean.map(|clean| clean + &text[kept_to..])
+}
+
+/// Nothing at all, or the beginning of an escape: a text may have been cut in one.
+fn is_nothing_whole(rest: &[u8]) -> bool {
+    match rest {
+        [] | [b'%'] => true,
+        [b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    }
 }
 
 /// Percent-decodes once, where `%2541` counts as `%41`: encoding something twice hides nothing.
@@ -163,6 +174,24 @@ mod tests {
         assert!(path(text).ends_with("an_…"));
         // Cut to less than a whole nonce.
         assert_eq!(bounded(nonce()[..METHOD_BYTES_MAX].into(), METHOD_BYTES_MAX), "an_…");
+    }
+
+    #[test]
+    fn no_escape_hides_that_a_nonce_was_cut_off() {
+        let nonce = nonce();
+        let escaped = |byte: u8, depth: usize| format!("%{}{byte:02x}", "25".repeat(depth));
+        for depth in [0, 1, 20] {
+            let encoded: String = nonce.bytes().map(|byte| escaped(byte, depth)).collect();
+            // Wherever in its last characters, and in their escapes, the cut goes.
+            for kept in encoded.len().min(PATH_BYTES_MAX) - 9 * (depth + 1)..encoded.len().min(PATH_BYTES_MAX) {
+                let text = format!("{}{}", "a".repeat(PATH_BYTES_MAX - kept), &encoded[..kept]);
+                let clean = path(text);
+                assert!(clean.contains("an_…"), "{depth} deep, {kept} kept: {clean}");
+            }
+        }
+        let one_escaped = format!("{}%{:02x}{}", &nonce[..10], nonce.as_bytes()[10], &nonce[11..]);
+        let text = "a".repeat(PATH_BYTES_MAX + 1 - one_escaped.len()) + &one_escaped[..one_escaped.len() - 1];
+        assert!(path(text).ends_with("an_…"));
     }
 
     #[test]

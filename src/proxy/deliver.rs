@@ -48,8 +48,8 @@ pub struct Cleaned {
 /// # Errors
 /// [`Denial::AnswerUnscrubbable`]: it is withheld. [`Denial::UpstreamUnclear`]: its length is said twice. Others, for an answer that is none to a question to switch protocols.
 pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
-    let Answer { response, is_bodyless, service, address, tie, answering, took, switch } = answer;
-    if is_framed_twice(response.headers()) {
+    let Answer { mut response, is_bodyless, service, address, tie, answering, took, switch } = answer;
+    if is_framed_twice(response.headers()) || !says_length_once(response.headers_mut()) {
         return Err(Denial::UpstreamUnclear(Unclear::Broke));
     }
     let version = response.version();
@@ -79,6 +79,30 @@ pub fn scrub(answer: Answer, search: &Search) -> Result<Cleaned, Denial> {
 /// Two readers may see two ends of such an answer (RFC 9112, 6.3): it is taken for broken.
 fn is_framed_twice(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+}
+
+/// Leaves a length that is said several times in one spelling alone (RFC 9110, 8.6): what the libraries make of the others
+/// is nothing that agents should have to guess. False where the answer has two lengths, or one that is none.
+fn says_length_once(headers: &mut HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), others) = (lengths.next(), lengths) else { return true };
+    let first = first.clone();
+    let mut pieces =
+        std::iter::once(&first).chain(others).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let number = |piece: &[u8]| {
+        let digits = piece.trim_ascii();
+        let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+        text.and_then(|text| text.parse::<u64>().ok())
+    };
+    let Some(length) = pieces.next().and_then(number) else { return false };
+    if !pieces.all(|piece| number(piece) == Some(length)) {
+        return false;
+    }
+    let spelled = HeaderValue::from(length);
+    if first != spelled || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        headers.insert(CONTENT_LENGTH, spelled);
+    }
+    true
 }
 
 /// What refusals and records say of a request, taken before it is taken apart.

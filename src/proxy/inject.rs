@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::{self, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request};
 use http_body::Body as _;
 use zeroize::Zeroizing;
 
@@ -212,12 +212,13 @@ fn leave_empty(headers: &mut HeaderMap, lifted: &Lifted) {
     }
 }
 
-/// Answers must be searchable: only encodings that can be, and no parts of a body.
+/// Answers must be searchable: only encodings that can be, no parts of a body, and none made otherwise of one (RFC 3229).
 fn make_searchable(headers: &mut HeaderMap) {
+    let asks_for_other = |name: &HeaderName| matches!(name.as_str(), "range" | "if-range" | "a-im");
     narrow_accepted(headers);
-    if headers.keys().any(|name| matches!(name.as_str(), "range" | "if-range")) {
+    if headers.keys().any(asks_for_other) {
         // Not `remove`: it would change the order of the rest.
-        let kept = headers.iter().filter(|(name, _)| **name != header::RANGE && **name != header::IF_RANGE);
+        let kept = headers.iter().filter(|(name, _)| !asks_for_other(name));
         *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
     }
 }

@@ -1,8 +1,8 @@
 //! An answer leaves without any echo of the credential.
 //!
 //! What is found is masked with `*`, byte for byte, so that lengths stay what they were. What cannot be searched is
-//! withheld: an answer in a coding that is not known here, stacked codings, compressed gRPC messages, and parts of a whole
-//! (206), since a secret can be carried out of two halves.
+//! withheld: an answer in a coding that is not known here, stacked codings, compressed gRPC messages, parts of a whole
+//! (206), since a secret can be carried out of two halves, and what was made of a whole in another way (226).
 //!
 //! - `forms`: the spellings of a credential that are searched for, and the limits of that list
 //! - `masker`: the search over any split into chunks
@@ -81,7 +81,8 @@ impl Coding {
 /// and encoding headers describe a body that is not there and stay as they are.
 ///
 /// # Errors
-/// [`Denial::AnswerUnscrubbable`] for an encoding that cannot be searched, of the whole or of its messages, and for a 206.
+/// [`Denial::AnswerUnscrubbable`] for an encoding that cannot be searched, of the whole or of its messages, for a 206 and for
+/// a 226.
 pub fn scrub<B>(answer: Response<B>, needles: &Needles, is_bodyless: bool) -> Result<Response<ScrubbedBody<B>>, Denial>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
@@ -107,7 +108,12 @@ where
 /// The coding of a body that can be searched from its first byte to its last; `None` for one that is not compressed.
 fn searchable(status: StatusCode, headers: &HeaderMap) -> Result<Option<Coding>, Denial> {
     let is_part = status == StatusCode::PARTIAL_CONTENT || headers.get_all(CONTENT_TYPE).iter().any(is_byteranges);
-    if is_part || !headers.get_all(TRANSFER_ENCODING).iter().all(|value| is_token(value.as_bytes(), b"chunked")) {
+    // RFC 3229: a difference to what the agent has, or packed without a content coding. Nobody was asked for it.
+    let is_manipulated = status == StatusCode::IM_USED || headers.contains_key("im");
+    if is_part
+        || is_manipulated
+        || !headers.get_all(TRANSFER_ENCODING).iter().all(|value| is_token(value.as_bytes(), b"chunked"))
+    {
         return Err(Denial::AnswerUnscrubbable);
     }
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();

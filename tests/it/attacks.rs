@@ -16,6 +16,7 @@ mod fields;
 mod floods;
 mod frames;
 mod framing;
+mod halves;
 mod handshakes;
 mod hosts;
 mod interim;

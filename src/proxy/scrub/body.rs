@@ -17,8 +17,8 @@ use super::{Coding, Needles};
 
 /// Encoded bytes are sent on once there are this many, or when upstream pauses.
 const SEND_BYTES: usize = 16 * 1024;
-/// Opened bytes in one poll at most, so that one stream does not keep the others waiting.
-const POLL_BYTES_MAX: usize = 256 * 1024;
+/// Opened bytes in one poll at most, or as much work, so that one stream does not keep the others waiting.
+const POLL_WORK_MAX: usize = 256 * 1024;
 
 /// Why a body broke off: the client sees an aborted answer, never a clean end.
 #[derive(Debug, thiserror::Error)]
@@ -177,12 +177,12 @@ where
         recoder: &mut Recoder,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
-        let mut opened_bytes = 0;
+        let mut work = 0;
         loop {
             while recoder.has_work() {
-                opened_bytes += recoder.step(&mut self.text)?;
+                work += recoder.step(&mut self.text)?;
                 self.text.check()?;
-                if recoder.encoded_bytes() >= SEND_BYTES || opened_bytes >= POLL_BYTES_MAX {
+                if recoder.encoded_bytes() >= SEND_BYTES || work >= POLL_WORK_MAX {
                     return send(recoder, context);
                 }
             }
@@ -246,7 +246,11 @@ enum Received {
 
 /// What is encoded so far, without waiting for more of a block; asks to be polled again if that is nothing.
 fn send(recoder: &mut Recoder, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ScrubError>>> {
-    let sent = if recoder.encoded_bytes() > 0 { recoder.take() } else { recoder.flush()? };
+    let sent = match (recoder.encoded_bytes(), recoder.is_dirty()) {
+        (1.., _) => recoder.take(),
+        (0, true) => recoder.flush()?,
+        (0, false) => Bytes::new(),
+    };
     if sent.is_empty() {
         context.waker().wake_by_ref();
         return Poll::Pending;

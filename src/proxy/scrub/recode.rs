@@ -10,6 +10,10 @@ use super::text::Text;
 
 /// What is opened is taken in steps of this many bytes.
 const STEP_BYTES: usize = 32 * 1024;
+/// What is read in one step: much can be read that opens to nothing.
+const STEP_READ_MAX: usize = 8 * 1024;
+/// Reading a byte takes at most about as long as writing this many: tables can be described in a few bytes.
+const WORK_PER_READ: usize = 8;
 
 /// Between opened and encoded bytes.
 pub(super) struct Recoder {
@@ -59,14 +63,15 @@ impl Recoder {
         self.closer.encoded_bytes()
     }
 
-    /// Opens one step, masks it, encodes it; gives the number of opened bytes.
+    /// Opens one step, masks it, encodes it; gives how much work that was, in opened bytes.
     pub(super) fn step(&mut self, text: &mut Text) -> Result<usize, OpenError> {
-        let step = self.opener.step(&self.input, &mut self.scratch)?;
+        let input = &self.input[..self.input.len().min(STEP_READ_MAX)];
+        let step = self.opener.step(input, &mut self.scratch)?;
         self.input.advance(step.read);
         self.has_more = step.written == self.scratch.len();
         let safe = text.push(Bytes::copy_from_slice(&self.scratch[..step.written]));
         self.encode(&safe)?;
-        Ok(step.written)
+        Ok(step.written.max(step.read * WORK_PER_READ))
     }
 
     fn encode(&mut self, text: &[u8]) -> Result<(), OpenError> {

@@ -353,7 +353,9 @@ fn headers_and_reason_are_masked_and_the_rest_is_kept_in_order() {
 
 #[test]
 fn what_cannot_be_searched_is_withheld() {
-    let cases: [&[(&'static str, &str)]; 16] = [
+    let cases: [&[(&'static str, &str)]; 18] = [
+        &[("im", "gzip")],
+        &[("content-encoding", "gzip"), ("im", "identity")],
         &[("content-encoding", "gzip, br")],
         &[("content-encoding", "br, zstd")],
         &[("content-encoding", "dcb")],
@@ -375,9 +377,11 @@ fn what_cannot_be_searched_is_withheld() {
         let refused = scrub(answer(headers, sized(b"", 1)), &needles(), false);
         assert_eq!(refused.err(), Some(Denial::AnswerUnscrubbable), "{headers:?}");
     }
-    let mut part = answer(&[("content-length", "4")], sized(b"sk_l", 4));
-    *part.status_mut() = StatusCode::PARTIAL_CONTENT;
-    assert_eq!(scrub(part, &needles(), false).err(), Some(Denial::AnswerUnscrubbable));
+    for status in [StatusCode::PARTIAL_CONTENT, StatusCode::IM_USED] {
+        let mut part = answer(&[("content-length", "4")], sized(b"sk_l", 4));
+        *part.status_mut() = status;
+        assert_eq!(scrub(part, &needles(), false).err(), Some(Denial::AnswerUnscrubbable), "{status}");
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn chunked(head: &str, body: &[u8], trailers: &str) -> Vec<u8> {
 const GZIP: &str = "200 OK\r\nContent-Encoding: gzip\r\n";
 const TE: &str = "200 OK\r\nTransfer-Encoding: chunked\r\n";
 
-const MANGLED: [(&str, Mangle); 24] = [
+const MANGLED: [(&str, Mangle); 26] = [
     ("gzip members", |s| with_body(GZIP, &[gzip(&s.as_bytes()[..9]), gzip(&s.as_bytes()[9..])].concat())),
     ("gzip, garbage after", |s| with_body(GZIP, &[gzip(b"x"), s.as_bytes().to_vec()].concat())),
     ("gzip label on plain text", |s| with_body(GZIP, s.as_bytes())),
@@ -60,6 +60,8 @@ const MANGLED: [(&str, Mangle); 24] = [
     ("HTTP/0.9", |s| s.as_bytes().to_vec()),
     ("two answers", |s| [with_body("200 OK\r\n", b"x"), with_body("200 OK\r\n", s.as_bytes())].concat()),
     ("cut off", |s| format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{s}").into_bytes()),
+    ("gzip as a manipulation", |s| with_body("226 IM Used\r\nIM: gzip\r\n", &gzip(s.as_bytes()))),
+    ("gzip as a manipulation of a whole", |s| with_body("200 OK\r\nIM: gzip\r\n", &gzip(s.as_bytes()))),
 ];
 
 #[tokio::test]

@@ -90,12 +90,14 @@ async fn ranges_and_odd_encodings_are_not_asked_for() {
         ("authorization", bearer.as_str()),
         ("range", "bytes=0-3"),
         ("if-range", "\"x\""),
+        ("a-im", "gzip, vcdiff"),
         ("accept-encoding", "compress, br;q=1, gzip;q=0.5, *;q=0.1"),
     ];
     stage.sidecar.agent().send(with("GET", "api.test", "/x", &headers, "")).await;
     let seen = stage.upstream.only();
     assert_eq!(seen.header("range"), None);
     assert_eq!(seen.header("if-range"), None);
+    assert_eq!(seen.header("a-im"), None);
     assert_eq!(seen.header("accept-encoding"), Some("br;q=1, gzip;q=0.5"));
 }
 

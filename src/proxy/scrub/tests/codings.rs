@@ -27,6 +27,36 @@ fn a_body_is_opened_masked_and_closed_again_in_every_cut() {
 }
 
 #[test]
+fn what_opens_to_nothing_keeps_nobody_waiting() {
+    const NOTHINGS: usize = 20_000;
+    /// Far more than a poll may read.
+    const READ_MAX: usize = 64 * 1024;
+    let zstd_skipped = [&[0x50, 0x2a, 0x4d, 0x18][..], &2_u32.to_le_bytes(), b"no"].concat();
+    for (coding, name, nothing) in [
+        (Coding::Zstd, "zstd", pack(Coding::Zstd, b"")),
+        (Coding::Zstd, "zstd", zstd_skipped),
+        (Coding::Gzip, "gzip", pack(Coding::Gzip, b"")),
+    ] {
+        let (text, expected) = echo();
+        let packed = [nothing.repeat(NOTHINGS), pack(coding, &text)].concat();
+        let mut body = coded(name, script([Act::Data(packed.clone())]));
+        let (mut polls, mut out) = (0, Vec::new());
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            polls += 1;
+            match Pin::new(&mut body).poll_frame(&mut context) {
+                Poll::Pending => {}
+                Poll::Ready(Some(frame)) => out.extend_from_slice(&frame.unwrap().into_data().unwrap()),
+                Poll::Ready(None) => break,
+            }
+        }
+        assert_eq!(unpack(coding, &out), expected, "{name}");
+        assert!(polls > packed.len() / READ_MAX, "{name}: {} bytes in {polls} polls", packed.len());
+        assert!(out.len() < 2 * text.len() + 100, "{name}: {} bytes come of nothing", out.len());
+    }
+}
+
+#[test]
 fn the_head_keeps_what_stays_true() {
     let headers = ["content-length", "content-md5", "digest", "content-digest", "repr-digest"];
     for (coding, name) in CODINGS {

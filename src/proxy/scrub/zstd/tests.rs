@@ -13,6 +13,13 @@ const KEPT: [(usize, &[u8]); 4] = [
     (150_000, include_bytes!("../../../../tests/vectors/zstd/150000-19-stream.zst")),
 ];
 
+/// Twenty frames of `decodecorpus`, the reference's generator of what its own encoder would not pack: every kind of block
+/// and of literals, every mode of every table, all lengths of a head. Each has a checksum.
+const ODD: &[u8] = include_bytes!("../../../../tests/vectors/zstd/odd.zst");
+/// What the reference opens them to.
+const ODD_BYTES: usize = 17_756;
+const ODD_SHA_256: &str = "6d39fdf01b774aade80a3d4b61d6b62fc340dda60054cf72778f4b748fb67672";
+
 fn opened(input: &[u8]) -> Result<Vec<u8>, OpenError> {
     open(Coding::Zstd, input, 1 << 20, 32 * 1024)
 }
@@ -27,6 +34,19 @@ fn what_the_reference_packs_is_opened() {
                 "{bytes} in pieces of {piece}"
             );
         }
+    }
+}
+
+#[test]
+fn what_no_encoder_packs_and_the_reference_opens_is_opened() {
+    for (piece, output) in [(1 << 20, 32 * 1024), (1000, 999), (1, 1 << 17)] {
+        let text = open(Coding::Zstd, ODD, piece, output).unwrap();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &text);
+        assert_eq!((text.len(), &*hex::encode(digest)), (ODD_BYTES, ODD_SHA_256), "in pieces of {piece}");
+    }
+    for end in 1..ODD.len() {
+        let cut = opened(&ODD[..end]);
+        assert!(cut.is_err() || cut.is_ok_and(|text| text.len() < ODD_BYTES), "cut at {end}");
     }
 }
 
