@@ -17,6 +17,7 @@
 //! | `workload` | the keys of a SPIFFE trust domain, from the Workload API's stream |
 //! | `review` | asking a cluster's API server instead |
 //! | `scanning` | the signature of a secret scanner's report |
+//! | `standing` | whether who has vouched still may |
 //! | `certificate` | whom a client's certificate names |
 //! | `client_ca` | certificates that agents show to the proxy, and whose CA may vouch for them |
 
@@ -37,6 +38,7 @@ mod review;
 mod scanning;
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
+mod standing;
 mod verifier;
 mod workload;
 

@@ -35,7 +35,7 @@ pub struct ClientCa {
 
 impl ClientCa {
     /// True where it is for this one to say who that is.
-    fn vouches_for(&self, identity: &Identity) -> bool {
+    pub(super) fn vouches_for(&self, identity: &Identity) -> bool {
         match (identity, &self.trust_domain) {
             (Identity::Spiffe(id), Some(domain)) => trust_domain_of(id) == Some(domain),
             (Identity::Mtls(_), None) => true,

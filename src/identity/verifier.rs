@@ -14,6 +14,7 @@ use super::jwks::SET_BYTES_MAX;
 use super::jwt::{TOKEN_BYTES_MAX, Token};
 use super::keys::{Fetch, Keys, Origin};
 use super::review::Review;
+use super::standing::Standing;
 use super::workload::Bundle;
 use super::{Identities, Refused};
 use crate::clock::SharedClock;
@@ -27,10 +28,21 @@ const REVIEWS_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// What proves tokens.
 pub struct Verifier {
     bearers: Arc<[Bearer]>,
-    issuers: Vec<Issuer>,
+    issuers: Vec<Arc<Issuer>>,
     client_cas: Arc<[ClientCa]>,
+    /// Of each of them.
+    ca_standings: Vec<Standing>,
     own_pod: Option<String>,
     clock: SharedClock,
+}
+
+/// Whom an agent's token or certificate proves.
+pub(super) struct Proven {
+    pub(super) identity: Identity,
+    /// The second at which that is over.
+    pub(super) end: i64,
+    /// Of who says so.
+    pub(super) standing: Standing,
 }
 
 /// Why there is no verifier.
@@ -58,19 +70,60 @@ impl Verifier {
         tls: &ClientTls,
         clock: SharedClock,
     ) -> Result<Self, VerifierError> {
-        let mut issuers = Vec::with_capacity(identities.issuers.len());
-        for spec in identities.issuers {
-            let judge = judge(&spec, dialer, tls, &clock)?;
-            issuers.push(Issuer { spec, judge });
+        Self::of_nobody(own_pod, clock).renewed(identities, dialer, tls)
+    }
+
+    /// The same for the identities of another policy. Issuers and CAs of which it says the same go on with all that they
+    /// know: keys that were fetched, and the stream of the Workload API.
+    ///
+    /// # Errors
+    /// [`VerifierError`].
+    pub fn renewed(
+        &self,
+        identities: Identities,
+        dialer: &Arc<Dialer>,
+        tls: &ClientTls,
+    ) -> Result<Self, VerifierError> {
+        let Identities { bearers, issuers: specs, client_cas } = identities;
+        let mut issuers = Vec::with_capacity(specs.len());
+        for spec in specs {
+            issuers.push(match self.issuers.iter().find(|issuer| issuer.spec == spec) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let judge = judge(&spec, dialer, tls, &self.clock)?;
+                    Arc::new(Issuer { spec, judge, standing: Standing::default() })
+                }
+            });
         }
-        let bearers = identities.bearers.into_iter().map(Bearer::new).collect();
-        Ok(Self { bearers, issuers, client_cas: identities.client_cas.into(), own_pod, clock })
+        Ok(Self {
+            bearers: bearers.into_iter().map(Bearer::new).collect(),
+            issuers,
+            ca_standings: client_cas.iter().map(|ca| self.ca_standing(ca)).collect(),
+            client_cas: client_cas.into(),
+            own_pod: self.own_pod.clone(),
+            clock: self.clock.clone(),
+        })
     }
 
     /// Believes nothing.
-    #[cfg(test)]
-    pub(super) fn of_nobody(clock: SharedClock) -> Self {
-        Self { bearers: Arc::default(), issuers: Vec::new(), client_cas: Arc::default(), own_pod: None, clock }
+    pub(super) fn of_nobody(own_pod: Option<String>, clock: SharedClock) -> Self {
+        let (bearers, client_cas) = (Arc::default(), Arc::default());
+        Self { bearers, issuers: Vec::new(), client_cas, ca_standings: Vec::new(), own_pod, clock }
+    }
+
+    /// Of a CA that it knows, as it is; of another, a new one.
+    fn ca_standing(&self, ca: &ClientCa) -> Standing {
+        let mut known = self.client_cas.iter().zip(&self.ca_standings);
+        known.find(|(known, _)| *known == ca).map(|(_, standing)| standing.clone()).unwrap_or_default()
+    }
+
+    /// What was proven by an issuer or a CA that this other one does not have holds no longer.
+    pub(super) fn yield_to(&self, next: &Self) {
+        self.standings().filter(|own| !next.standings().any(|kept| kept.is(own))).for_each(Standing::end);
+    }
+
+    pub(super) fn standings(&self) -> impl Iterator<Item = &Standing> {
+        self.issuers.iter().map(|issuer| &issuer.standing).chain(&self.ca_standings)
     }
 
     /// True where it was made of these identities.
@@ -114,12 +167,12 @@ impl Verifier {
         if let Some(identity) = self.by_file(text).await? {
             return Ok(identity);
         }
-        self.by_issuer(text, self.own_pod.as_deref()).await.map(|(identity, _)| identity)
+        self.by_issuer(text, self.own_pod.as_deref()).await.map(|proven| proven.identity)
     }
 
-    /// Whom an agent's token proves, and the second at which it expires. The sidecar's own pod is its agent's too, so that
-    /// a token of it is as good as any here; and the token of a file proves no agent.
-    pub(super) async fn prove(&self, text: &str) -> Result<(Identity, i64), Refused> {
+    /// Whom an agent's token proves. The sidecar's own pod is its agent's too, so that a token of it is as good as any
+    /// here; and the token of a file proves no agent.
+    pub(super) async fn prove(&self, text: &str) -> Result<Proven, Refused> {
         self.by_issuer(text, None).await
     }
 
@@ -129,13 +182,9 @@ impl Verifier {
         !self.client_cas.is_empty()
     }
 
-    /// Whom an agent's certificate proves, and the second at which that is over. The turn lasts as long as the work does,
-    /// which goes on when the agent has hung up.
-    pub(super) async fn certify(
-        &self,
-        shown: &Arc<Shown>,
-        turn: OwnedSemaphorePermit,
-    ) -> Result<(Identity, i64), Refused> {
+    /// Whom an agent's certificate proves. The turn lasts as long as the work does, which goes on when the agent has hung
+    /// up.
+    pub(super) async fn certify(&self, shown: &Arc<Shown>, turn: OwnedSemaphorePermit) -> Result<Proven, Refused> {
         let (cas, shown) = (Arc::clone(&self.client_cas), Arc::clone(shown));
         let now = self.clock.now().wall.as_second();
         // It reads a file.
@@ -143,10 +192,13 @@ impl Verifier {
             let _turn = turn;
             certify(&cas, &shown.chain, now)
         });
-        judging.await.map_err(|_| Refused::Unavailable)?
+        let (identity, end) = judging.await.map_err(|_| Refused::Unavailable)??;
+        let mut known = self.client_cas.iter().zip(&self.ca_standings);
+        let (_, standing) = known.find(|(ca, _)| ca.vouches_for(&identity)).ok_or(Refused::CertificateAuthority)?;
+        Ok(Proven { identity, end, standing: standing.clone() })
     }
 
-    async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<(Identity, i64), Refused> {
+    async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<Proven, Refused> {
         if self.issuers.is_empty() || !text.contains('.') {
             return Err(Refused::Unknown);
         }
@@ -154,7 +206,7 @@ impl Verifier {
         let now = self.clock.now().wall.as_second();
         let issuer = self.issuers.iter().find(|issuer| issuer.is_named_by(&token)).ok_or(Refused::Issuer)?;
         let identity = issuer.verify(&token, text, now, banned_pod).await?;
-        Ok((identity, token.expiry()?))
+        Ok(Proven { identity, end: token.expiry()?, standing: issuer.standing.clone() })
     }
 
     /// Whose file has this token. Every file is compared, whichever it is.

@@ -125,8 +125,10 @@ impl Gate {
         if let Some(tls) = &self.tls {
             refuse_listed(tls, policy)?;
         }
-        // Keys that were fetched are kept where nothing has changed.
-        if verifier.is_of(&identities) { Ok(verifier.clone()) } else { self.verifier(identities) }
+        if verifier.is_of(&identities) {
+            return Ok(verifier.clone());
+        }
+        verifier.renewed(identities, &self.dialer, &self.roots).map(Arc::new).map_err(Failure::authority)
     }
 
     /// Puts a policy and what proves its identities in force for the listener, if there is one.
