@@ -3,7 +3,7 @@
 //! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
 //! ([`loopback_owner`] and [`redirected_owner`], which `sockets` reads). Nothing that the caller says is believed.
 //!
-//! From further away it takes a secret or a signature: a certificate ([`certificate_identity`]), the token of a file or
+//! From further away it takes a secret or a signature: a certificate ([`chain_identity`]), the token of a file or
 //! a JWT ([`Verifier`]).
 //!
 //! | file | holds |
@@ -45,7 +45,7 @@ mod workload;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use certificate::{certificate_identity, is_certificate_name};
+pub use certificate::{certificate_identity, chain_identity, is_certificate_name};
 pub use client_ca::{ClientCa, Shown};
 pub use fetch::Address;
 pub use files::{FileProblem, read_public, read_secret};

@@ -14,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificate::{certificate_identity, may_sign_handshakes};
+use super::certificate::{certificate_identity, evades_constraints, may_sign_handshakes};
 use super::issuer::trust_domain_of;
 use super::{FileProblem, Refused, read_public};
 use crate::model::{Identity, Now};
@@ -100,21 +100,6 @@ pub(super) fn certify(
     // With those above it: one of them may be over first.
     let end = chain.iter().map(end).min().flatten().ok_or(Refused::CertificateOver)?;
     Ok((identity, end))
-}
-
-/// True for a common name beneath an authority that is limited by name constraints: those say nothing of common names, only
-/// of alternative ones (RFC 5280, 4.2.1.10), so that such an authority could name anybody.
-fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], roots: &RootCertStore) -> bool {
-    let has_alternatives = |der: &[u8]| match X509Certificate::from_der(der) {
-        Ok((_, certificate)) => certificate.subject_alternative_name().is_ok_and(|names| names.is_some()),
-        Err(_) => false,
-    };
-    let is_limited = |der: &CertificateDer<'_>| match X509Certificate::from_der(der) {
-        Ok((_, certificate)) => certificate.name_constraints().map_or(true, |limits| limits.is_some()),
-        Err(_) => true,
-    };
-    !has_alternatives(leaf)
-        && (above.iter().any(is_limited) || roots.roots.iter().any(|root| root.name_constraints.is_some()))
 }
 
 fn verify(
