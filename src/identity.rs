@@ -3,7 +3,7 @@
 //! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
 //! ([`loopback_owner`] and [`redirected_owner`], which `sockets` reads). Nothing that the caller says is believed.
 //!
-//! From further away it takes a secret or a signature: a certificate ([`certificate_identity`]), the token of a file or
+//! From further away it takes a secret or a signature: a certificate ([`chain_identity`]), the token of a file or
 //! a JWT ([`Verifier`]).
 //!
 //! | file | holds |
@@ -17,6 +17,7 @@
 //! | `workload` | the keys and the CAs of a SPIFFE trust domain, from the Workload API's streams |
 //! | `review` | asking a cluster's API server instead |
 //! | `scanning` | the signature of a secret scanner's report |
+//! | `standing` | whether who has vouched still may |
 //! | `certificate` | whom a client's certificate names |
 //! | `client_ca` | certificates that agents show to the proxy, and whose CA may vouch for them |
 
@@ -37,13 +38,14 @@ mod review;
 mod scanning;
 #[cfg(any(target_os = "linux", test))]
 mod sockets;
+mod standing;
 mod verifier;
 mod workload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use certificate::{certificate_identity, is_certificate_name};
+pub use certificate::{certificate_identity, chain_identity, is_certificate_name};
 pub use client_ca::{CaSource, ClientCa, Shown};
 pub use fetch::Address;
 pub use files::{FileProblem, read_public, read_secret};

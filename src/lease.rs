@@ -93,6 +93,7 @@ use jiff::Timestamp;
 use crate::model::{AgentName, Budget, Deadline, IdentityRule, LeaseGrant, MinterName, NonceId, Rate, TaskName};
 
 pub use handles::{Lookup, Minter};
+pub use kin::Delegating;
 pub use live::{Lease, Membership};
 pub use risk::{Restriction, RiskSubject, TooMany};
 pub use said::{Labels, Lines};

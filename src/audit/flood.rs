@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,6 +22,8 @@ const IN_FULL_PER_SECOND: u32 = 50;
 const SUMMARY_AFTER: Duration = Duration::from_secs(10);
 /// Kinds that are counted at once; of more than these, everything is written in full.
 const KINDS_MAX: usize = 1024;
+/// Of those, subjects of one issuer that are refused the same call for the same reason; further ones count together.
+const SUBJECTS_MAX: usize = 16;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether a refusal may be one among many. What may have been allowed or sent, what somebody should look at, and what
@@ -51,8 +54,38 @@ pub(super) enum Whose {
     Agent(AgentName),
     /// Without a nonce that says more: those from this address.
     Peer(IpAddr),
-    /// Those of this call of the control API, by this caller, where one was proven.
+    /// Those of this call of the control API, by this caller, where one was proven; see [`Whose::caller`].
     Caller(&'static str, Option<Identity>),
+    /// Those of this call by all other subjects of this issuer.
+    Issuer(&'static str, Box<str>),
+}
+
+impl Whose {
+    /// Of a call, by this caller. Of what an issuer's token says only the subject counts: its other claims are new in each
+    /// token, and so would each refusal be.
+    pub(super) fn caller(call: &'static str, caller: Option<&Identity>) -> Self {
+        let caller = caller.map(|caller| match caller {
+            Identity::Oidc(subject) => Identity::Oidc(Arc::new(subject.bare())),
+            Identity::Uid(_)
+            | Identity::Supervisor
+            | Identity::Bearer(_)
+            | Identity::Kubernetes(_)
+            | Identity::Spiffe(_)
+            | Identity::Mtls(_)
+            | Identity::Anybody
+            | Identity::Scanner(_) => caller.clone(),
+        });
+        Self::Caller(call, caller)
+    }
+
+    /// Whose token it was that proved a caller, and for which call.
+    fn issuer(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Caller(call, Some(Identity::Oidc(subject))) => Some((call, &subject.issuer)),
+            Self::Issuer(call, issuer) => Some((call, issuer)),
+            Self::Caller(..) | Self::Agent(_) | Self::Peer(_) => None,
+        }
+    }
 }
 
 /// What is alike.
@@ -79,7 +112,7 @@ impl Summary {
     pub(super) fn agent(&self) -> Option<&AgentName> {
         match &self.kind.whose {
             Whose::Agent(agent) => Some(agent),
-            Whose::Peer(_) | Whose::Caller(..) => None,
+            Whose::Peer(_) | Whose::Caller(..) | Whose::Issuer(..) => None,
         }
     }
 
@@ -92,6 +125,11 @@ impl Summary {
             Whose::Caller(call, caller) => {
                 fields.text(key!("call"), call);
                 write_identity(fields, CALLER, caller.as_ref());
+            }
+            Whose::Issuer(call, issuer) => {
+                fields.text(key!("call"), call);
+                fields.show(CALLER.0, &format_args!("oidc:{issuer}"));
+                fields.text(CALLER.1, "token");
             }
         }
         fields.text_some(key!("service"), self.kind.service.as_ref().map(|name| name.as_str()));
@@ -162,6 +200,7 @@ impl Floods {
     /// Takes one more refusal, and says how it is told.
     pub(super) fn take(&self, kind: Kind, now: Instant, time: Timestamp) -> Told {
         let mut state = self.0.lock();
+        let kind = state.grouped(kind, now);
         if state.is_over || !state.has_room_for(&kind, now) {
             return Told::Full;
         }
@@ -206,12 +245,32 @@ impl State {
         if self.counts.len() < KINDS_MAX || self.counts.contains_key(kind) {
             return true;
         }
-        // Not for each of a flood.
+        self.tidy(now);
+        self.counts.len() < KINDS_MAX
+    }
+
+    /// The kind as which it counts: whoever can have a token of any subject is one of all that the issuer knows.
+    fn grouped(&mut self, kind: Kind, now: Instant) -> Kind {
+        let Some((call, issuer)) = kind.whose.issuer().filter(|_| !self.counts.contains_key(&kind)) else {
+            return kind;
+        };
+        let is_like = |known: &Kind| known.whose.issuer() == Some((call, issuer)) && known.code == kind.code;
+        if self.counts.keys().filter(|known| is_like(known)).count() >= SUBJECTS_MAX {
+            self.tidy(now);
+        }
+        if self.counts.keys().filter(|known| is_like(known)).count() < SUBJECTS_MAX {
+            return kind;
+        }
+        let whose = Whose::Issuer(call, issuer.into());
+        Kind { whose, ..kind }
+    }
+
+    /// Forgets those of which nothing is to be told; not for each of a flood.
+    fn tidy(&mut self, now: Instant) {
         if self.tidied.is_none_or(|tidied| now.duration_since(tidied) >= SECOND) {
             self.tidied = Some(now);
             self.counts.retain(|_, count| count.more.is_some() || !count.is_past(now));
         }
-        self.counts.len() < KINDS_MAX
     }
 
     fn summaries(&mut self, is_due: impl Fn(&More) -> bool) -> Vec<Summary> {
@@ -230,6 +289,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Subject;
 
     fn kind(last: u32) -> Kind {
         Kind {
@@ -309,6 +369,34 @@ mod tests {
         assert_eq!(floods.take(kind("mint", 2), now, at(1)), Told::Full);
         assert_eq!(floods.take(kind("renew", 1), now, at(1)), Told::Full);
         assert!(may_be_counted_of_a_call("rate_limited") && !may_be_counted_of_a_call("audit_unavailable"));
+    }
+
+    /// A refused mint of whoever has a token of this subject, with another claim in each.
+    fn by_token(sub: u32, number: u32) -> Kind {
+        let claims = [("sub".into(), sub.to_string().into()), ("jti".into(), number.to_string().into())];
+        let caller = Identity::Oidc(Arc::new(Subject { issuer: "ci".into(), claims: claims.into() }));
+        Kind { whose: Whose::caller("mint", Some(&caller)), service: None, of: "control_refused", code: "forbidden" }
+    }
+
+    #[test]
+    fn a_fresh_token_for_each_call_makes_no_kind_of_its_own() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        let told = |kind| floods.take(kind, now, at(1));
+        let in_full = (0..1_000).filter(|number| told(by_token(1, *number)) == Told::Full).count();
+        assert_eq!(in_full, 50);
+        assert_eq!(told(by_token(2, 0)), Told::Full, "another subject");
+        let in_full = (3..5_000).filter(|subject| told(by_token(*subject, *subject)) == Told::Full).count();
+        assert_eq!(in_full, SUBJECTS_MAX - 2 + 50, "so many subjects, and all others together");
+        assert_eq!(floods.0.lock().counts.len(), SUBJECTS_MAX + 1);
+        let summed: Vec<_> = floods.finish();
+        let mut written = Vec::new();
+        for summary in &summed {
+            summary.write(&mut Fields::after_first(&mut written));
+        }
+        let written = String::from_utf8(written).unwrap();
+        assert_eq!(summed.len(), 2);
+        assert!(written.contains(r#""caller.identity":"oidc:ci:sub=1","caller.proof":"token""#), "{written}");
+        assert!(written.contains(r#""caller.identity":"oidc:ci","caller.proof":"token""#), "{written}");
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Handle {
                 self.is_counted(Kind { whose, service: None, of: "connection", code })
             }
             Event::ControlRefused { call, caller, code } if may_be_counted_of_a_call(code) => {
-                let whose = Whose::Caller(call, caller.clone());
+                let whose = Whose::caller(call, caller.as_ref());
                 self.is_counted(Kind { whose, service: None, of: "control_refused", code })
             }
             _ => false,

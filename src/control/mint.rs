@@ -18,7 +18,7 @@ use super::view::{self, MintNotes};
 use crate::audit::{Audit, DecisionFacts, Event};
 use crate::clock::SharedClock;
 use crate::json::Json;
-use crate::lease::{DelegateError, Lease, MintError, Minter, NewLease};
+use crate::lease::{DelegateError, Delegating, Lease, MintError, Minter, NewLease};
 use crate::metrics::Metrics;
 use crate::model::nonce::NONCE_ENTROPY_BYTES;
 use crate::model::{AgentName, Identity, Lineage, MinterName, Nonce, NonceId, TaskName};
@@ -215,7 +215,9 @@ pub(super) async fn make(
     let Making { policy, leases, audit, metrics, .. } = making;
     let share = caller::nonces_max(policy, &approved.minter);
     // Again when the lease is made; here so that there is no record of a mint that nobody gets.
-    if leases.live_of(&approved.minter) >= share {
+    let by_holder = matches!(making.asker, Asker::Agent(_));
+    let holder = approved.parent.as_ref().filter(|_| by_holder).map(|parent| &*parent.lease);
+    if !leases.has_room(&approved.minter, holder, share) {
         return Err(Refusal::TooManyNonces);
     }
     // From here on the record may be there: until the lease lives, dropping this tells that it does not.
@@ -224,7 +226,8 @@ pub(super) async fn make(
     match &approved.parent {
         None => leases.mint(id, nonce, terms(approved, share)).map(drop).map_err(not_made)?,
         Some(parent) => {
-            let made = leases.delegate(&parent.lease, parent.children_max, id, nonce, terms(approved, share));
+            let delegating = Delegating { children_max: parent.children_max, by_holder };
+            let made = leases.delegate(&parent.lease, delegating, id, nonce, terms(approved, share));
             // One that was made and is over has been told of.
             unmade.is_made = matches!(made, Err(DelegateError::Ended(_)));
             made.map(drop).map_err(not_delegated)?;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use super::route::Call;
 use crate::lease::pace;
-use crate::model::{MinterName, Now};
-use crate::policy::MinterRule;
+use crate::model::{MinterName, Now, Rate};
+use crate::policy::{MinterLimits, MinterRule};
 
 /// What is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,11 +41,35 @@ impl Kind {
             | Call::Explain => Self::Asking,
         }
     }
+
+    /// How fast a minter may do this. What ends things is never slower than by default: who may make few nonces, or ask
+    /// seldom, has to stop a runaway agent all the same, and whoever has made many at once ends them at once.
+    fn rate(self, limits: &MinterLimits) -> Rate {
+        let floor = MinterLimits::default().rate;
+        match self {
+            Self::Ending if !floor.is_within(limits.rate) => floor,
+            Self::Making | Self::Ending | Self::Asking => limits.rate,
+        }
+    }
 }
 
-/// The minters that called lately, each with the moment when its calls are paid for, as in [`pace`].
+/// The minters that called lately, with what they owe.
 #[derive(Default)]
-pub(super) struct Calls(Mutex<HashMap<(MinterName, Kind), u64>>);
+pub(super) struct Calls(Mutex<HashMap<(MinterName, Kind), Owed>>);
+
+/// When the calls of a minter are paid for, as in [`pace`]; and the rate by which that was reckoned.
+#[derive(Clone, Copy)]
+struct Owed {
+    paid: u64,
+    rate: Rate,
+}
+
+impl Owed {
+    /// The same at another rate: where the policy has changed, as many calls are owed as before, each at what it costs now.
+    fn at(self, rate: Rate, now: u64) -> u64 {
+        if self.rate == rate { self.paid } else { pace::exchanged(self.paid, self.rate, rate, now) }
+    }
+}
 
 impl Calls {
     /// Takes one call of whoever may act as these: from the first of them that has one left.
@@ -57,14 +81,14 @@ impl Calls {
         let mut kept = self.0.lock();
         let mut shortest = Duration::MAX;
         for MinterRule { name, limits, .. } in minters {
-            let key = (name.clone(), kind);
-            let paid = kept.get(&key).copied().unwrap_or(0);
-            let Some(wait) = pace::wait(paid, limits.rate, now) else {
+            let (key, rate) = ((name.clone(), kind), kind.rate(limits));
+            let paid = kept.get(&key).map_or(0, |owed| owed.at(rate, now));
+            let Some(wait) = pace::wait(paid, rate, now) else {
                 // Whoever is paid for is forgotten, which changes nothing: there are no more than names of minters.
-                if paid == 0 {
-                    kept.retain(|_, paid| *paid > now);
+                if !kept.contains_key(&key) {
+                    kept.retain(|_, owed| owed.paid > now);
                 }
-                kept.insert(key, pace::paid(paid, limits.rate, now));
+                kept.insert(key, Owed { paid: pace::paid(paid, rate, now), rate });
                 return Ok(());
             };
             shortest = shortest.min(wait);
@@ -107,6 +131,26 @@ mod tests {
         assert!(admit(&slow, Kind::Making, 90).is_err());
         assert_eq!(admit(&minter("later", "1/s"), Kind::Making, 9_999), Ok(()));
         assert_eq!(calls.0.lock().len(), 1, "what is paid for is forgotten");
+    }
+
+    #[test]
+    fn another_rate_holds_at_once_for_what_is_owed_too() {
+        let calls = Calls::default();
+        let admit = |rate, second| calls.admit(&[minter("one", rate)], Kind::Making, &at(second));
+        assert_eq!([admit("2/h", 60), admit("2/h", 60)], [Ok(()); 2]);
+        assert_eq!(admit("2/h", 60), Err(Duration::from_secs(1_800)));
+        assert_eq!(admit("2/min", 60), Err(Duration::from_secs(30)), "two are owed, and cost half a minute each");
+        assert_eq!([admit("3/min", 60), admit("2/min", 120)], [Ok(()), Ok(())]);
+        assert_eq!(admit("1/h", 120), Err(Duration::from_secs(3_600)), "slower at once, too");
+    }
+
+    #[test]
+    fn whoever_makes_little_ends_as_fast_as_anybody() {
+        for (rate, ends) in [("1/d", 1_000), ("5000/h", 1_000), ("2000/s", 2_000), ("1000/s", 1_000)] {
+            let (calls, one) = (Calls::default(), [minter("one", rate)]);
+            let through = (0..9_999).filter(|_| calls.admit(&one, Kind::Ending, &at(60)).is_ok()).count();
+            assert_eq!(through, ends, "{rate}");
+        }
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl Refusal {
                 "Your minter calls faster than the policy lets it (`rate`); wait as `Retry-After` says."
             }
             Self::TooManyNonces => {
-                "Your minter has as many live nonces as the policy lets it have (`nonces_max`); revoke some, or try again when some expired."
+                "Your minter has as many live nonces as the policy lets it have (`nonces_max`), or an agent has made as many of them as leave room for others; revoke some, or try again when some expired."
             }
             Self::Overloaded => {
                 "There are as many live nonces as there may be; revoke some, or try again when some expired."

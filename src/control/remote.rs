@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use super::front::{Arrival, Control};
 use super::refusal::Refusal;
 use super::serve::{Answer, Service};
-use crate::identity::{Verifier, certificate_identity, loopback_owner};
+use crate::identity::{Verifier, chain_identity, loopback_owner};
 use crate::model::Identity;
 use crate::policy::Policy;
 
@@ -77,7 +77,8 @@ impl Service<TcpStream> for Plane {
         let owner = loopback_owner(peer, local);
         let tls = Arc::clone(&self.tls);
         // It may read files.
-        let acceptor = TlsAcceptor::from(tokio::task::spawn_blocking(move || tls.config()).await.ok()?);
+        let serving = tokio::task::spawn_blocking(move || tls.serving()).await.ok()?;
+        let acceptor = TlsAcceptor::from(serving.config.clone());
         let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -87,7 +88,7 @@ impl Service<TcpStream> for Plane {
             Err(_) => return None,
         };
         let chain = stream.get_ref().1.peer_certificates();
-        let certificate = chain.and_then(|chain| certificate_identity(chain.first()?));
+        let certificate = chain.and_then(|chain| chain_identity(chain, &serving.client_roots));
         Some((Greeted { certificate, owner }, stream))
     }
 

@@ -220,7 +220,8 @@ impl Service<TcpStream> for Desk {
     async fn greet(&self, stream: TcpStream) -> Option<((), TlsStream<TcpStream>)> {
         let tls = Arc::clone(&self.tls);
         // It may read files.
-        let acceptor = TlsAcceptor::from(tokio::task::spawn_blocking(move || tls.config()).await.ok()?);
+        let serving = tokio::task::spawn_blocking(move || tls.serving()).await.ok()?;
+        let acceptor = TlsAcceptor::from(serving.config.clone());
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
         Some(((), stream))
     }

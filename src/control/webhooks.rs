@@ -32,9 +32,9 @@ use notice::{Notice, Watcher};
 pub use signature::{Secret, SecretError};
 
 /// Messages of one topic for one webhook that wait or are under way at most; further ones are lost, and said to be.
-const PENDING_MAX: usize = 64;
-/// Of those, under way at once.
-const SENDING_MAX: usize = 2;
+const PENDING_MAX: usize = 256;
+/// Of all topics of a webhook, under way at once: each has its part of them.
+const SENDING_MAX: usize = 8;
 /// How often one message is tried.
 const ATTEMPTS_MAX: u32 = 8;
 /// The first pause; each further one is four times as long.
@@ -170,15 +170,18 @@ struct Lane {
 }
 
 impl Lane {
-    fn new() -> Self {
-        let (pending, under_way) = (Semaphore::new(PENDING_MAX), Semaphore::new(SENDING_MAX));
+    /// One of so many.
+    fn of(topics: usize) -> Self {
+        let sending = SENDING_MAX.checked_div(topics).unwrap_or(SENDING_MAX).max(1);
+        let (pending, under_way) = (Semaphore::new(PENDING_MAX), Semaphore::new(sending));
         Self { pending: Arc::new(pending), under_way: Arc::new(under_way) }
     }
 }
 
 impl Post {
     fn new(endpoint: &Arc<Endpoint>, sending: &Arc<Sending>) -> Self {
-        let lanes = endpoint.webhook.on.iter().map(|topic| (*topic, Lane::new())).collect();
+        let topics = &endpoint.webhook.on;
+        let lanes = topics.iter().map(|topic| (*topic, Lane::of(topics.len()))).collect();
         Self { endpoint: endpoint.clone(), sending: sending.clone(), lanes }
     }
 

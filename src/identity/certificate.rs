@@ -1,5 +1,7 @@
 //! Whom a client's certificate names. That it is valid has been settled by the TLS handshake.
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::issuer::spiffe_id;
@@ -36,6 +38,33 @@ pub fn certificate_identity(der: &[u8]) -> Option<Identity> {
         ([], [host]) => mtls(host),
         _ => None,
     }
+}
+
+/// Whom a chain names that was verified against these roots; `None` as of [`certificate_identity`], and where only a common
+/// name says who it is, beneath an authority whose names are limited.
+#[must_use]
+pub fn chain_identity(chain: &[CertificateDer<'_>], roots: &RootCertStore) -> Option<Identity> {
+    let (leaf, above) = chain.split_first()?;
+    certificate_identity(leaf).filter(|_| !evades_constraints(leaf, above, are_limited(roots)))
+}
+
+/// True for a common name beneath an authority that is limited by name constraints: those say nothing of common names, only
+/// of alternative ones (RFC 5280, 4.2.1.10), so that such an authority could name anybody.
+pub(super) fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], are_roots_limited: bool) -> bool {
+    let has_alternatives = |der: &[u8]| match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => certificate.subject_alternative_name().is_ok_and(|names| names.is_some()),
+        Err(_) => false,
+    };
+    let is_limited = |der: &CertificateDer<'_>| match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => certificate.name_constraints().map_or(true, |limits| limits.is_some()),
+        Err(_) => true,
+    };
+    !has_alternatives(leaf) && (are_roots_limited || above.iter().any(is_limited))
+}
+
+/// True where one of them may vouch for some names alone.
+pub(super) fn are_limited(roots: &RootCertStore) -> bool {
+    roots.roots.iter().any(|root| root.name_constraints.is_some())
 }
 
 /// X.509-SVID, 4.3: a leaf must not sign certificates or lists of revoked ones.

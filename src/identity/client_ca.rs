@@ -14,9 +14,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificate::{certificate_identity, may_sign_handshakes};
+use super::certificate::{certificate_identity, evades_constraints, may_sign_handshakes};
 use super::issuer::trust_domain_of;
+use super::standing::Standing;
 use super::workload::{Bundle, WorkloadApi};
+use super::verifier::Proven;
 use super::{FileProblem, Refused, read_public};
 use crate::clock::SharedClock;
 use crate::model::{Identity, Now};
@@ -48,7 +50,7 @@ pub enum CaSource {
 
 impl ClientCa {
     /// True where it is for this one to say who that is.
-    fn vouches_for(&self, identity: &Identity) -> bool {
+    pub(super) fn vouches_for(&self, identity: &Identity) -> bool {
         match (identity, &self.trust_domain) {
             (Identity::Spiffe(id), Some(domain)) => trust_domain_of(id) == Some(domain),
             (Identity::Mtls(_), None) => true,
@@ -72,6 +74,7 @@ impl ClientCa {
 pub(super) struct Voucher {
     ca: ClientCa,
     followed: Option<Bundle<Anchors>>,
+    standing: Standing,
 }
 
 impl Voucher {
@@ -84,12 +87,17 @@ impl Voucher {
             // A bundle is a trust domain's: the policy has refused one without.
             (CaSource::Workload(_), None) | (CaSource::File(_), _) => None,
         };
-        Self { ca, followed }
+        Self { ca, followed, standing: Standing::default() }
     }
 
     /// What it was made of.
     pub(super) fn ca(&self) -> &ClientCa {
         &self.ca
+    }
+
+    /// What it has vouched for falls with it.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// The CAs as they are now.
@@ -125,12 +133,12 @@ pub struct Shown {
     pub at: Now,
 }
 
-/// Whom a chain proves at this second, and the second at which that is over.
+/// Whom a chain proves at this second.
 pub(super) fn certify(
-    vouchers: &[Voucher],
+    vouchers: &[Arc<Voucher>],
     chain: &[CertificateDer<'static>],
     now: i64,
-) -> Result<(Identity, i64), Refused> {
+) -> Result<Proven, Refused> {
     let (leaf, above) = chain.split_first().ok_or(Refused::CertificateName)?;
     let identity = certificate_identity(leaf).ok_or(Refused::CertificateName)?;
     let voucher = vouchers.iter().find(|voucher| voucher.ca.vouches_for(&identity));
@@ -139,27 +147,13 @@ pub(super) fn certify(
         return Err(Refused::CertificateUse);
     }
     let anchors = voucher.anchors()?;
-    if evades_constraints(leaf, above, &anchors) {
+    if evades_constraints(leaf, above, anchors.are_limited()) {
         return Err(Refused::CertificateName);
     }
     let anchor_end = anchors.verify(leaf, above, now)?;
     // With those above it: one of them may be over first.
     let end = chain.iter().map(end).min().flatten().ok_or(Refused::CertificateOver)?;
-    Ok((identity, end.min(anchor_end)))
-}
-
-/// True for a common name beneath an authority that is limited by name constraints: those say nothing of common names, only
-/// of alternative ones (RFC 5280, 4.2.1.10), so that such an authority could name anybody.
-fn evades_constraints(leaf: &[u8], above: &[CertificateDer<'_>], anchors: &Anchors) -> bool {
-    let has_alternatives = |der: &[u8]| match X509Certificate::from_der(der) {
-        Ok((_, certificate)) => certificate.subject_alternative_name().is_ok_and(|names| names.is_some()),
-        Err(_) => false,
-    };
-    let is_limited = |der: &CertificateDer<'_>| match X509Certificate::from_der(der) {
-        Ok((_, certificate)) => certificate.name_constraints().map_or(true, |limits| limits.is_some()),
-        Err(_) => true,
-    };
-    !has_alternatives(leaf) && (above.iter().any(is_limited) || anchors.are_limited())
+    Ok(Proven { identity, end: end.min(anchor_end), standing: voucher.standing.clone() })
 }
 
 /// The last second of a certificate; what cannot be read has none, which is before all others.

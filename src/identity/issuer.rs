@@ -10,6 +10,7 @@ use super::jwks::{Algorithm, Use};
 use super::jwt::Token;
 use super::keys::Keys;
 use super::review::Review;
+use super::standing::Standing;
 use super::workload::WorkloadApi;
 use crate::json::Json;
 use crate::model::{Identity, Subject};
@@ -78,6 +79,7 @@ pub enum Proof {
 pub(super) struct Issuer {
     pub(super) spec: IssuerSpec,
     pub(super) judge: Judge,
+    pub(super) standing: Standing,
 }
 
 /// What says whether a token is genuine.

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::jwt::TOKEN_BYTES_MAX;
+use super::standing::Standing;
+use super::verifier::Proven;
 use super::{Refused, Shown, Verifier};
 use crate::clock::SharedClock;
 use crate::model::{Deadline, Identity, Now};
@@ -35,7 +36,6 @@ pub struct Prover {
     turns: Semaphore,
     /// Of certificates, for which nobody else is asked: they do not wait behind a slow key server.
     certificate_turns: Arc<Semaphore>,
-    in_force: Arc<AtomicBool>,
 }
 
 /// An identity that a token or a certificate has proven. It is of use while [`Proof::holds`] says so.
@@ -46,14 +46,14 @@ pub struct Proof {
     /// When it was verified; of a certificate, when the connection was opened.
     pub at: Now,
     until: Deadline,
-    in_force: Arc<AtomicBool>,
+    standing: Standing,
 }
 
 impl Proof {
-    /// True until the token or the certificate expires, or who may vouch for them is no longer what it was in the policy.
+    /// True until the token or the certificate expires, or who has vouched for them is no longer what it was in the policy.
     #[must_use]
     pub fn holds(&self, now: &Now) -> bool {
-        self.in_force.load(Ordering::Acquire) && !self.until.is_over(now)
+        self.standing.holds() && !self.until.is_over(now)
     }
 }
 
@@ -61,25 +61,32 @@ impl Prover {
     /// Proves by the issuers of this verifier.
     #[must_use]
     pub fn new(verifier: Arc<Verifier>, clock: SharedClock) -> Arc<Self> {
+        Self::knowing(HashMap::new(), verifier, clock)
+    }
+
+    fn knowing(known: HashMap<[u8; 32], Arc<Proof>>, verifier: Arc<Verifier>, clock: SharedClock) -> Arc<Self> {
         Arc::new(Self {
             verifier,
             clock,
-            known: Mutex::default(),
+            known: Mutex::new(known),
             turns: Semaphore::new(AT_A_TIME_MAX),
             certificate_turns: Arc::new(Semaphore::new(AT_A_TIME_MAX)),
-            in_force: Arc::new(AtomicBool::new(true)),
         })
     }
 
-    /// The same prover where the issuers are the same, with what it knows. Otherwise another one, and nothing that this
-    /// one has proven holds any longer: an issuer of another policy can have the name of one of this.
+    /// The same prover where nothing has changed. Otherwise another one, with what is known by issuers that are the same;
+    /// and nothing that the others have proven holds any longer: an issuer of another policy can have the name of one of
+    /// this.
     #[must_use]
     pub fn renewed(self: &Arc<Self>, verifier: Arc<Verifier>) -> Arc<Self> {
         if Arc::ptr_eq(&self.verifier, &verifier) {
             return self.clone();
         }
-        self.in_force.store(false, Ordering::Release);
-        Self::new(verifier, self.clock.clone())
+        self.verifier.yield_to(&verifier);
+        let now = self.clock.now();
+        let mut known = self.known.lock().clone();
+        known.retain(|_, proof| proof.holds(&now));
+        Self::knowing(known, verifier, self.clock.clone())
     }
 
     /// What verifies.
@@ -108,9 +115,9 @@ impl Prover {
         }
         // Before it is verified, so that what takes long makes nothing look fresher.
         let at = self.clock.now();
-        let (identity, expiry) = self.verifier.prove(token).await?;
-        let until = deadline(&at, expiry).ok_or(Refused::Expired)?;
-        let proof = Arc::new(Proof { identity, at, until, in_force: self.in_force.clone() });
+        let Proven { identity, end, standing } = self.verifier.prove(token).await?;
+        let until = deadline(&at, end).ok_or(Refused::Expired)?;
+        let proof = Arc::new(Proof { identity, at, until, standing });
         self.keep(key, &proof);
         Ok(proof)
     }
@@ -122,9 +129,9 @@ impl Prover {
     pub async fn certify(&self, shown: &Arc<Shown>) -> Result<Arc<Proof>, Refused> {
         let turn = timeout(TURN_TIMEOUT, self.certificate_turns.clone().acquire_owned());
         let turn = turn.await.ok().and_then(Result::ok).ok_or(Refused::Unavailable)?;
-        let (identity, end) = self.verifier.certify(shown, turn).await?;
+        let Proven { identity, end, standing } = self.verifier.certify(shown, turn).await?;
         let until = deadline(&self.clock.now(), end).ok_or(Refused::CertificateOver)?;
-        Ok(Arc::new(Proof { identity, at: shown.at, until, in_force: self.in_force.clone() }))
+        Ok(Arc::new(Proof { identity, at: shown.at, until, standing }))
     }
 
     fn known(&self, key: &[u8; 32], fresh_for: Duration) -> Option<Arc<Proof>> {
@@ -169,15 +176,18 @@ fn deadline(now: &Now, expiry: i64) -> Option<Deadline> {
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::identity::{ClientCa, Identities};
+    use crate::net::Dialer;
+    use crate::net::tls::ClientTls;
 
     fn prover(clock: &Arc<ManualClock>) -> Arc<Prover> {
-        Prover::new(Arc::new(Verifier::of_nobody(clock.clone())), clock.clone())
+        Prover::new(Arc::new(Verifier::of_nobody(None, clock.clone())), clock.clone())
     }
 
     fn proof(prover: &Prover, lasts: Duration) -> Arc<Proof> {
         let at = prover.clock.now();
         let identity = Identity::Kubernetes("agents/worker".into());
-        Arc::new(Proof { identity, at, until: at.plus(lasts), in_force: prover.in_force.clone() })
+        Arc::new(Proof { identity, at, until: at.plus(lasts), standing: Standing::default() })
     }
 
     #[tokio::test]
@@ -235,8 +245,39 @@ mod tests {
         assert!(!proof.holds(&back) && !proof.holds(&ahead));
         let same = prover.renewed(prover.verifier().clone());
         assert!(Arc::ptr_eq(&same, &prover) && proof.holds(&now));
-        let other = prover.renewed(Arc::new(Verifier::of_nobody(clock)));
-        assert!(!Arc::ptr_eq(&other, &prover) && !proof.holds(&now));
+        proof.standing.end();
+        assert!(!proof.holds(&now));
+    }
+
+    /// CAs of a policy, each of its own trust domain.
+    fn by(cas: &[(&str, &str)]) -> Identities {
+        let ca = |(name, domain): &(&str, &str)| ClientCa {
+            name: (*name).into(),
+            trust_domain: Some((*domain).to_owned()),
+            path: "/nowhere".into(),
+        };
+        Identities { client_cas: cas.iter().map(ca).collect(), ..Identities::default() }
+    }
+
+    #[test]
+    fn another_policy_ends_what_those_have_proven_of_whom_it_says_something_else() {
+        let clock = ManualClock::new();
+        let dialer = Arc::new(Dialer::new(Vec::new(), Vec::new(), Duration::from_secs(1)));
+        let tls = ClientTls::new([0; 32]);
+        let nobody = Verifier::of_nobody(None, clock.clone());
+        let of = |before: &Verifier, cas: &[(&str, &str)]| Arc::new(before.renewed(by(cas), &dialer, &tls).unwrap());
+        let first = of(&nobody, &[("kept", "a.org"), ("changed", "b.org"), ("gone", "c.org")]);
+        let prover = Prover::new(first.clone(), clock.clone());
+        let proofs: Vec<_> = first.standings().cloned().map(|standing| (standing, prover.clone())).collect();
+        for (number, (standing, prover)) in proofs.iter().enumerate() {
+            let known = Proof { standing: standing.clone(), ..Arc::into_inner(proof(prover, FRESH_FOR)).unwrap() };
+            prover.keep(key(&number.to_string()), &Arc::new(known));
+        }
+        let second = of(&first, &[("new", "d.org"), ("kept", "a.org"), ("changed", "other.org")]);
+        let next = prover.renewed(second);
+        assert_eq!(proofs.iter().map(|(standing, _)| standing.holds()).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(next.known.lock().keys().collect::<Vec<_>>(), [&key("0")], "and is known to the next one");
+        assert!(next.verifier().standings().all(Standing::holds));
     }
 
     #[test]

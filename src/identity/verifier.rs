@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::bearer::Bearer;
-use super::client_ca::{Shown, Voucher, certify};
+use super::client_ca::{ClientCa, Shown, Voucher, certify};
 use super::fetch::Client;
 use super::issuer::{Issuer, IssuerSpec, Judge, Proof};
 use super::jwks::SET_BYTES_MAX;
 use super::jwt::{TOKEN_BYTES_MAX, Token};
 use super::keys::{Fetch, Keys, Origin};
 use super::review::Review;
+use super::standing::Standing;
 use super::workload::Bundle;
 use super::{Identities, Refused};
 use crate::clock::SharedClock;
@@ -27,10 +28,19 @@ const REVIEWS_PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// What proves tokens.
 pub struct Verifier {
     bearers: Arc<[Bearer]>,
-    issuers: Vec<Issuer>,
-    client_cas: Arc<[Voucher]>,
+    issuers: Vec<Arc<Issuer>>,
+    client_cas: Arc<[Arc<Voucher>]>,
     own_pod: Option<String>,
     clock: SharedClock,
+}
+
+/// Whom an agent's token or certificate proves.
+pub(super) struct Proven {
+    pub(super) identity: Identity,
+    /// The second at which that is over.
+    pub(super) end: i64,
+    /// Of who says so.
+    pub(super) standing: Standing,
 }
 
 /// Why there is no verifier.
@@ -58,20 +68,60 @@ impl Verifier {
         tls: &ClientTls,
         clock: SharedClock,
     ) -> Result<Self, VerifierError> {
-        let mut issuers = Vec::with_capacity(identities.issuers.len());
-        for spec in identities.issuers {
-            let judge = judge(&spec, dialer, tls, &clock)?;
-            issuers.push(Issuer { spec, judge });
+        Self::of_nobody(own_pod, clock).renewed(identities, dialer, tls)
+    }
+
+    /// The same for the identities of another policy. Issuers and CAs of which it says the same go on with all that they
+    /// know: keys that were fetched, and the stream of the Workload API.
+    ///
+    /// # Errors
+    /// [`VerifierError`].
+    pub fn renewed(
+        &self,
+        identities: Identities,
+        dialer: &Arc<Dialer>,
+        tls: &ClientTls,
+    ) -> Result<Self, VerifierError> {
+        let Identities { bearers, issuers: specs, client_cas } = identities;
+        let mut issuers = Vec::with_capacity(specs.len());
+        for spec in specs {
+            issuers.push(match self.issuers.iter().find(|issuer| issuer.spec == spec) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let judge = judge(&spec, dialer, tls, &self.clock)?;
+                    Arc::new(Issuer { spec, judge, standing: Standing::default() })
+                }
+            });
         }
-        let bearers = identities.bearers.into_iter().map(Bearer::new).collect();
-        let client_cas = identities.client_cas.into_iter().map(|ca| Voucher::new(ca, &clock)).collect();
-        Ok(Self { bearers, issuers, client_cas, own_pod, clock })
+        let client_cas = client_cas.into_iter().map(|ca| self.voucher(ca)).collect();
+        Ok(Self {
+            bearers: bearers.into_iter().map(Bearer::new).collect(),
+            issuers,
+            client_cas,
+            own_pod: self.own_pod.clone(),
+            clock: self.clock.clone(),
+        })
     }
 
     /// Believes nothing.
-    #[cfg(test)]
-    pub(super) fn of_nobody(clock: SharedClock) -> Self {
-        Self { bearers: Arc::default(), issuers: Vec::new(), client_cas: Arc::default(), own_pod: None, clock }
+    pub(super) fn of_nobody(own_pod: Option<String>, clock: SharedClock) -> Self {
+        let (bearers, client_cas) = (Arc::default(), Arc::default());
+        Self { bearers, issuers: Vec::new(), client_cas, own_pod, clock }
+    }
+
+    /// Of a CA that it knows, as it is; of another, a new one.
+    fn voucher(&self, ca: ClientCa) -> Arc<Voucher> {
+        let known = self.client_cas.iter().find(|voucher| *voucher.ca() == ca);
+        known.map_or_else(|| Arc::new(Voucher::new(ca, &self.clock)), Arc::clone)
+    }
+
+    /// What was proven by an issuer or a CA that this other one does not have holds no longer.
+    pub(super) fn yield_to(&self, next: &Self) {
+        self.standings().filter(|own| !next.standings().any(|kept| kept.is(own))).for_each(Standing::end);
+    }
+
+    pub(super) fn standings(&self) -> impl Iterator<Item = &Standing> {
+        self.issuers.iter().map(|issuer| &issuer.standing).chain(self.client_cas.iter().map(|voucher| voucher.standing()))
     }
 
     /// True where it was made of these identities.
@@ -79,7 +129,7 @@ impl Verifier {
     pub fn is_of(&self, identities: &Identities) -> bool {
         self.bearers.iter().map(Bearer::path).eq(&identities.bearers)
             && self.issuers.iter().map(|issuer| &issuer.spec).eq(&identities.issuers)
-            && self.client_cas.iter().map(Voucher::ca).eq(&identities.client_cas)
+            && self.client_cas.iter().map(|voucher| voucher.ca()).eq(&identities.client_cas)
     }
 
     /// Who sends these headers; `None` where they have no `Authorization`.
@@ -115,12 +165,12 @@ impl Verifier {
         if let Some(identity) = self.by_file(text).await? {
             return Ok(identity);
         }
-        self.by_issuer(text, self.own_pod.as_deref()).await.map(|(identity, _)| identity)
+        self.by_issuer(text, self.own_pod.as_deref()).await.map(|proven| proven.identity)
     }
 
-    /// Whom an agent's token proves, and the second at which it expires. The sidecar's own pod is its agent's too, so that
-    /// a token of it is as good as any here; and the token of a file proves no agent.
-    pub(super) async fn prove(&self, text: &str) -> Result<(Identity, i64), Refused> {
+    /// Whom an agent's token proves. The sidecar's own pod is its agent's too, so that a token of it is as good as any
+    /// here; and the token of a file proves no agent.
+    pub(super) async fn prove(&self, text: &str) -> Result<Proven, Refused> {
         self.by_issuer(text, None).await
     }
 
@@ -130,13 +180,9 @@ impl Verifier {
         !self.client_cas.is_empty()
     }
 
-    /// Whom an agent's certificate proves, and the second at which that is over. The turn lasts as long as the work does,
-    /// which goes on when the agent has hung up.
-    pub(super) async fn certify(
-        &self,
-        shown: &Arc<Shown>,
-        turn: OwnedSemaphorePermit,
-    ) -> Result<(Identity, i64), Refused> {
+    /// Whom an agent's certificate proves. The turn lasts as long as the work does, which goes on when the agent has hung
+    /// up.
+    pub(super) async fn certify(&self, shown: &Arc<Shown>, turn: OwnedSemaphorePermit) -> Result<Proven, Refused> {
         let (cas, shown) = (Arc::clone(&self.client_cas), Arc::clone(shown));
         let now = self.clock.now().wall.as_second();
         // It reads a file.
@@ -147,7 +193,7 @@ impl Verifier {
         judging.await.map_err(|_| Refused::Unavailable)?
     }
 
-    async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<(Identity, i64), Refused> {
+    async fn by_issuer(&self, text: &str, banned_pod: Option<&str>) -> Result<Proven, Refused> {
         if self.issuers.is_empty() || !text.contains('.') {
             return Err(Refused::Unknown);
         }
@@ -155,7 +201,7 @@ impl Verifier {
         let now = self.clock.now().wall.as_second();
         let issuer = self.issuers.iter().find(|issuer| issuer.is_named_by(&token)).ok_or(Refused::Issuer)?;
         let identity = issuer.verify(&token, text, now, banned_pod).await?;
-        Ok((identity, token.expiry()?))
+        Ok(Proven { identity, end: token.expiry()?, standing: issuer.standing.clone() })
     }
 
     /// Whose file has this token. Every file is compared, whichever it is.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kin::Origin;
-use super::{DelegateError, EndCause, Lease, MintError, NewLease, Store};
+use super::{DelegateError, Delegating, EndCause, Lease, MintError, NewLease, Store};
 use crate::model::{NonceHash, NonceId};
 
 impl Store {
@@ -11,7 +11,7 @@ impl Store {
     pub(super) fn delegate(
         self: &Arc<Self>,
         parent: &Arc<Lease>,
-        children_max: usize,
+        Delegating { children_max, by_holder }: Delegating,
         (id, hash): (NonceId, NonceHash),
         terms: NewLease,
     ) -> Result<Arc<Lease>, DelegateError> {
@@ -22,7 +22,7 @@ impl Store {
         // Time went by since these terms were approved.
         let ttl = terms.ttl.min(parent.deadline().remaining(&now));
         let lifetime = terms.lifetime.min(parent.life_left(&now));
-        let (origin, share) = (Origin::new(parent, &terms), terms.minter_live_max);
+        let (origin, share) = (Origin::new(parent, &terms, by_holder), terms.minter_live_max);
         let lease = self.make(id, hash, NewLease { ttl, lifetime, ..terms }, &now, Some(origin));
         parent.adopt(&lease, children_max)?;
         let linked = self.link(&lease, &now, share);

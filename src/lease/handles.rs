@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    DelegateError, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn, Store,
+    DelegateError, Delegating, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn, Store,
     Tombstone, TooMany,
 };
 use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, TaskName};
@@ -46,20 +46,19 @@ impl Minter {
     }
 
     /// Makes a lease below another one, on terms that the policy approved for it. It lives no longer than its parent and
-    /// ends with it, and each use of it is one of its parent and of all above that. Of live children the parent has at
-    /// most `children_max`.
+    /// ends with it, and each use of it is one of its parent and of all above that.
     ///
     /// # Errors
     /// [`DelegateError`].
     pub fn delegate(
         &self,
         parent: &Arc<Lease>,
-        children_max: usize,
+        delegating: Delegating,
         id: NonceId,
         nonce: &Nonce,
         terms: NewLease,
     ) -> Result<Arc<Lease>, DelegateError> {
-        self.0.delegate(parent, children_max, (id, nonce.hash()), terms)
+        self.0.delegate(parent, delegating, (id, nonce.hash()), terms)
     }
 
     /// The key pair with which a nonce signs; `None` if there was no randomness at start.
@@ -69,9 +68,16 @@ impl Minter {
     }
 
     /// Live leases that this minter has.
-    #[must_use]
-    pub fn live_of(&self, minter: &MinterName) -> usize {
+    #[cfg(test)]
+    pub(super) fn live_of(&self, minter: &MinterName) -> usize {
         self.0.live_of(minter)
+    }
+
+    /// True where this minter, which may have so many live leases, could have one more; one that is made by the holder of
+    /// `parent`, if that is named.
+    #[must_use]
+    pub fn has_room(&self, minter: &MinterName, parent: Option<&Lease>, max: usize) -> bool {
+        self.0.has_room(minter, parent.map(Lease::first_agent), max)
     }
 
     /// By accessor; live ones only.

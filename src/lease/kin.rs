@@ -20,6 +20,16 @@ pub(super) struct Kin {
 pub(super) struct Origin {
     parent: Arc<Lease>,
     lineage: Arc<Lineage>,
+    by_holder: bool,
+}
+
+/// How a lease is delegated.
+#[derive(Debug, Clone, Copy)]
+pub struct Delegating {
+    /// Live children that the parent has at most.
+    pub children_max: usize,
+    /// By whoever holds the parent, not by its minter.
+    pub by_holder: bool,
 }
 
 impl Kin {
@@ -30,8 +40,8 @@ impl Kin {
 
 impl Origin {
     /// What is delegated to this lease's agent from that parent.
-    pub(super) fn new(parent: &Arc<Lease>, child: &super::NewLease) -> Self {
-        Self { parent: parent.clone(), lineage: Arc::new(parent.lineage_below(&child.agent)) }
+    pub(super) fn new(parent: &Arc<Lease>, child: &super::NewLease, by_holder: bool) -> Self {
+        Self { parent: parent.clone(), lineage: Arc::new(parent.lineage_below(&child.agent)), by_holder }
     }
 }
 
@@ -57,6 +67,17 @@ impl Lease {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.lineage().map_or(0, |lineage| lineage.depth())
+    }
+
+    /// The agent that the first nonce above it was minted for.
+    pub(super) fn first_agent(&self) -> &AgentName {
+        self.lineage().and_then(|lineage| lineage.chain.first()).unwrap_or_else(|| self.terms().agent)
+    }
+
+    /// In whose share it counts, if it was made by whoever holds its parent.
+    pub(super) fn made_by(&self) -> Option<&AgentName> {
+        let origin = self.kin()?.origin.as_ref()?;
+        origin.by_holder.then(|| origin.parent.first_agent())
     }
 
     /// The agents from the one whose nonce was minted down to its own.

@@ -20,6 +20,12 @@ pub(crate) fn paid(paid: u64, rate: Rate, now: u64) -> u64 {
     paid.max(now).saturating_add(interval(rate))
 }
 
+/// When everything is paid for once as many as were not by now, at one rate, are owed at another.
+pub(crate) fn exchanged(paid: u64, from: Rate, to: Rate, now: u64) -> u64 {
+    let owed = u128::from(paid.saturating_sub(now)) * u128::from(interval(to)) / u128::from(interval(from));
+    now.saturating_add(u64::try_from(owed).unwrap_or(u64::MAX))
+}
+
 /// From one to the next; rounded up, so that there are never more than the rate says.
 fn interval(rate: Rate) -> u64 {
     nanoseconds(rate.window()).div_ceil(u64::from(rate.count()))

@@ -21,7 +21,7 @@ use super::terms::{Common, Shared};
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};
 use crate::clock::SharedClock;
-use crate::model::{Deadline, MinterName, NonceHash, NonceId, Now};
+use crate::model::{AgentName, Deadline, MinterName, NonceHash, NonceId, Now};
 
 /// Leases that are listed under one lock: some 20 µs, where each of them has to be fetched from memory.
 pub(super) const PAGE: usize = 128;
@@ -109,8 +109,14 @@ impl Store {
     }
 
     /// Live leases of this minter.
+    #[cfg(test)]
     pub(super) fn live_of(&self, minter: &MinterName) -> usize {
         self.shares.of(minter)
+    }
+
+    /// See [`Minter::has_room`].
+    pub(super) fn has_room(&self, minter: &MinterName, holder: Option<&AgentName>, max: usize) -> bool {
+        self.shares.has_room(minter, holder, max)
     }
 
     pub(super) fn now(&self) -> Now {
@@ -202,10 +208,10 @@ impl Store {
         if ids.len() >= self.live_max {
             return Err(MintError::Full);
         }
-        if !self.shares.enter(terms.minter, share) {
+        if !self.shares.enter(terms.minter, lease.made_by(), share) {
             return Err(MintError::MinterFull);
         }
-        self.allowances.enter(lease).inspect_err(|_| self.shares.leave(terms.minter))?;
+        self.allowances.enter(lease).inspect_err(|_| self.shares.leave(terms.minter, lease.made_by()))?;
         ids.insert(lease.clone());
         self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
@@ -332,7 +338,7 @@ impl Store {
             self.schedule.lock().remove(&lease);
             // A child that ended with its parent before it was in the indexes never entered.
             self.allowances.leave(&lease, now.boot);
-            self.shares.leave(lease.terms().minter);
+            self.shares.leave(lease.terms().minter, lease.made_by());
         }
     }
 

@@ -44,6 +44,11 @@ fn grant(scopes: &[(&str, Option<u32>)]) -> Vec<LeaseGrant> {
     vec![LeaseGrant { service: service(), scopes }]
 }
 
+/// A delegation by the minter.
+fn by_minter(children_max: usize) -> Delegating {
+    Delegating { children_max, by_holder: false }
+}
+
 /// A simple lease: five minutes, one scope, no limits.
 pub(super) fn terms() -> NewLease {
     NewLease {

@@ -36,6 +36,15 @@ pub struct Subject {
     pub claims: BTreeMap<Box<str>, Box<str>>,
 }
 
+impl Subject {
+    /// Without all claims but `sub`, which is the same in each token of this subject.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        let sub = self.claims.get_key_value("sub").map(|(name, sub)| (name.clone(), sub.clone()));
+        Self { issuer: self.issuer.clone(), claims: sub.into_iter().collect() }
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

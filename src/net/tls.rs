@@ -33,10 +33,12 @@ pub enum TlsError {
     Configuration,
 }
 
-/// What every upstream connection trusts; the system's roots are read once, here.
+/// What every upstream connection trusts: the system's roots, as they were read here.
 #[derive(Clone)]
 pub struct ClientTls {
     system: RootCertStore,
+    /// The system had none: these are Mozilla's.
+    is_built_in: bool,
     exclude_spki_sha256: [u8; 32],
     provider: Arc<CryptoProvider>,
 }
@@ -53,7 +55,27 @@ impl ClientTls {
     /// never vouch for an upstream.
     #[must_use]
     pub fn new(exclude_spki_sha256: [u8; 32]) -> Self {
-        Self::with_system(rustls_native_certs::load_native_certs().certs, exclude_spki_sha256)
+        let this = Self::with_system(system_certificates(), exclude_spki_sha256);
+        if this.is_built_in {
+            tracing::info!("the system has no roots that can be read; Mozilla's, as they are built in, are used");
+        }
+        this
+    }
+
+    /// The same with the system's roots as they are now. Where there were some and none can be read any more, those stay:
+    /// the system trusted less, or others, than Mozilla's do.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        self.renewed_with(system_certificates())
+    }
+
+    fn renewed_with(&self, certificates: Vec<CertificateDer<'static>>) -> Self {
+        let next = Self::with_system(certificates, self.exclude_spki_sha256);
+        if next.is_built_in && !self.is_built_in {
+            tracing::warn!("the system's roots cannot be read any more; the last ones stay, until a restart");
+            return self.clone();
+        }
+        next
     }
 
     fn with_system(certificates: Vec<CertificateDer<'static>>, exclude_spki_sha256: [u8; 32]) -> Self {
@@ -61,10 +83,11 @@ impl ClientTls {
             certificates.into_iter().filter(|der| spki_sha256(der).is_some_and(|own| own != exclude_spki_sha256));
         let mut system = RootCertStore::empty();
         system.add_parsable_certificates(foreign);
-        if system.is_empty() {
+        let is_built_in = system.is_empty();
+        if is_built_in {
             system.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Self { system, exclude_spki_sha256, provider: Arc::new(default_provider()) }
+        Self { system, is_built_in, exclude_spki_sha256, provider: Arc::new(default_provider()) }
     }
 
     /// How many of the system's roots are trusted.
@@ -110,6 +133,10 @@ impl ClientTls {
         }
         if roots.len() == before { Err(TlsError::Empty) } else { Ok(()) }
     }
+}
+
+fn system_certificates() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
 }
 
 /// The same trust for another service, which does not resume the first one's sessions.
@@ -240,6 +267,21 @@ mod tests {
         let tls = ClientTls::with_system(vec![ours.der()], ours.spki_sha256());
         assert_eq!(tls.system_roots(), webpki_roots::TLS_SERVER_ROOTS.len());
         assert!(ClientTls::new([0; 32]).system_roots() > 0);
+    }
+
+    #[test]
+    fn mozillas_do_not_take_over_where_there_were_roots() {
+        let (first, second) = (Root::new(), Root::new());
+        let trusts = |tls: &ClientTls, root: &Root| {
+            handshake(tls.config(None, &ALPN).unwrap(), root.server("api.test"), "api.test").is_ok()
+        };
+        let tls = ClientTls::with_system(vec![first.der()], [0; 32]);
+        let kept = tls.renewed_with(Vec::new());
+        assert!(trusts(&kept, &first) && kept.system_roots() == 1);
+        let next = kept.renewed_with(vec![second.der()]);
+        assert!(trusts(&next, &second) && !trusts(&next, &first), "others are taken");
+        let without = ClientTls::with_system(Vec::new(), [0; 32]).renewed_with(Vec::new());
+        assert_eq!(without.system_roots(), webpki_roots::TLS_SERVER_ROOTS.len());
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub struct MinterRule {
 /// How much of what all minters share one of them may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinterLimits {
-    /// How fast it may call; of each kind of calls (making, ending, asking) so many.
+    /// How fast it may call; of each kind of calls (making, asking) so many, and of those that end something no fewer than
+    /// by default.
     pub rate: Rate,
     /// Live nonces, those included that were delegated from its own.
     pub nonces_max: usize,

@@ -28,6 +28,11 @@ impl Places {
         self.read.extend(homes);
     }
 
+    /// This very file can be read, and nothing beside it: not what takes its place.
+    pub fn read_alone(&mut self, path: &Path) {
+        self.read.extend(path.canonicalize());
+    }
+
     /// This file can be made, written, read and replaced, as can everything in its directory; or all that is in this
     /// directory.
     pub fn write(&mut self, path: &Path) {
@@ -273,6 +278,11 @@ mod linux {
         Some(std::fs::read_dir("/proc/self/task").ok()?.count())
     }
 
+    /// Without what can be read anyhow.
+    fn beyond_system(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        paths.iter().filter(|path| !SYSTEM.iter().any(|root| path.starts_with(root))).cloned().collect()
+    }
+
     fn restrict(places: &Places, effort: Effort) -> Result<RulesetStatus, RulesetError> {
         let needed = match effort {
             Effort::Required => CompatLevel::HardRequirement,
@@ -288,7 +298,7 @@ mod linux {
             .create()?
             .add_rules(path_beneath_rules(SYSTEM, READ))?
             .add_rules(path_beneath_rules(["/dev/null"], WRITE))?
-            .add_rules(beneath(&places.read, READ))?
+            .add_rules(beneath(&beyond_system(&places.read), READ))?
             .add_rules(beneath(&places.write, WRITE))?
             .add_rules(beneath(&places.remove, REMOVE))?
             .restrict_self()?;

@@ -5,6 +5,7 @@ mod delegation;
 mod demoted;
 mod events;
 mod explaining;
+mod greedy;
 mod idempotency;
 mod leaks;
 mod max_risk;

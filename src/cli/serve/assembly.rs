@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -32,6 +33,7 @@ use crate::control::webhooks::{Endpoint, Sending};
 use crate::credential::Credentials;
 use crate::lease;
 use crate::metrics::{self, Metrics};
+use crate::net::tls::ClientTls;
 use crate::net::{self, Dialer};
 use crate::policy::{Current, Policy};
 use crate::process::Locked;
@@ -95,8 +97,10 @@ impl Sidecar {
         let policy = Arc::new(policy);
         let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
-        let tls = tls_profiles(&policy, &authority)?;
-        let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &authority).map_err(Failure::policy)?);
+        // Without the local CA, which vouches for nobody but this sidecar.
+        let roots = ClientTls::new(authority.public_key_sha256());
+        let tls = tls_profiles(&policy, &roots)?;
+        let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &roots).map_err(Failure::policy)?);
         let control_tls = Gate::tls(&arguments.remote, &policy)?;
         let outer_tls = arguments.outer.tls(&identities)?;
         let report_tls = arguments.reports.tls()?;
@@ -106,9 +110,9 @@ impl Sidecar {
         arguments.ca_publish.as_deref().map_or(Ok(()), authority::prepare).map_err(unusable)?;
         let confinement = needs.confine(arguments)?; // before there are other threads
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
-        let mut gate = Gate::new(&arguments.remote, control_tls, &authority, dialer.clone(), clock.clone());
+        let mut gate = Gate::new(&arguments.remote, control_tls, roots.clone(), dialer.clone(), clock.clone());
         let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
-        let scanner = arguments.reports.scanner(&authority, dialer.clone(), clock.clone())?;
+        let scanner = arguments.reports.scanner(&roots, dialer.clone(), clock.clone())?;
         let audit = open_audit(arguments, &clock, (&policy, &bound), (&confinement, locked))?;
         // Only now: a start that fails must not replace what a running sidecar has published.
         publish(arguments, &authority)?;
@@ -142,7 +146,7 @@ impl Sidecar {
             arguments: arguments.clone(),
             proxy: proxy.clone(),
             current: current.clone(),
-            authority: authority.clone(),
+            roots: Mutex::new(roots),
             audit: audit.clone(),
             metrics: metrics.clone(),
             webhooks,
@@ -270,9 +274,8 @@ fn unusable(error: AuthorityError) -> Failure {
 }
 
 /// A profile for each service: with its `upstream_ca`, or of the system's roots, which are read once for all.
-pub(super) fn tls_profiles(policy: &Policy, authority: &Authority) -> Result<TlsProfiles, Failure> {
+pub(super) fn tls_profiles(policy: &Policy, tls: &ClientTls) -> Result<TlsProfiles, Failure> {
     const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    let tls = net::tls::ClientTls::new(authority.public_key_sha256());
     let common = tls.config(None, &ALPN).map_err(Failure::authority)?;
     let mut own = HashMap::new();
     for service in policy.services() {

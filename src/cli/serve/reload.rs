@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -15,11 +16,11 @@ use super::confine::{self, Needs};
 use super::remote::Gate;
 use super::{Arguments, assembly, listeners, webhooks};
 use crate::audit::{Audit, Event};
-use crate::authority::Authority;
 use crate::config::{self, Loaded};
 use crate::control::webhooks::Endpoint;
 use crate::identity::Verifier;
 use crate::metrics::Metrics;
+use crate::net::tls::ClientTls;
 use crate::policy::Current;
 use crate::process::Confinement;
 use crate::proxy::Proxy;
@@ -33,7 +34,8 @@ pub(super) struct Reloading {
     pub(super) arguments: Arguments,
     pub(super) proxy: Arc<Proxy>,
     pub(super) current: Current,
-    pub(super) authority: Arc<Authority>,
+    /// The system's roots, as they were last read.
+    pub(super) roots: Mutex<ClientTls>,
     pub(super) audit: Audit,
     pub(super) metrics: Arc<Metrics>,
     /// Who is told of events.
@@ -120,9 +122,10 @@ impl Reloading {
             Needs::of(&loaded).review(&self.confinement)?;
         }
         listeners::check(&self.arguments, &loaded.policy).map_err(|failure| failure.sentence().to_owned())?;
-        let tls =
-            assembly::tls_profiles(&loaded.policy, &self.authority).map_err(|failure| failure.sentence().to_owned())?;
-        let webhooks = webhooks::endpoints(std::mem::take(&mut loaded.webhooks), &self.authority)?;
+        let roots = self.roots.lock().renewed();
+        let tls = assembly::tls_profiles(&loaded.policy, &roots).map_err(|failure| failure.sentence().to_owned())?;
+        let webhooks = webhooks::endpoints(std::mem::take(&mut loaded.webhooks), &roots)?;
+        *self.roots.lock() = roots;
         let identities = std::mem::take(&mut loaded.identities);
         let known = self.proxy.rules().prover.verifier().clone();
         let verifier = self.gate.review(identities, &loaded.policy, &known);

@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use crate::authority::Authority;
 use crate::cli::Failure;
 use crate::clock::SharedClock;
 use crate::control::{Remote, RemoteTls, Trust};
@@ -86,15 +85,14 @@ impl Gate {
         Ok(Some(Arc::new(tls)))
     }
 
-    /// Key servers are dialled by `dialer`.
+    /// Key servers are dialled by `dialer` and verified against `roots`.
     pub(super) fn new(
         arguments: &RemoteArguments,
         tls: Option<Arc<RemoteTls>>,
-        authority: &Authority,
+        roots: ClientTls,
         dialer: Arc<Dialer>,
         clock: SharedClock,
     ) -> Self {
-        let roots = ClientTls::new(authority.public_key_sha256());
         Self { tls, roots, own_pod: arguments.pod_uid.clone(), clock, dialer, trust: None }
     }
 
@@ -125,8 +123,10 @@ impl Gate {
         if let Some(tls) = &self.tls {
             refuse_listed(tls, policy)?;
         }
-        // Keys that were fetched are kept where nothing has changed.
-        if verifier.is_of(&identities) { Ok(verifier.clone()) } else { self.verifier(identities) }
+        if verifier.is_of(&identities) {
+            return Ok(verifier.clone());
+        }
+        verifier.renewed(identities, &self.dialer, &self.roots).map(Arc::new).map_err(Failure::authority)
     }
 
     /// Puts a policy and what proves its identities in force for the listener, if there is one.

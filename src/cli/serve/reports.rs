@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::authority::Authority;
 use crate::cli::Failure;
 use crate::clock::SharedClock;
 use crate::control::RemoteTls;
@@ -67,7 +66,7 @@ impl ReportArguments {
     /// What proves a scanner's reports. Key servers are dialled by `dialer`.
     pub(super) fn scanner(
         &self,
-        authority: &Authority,
+        roots: &ClientTls,
         dialer: Arc<Dialer>,
         clock: SharedClock,
     ) -> Result<Option<Scanner>, Failure> {
@@ -79,9 +78,7 @@ impl ReportArguments {
                     .map_err(|error| Failure::authority(format!("--leaks-github-ca {}: {error}", path.display())))?,
             ),
         };
-        // Without the local CA, which vouches for no key server.
-        let roots = ClientTls::new(authority.public_key_sha256());
-        Scanner::new(keys, ca.as_deref(), dialer, &roots, clock).map(Some).map_err(Failure::authority)
+        Scanner::new(keys, ca.as_deref(), dialer, roots, clock).map(Some).map_err(Failure::authority)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::authority::Authority;
 use crate::control::webhooks::{Endpoint, Secret, Webhook};
 use crate::net::tls::ClientTls;
 
@@ -10,12 +9,8 @@ use crate::net::tls::ClientTls;
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
 
 /// Reads secrets and roots; a sentence about the first that cannot be had.
-pub(super) fn endpoints(webhooks: Vec<Webhook>, authority: &Authority) -> Result<Vec<Arc<Endpoint>>, String> {
-    if webhooks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let tls = ClientTls::new(authority.public_key_sha256());
-    webhooks.into_iter().map(|webhook| endpoint(webhook, &tls).map(Arc::new)).collect()
+pub(super) fn endpoints(webhooks: Vec<Webhook>, tls: &ClientTls) -> Result<Vec<Arc<Endpoint>>, String> {
+    webhooks.into_iter().map(|webhook| endpoint(webhook, tls).map(Arc::new)).collect()
 }
 
 fn endpoint(webhook: Webhook, tls: &ClientTls) -> Result<Endpoint, String> {

@@ -51,9 +51,16 @@ struct Files {
 /// Certificate, key and callers' CAs of the listener.
 pub struct RemoteTls {
     files: Files,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Serving>,
     names: Names,
     looked: Mutex<Looked>,
+}
+
+/// What is in force for one connection.
+pub(in crate::control) struct Serving {
+    pub(in crate::control) config: Arc<ServerConfig>,
+    /// Against which callers' certificates are verified.
+    pub(in crate::control) client_roots: RootCertStore,
 }
 
 struct Looked {
@@ -73,9 +80,9 @@ impl RemoteTls {
             key: key.to_owned(),
             client_ca: client_ca.map(Path::to_owned),
         };
-        let (config, names, digest) = files.read()?;
+        let (serving, names, digest) = files.read()?;
         let looked = Mutex::new(Looked { at: Instant::now(), digest });
-        Ok(Self { files, current: ArcSwap::from_pointee(config), names, looked })
+        Ok(Self { files, current: ArcSwap::from_pointee(serving), names, looked })
     }
 
     pub(super) fn names(&self) -> &Names {
@@ -94,7 +101,7 @@ impl RemoteTls {
     }
 
     /// What is in force now. What cannot be read leaves the last in force, and is told of.
-    pub(in crate::control) fn config(&self) -> Arc<ServerConfig> {
+    pub(in crate::control) fn serving(&self) -> Arc<Serving> {
         let mut looked = self.looked.lock();
         if looked.at.elapsed() >= LOOK_EVERY {
             looked.at = Instant::now();
@@ -105,9 +112,9 @@ impl RemoteTls {
                         "the control listener's new certificate has other names; it is taken at the next start"
                     );
                 }
-                Ok((config, _, digest)) => {
+                Ok((serving, _, digest)) => {
                     looked.digest = digest;
-                    self.current.store(Arc::new(config));
+                    self.current.store(Arc::new(serving));
                     tracing::info!("the control listener has a new certificate");
                 }
                 Err(error) => tracing::warn!(%error, "the control listener keeps its certificate"),
@@ -119,7 +126,7 @@ impl RemoteTls {
 }
 
 impl Files {
-    fn read(&self) -> Result<(ServerConfig, Names, Vec<u8>), RemoteTlsError> {
+    fn read(&self) -> Result<(Serving, Names, Vec<u8>), RemoteTlsError> {
         let at = |path: &Path, problem| RemoteTlsError::File(path.to_owned(), problem);
         let chain = read_public(&self.certificate, BYTES_MAX).map_err(|problem| at(&self.certificate, problem))?;
         let key = read_secret(&self.key, BYTES_MAX).map_err(|problem| at(&self.key, problem))?;
@@ -137,8 +144,8 @@ impl Files {
         let leaf = chain.first().ok_or_else(|| content(&self.certificate, "it holds no certificate"))?;
         let names = names(leaf).ok_or_else(|| content(&self.certificate, "its first certificate has no names"))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| content(&self.key, "it holds no private key"))?;
-        let config = server(chain, key, roots.as_deref().map(Vec::as_slice))?;
-        Ok((config, names, all))
+        let serving = server(chain, key, roots.as_deref().map(Vec::as_slice))?;
+        Ok((serving, names, all))
     }
 }
 
@@ -146,21 +153,21 @@ fn server(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Option<&[u8]>,
-) -> Result<ServerConfig, RemoteTlsError> {
+) -> Result<Serving, RemoteTlsError> {
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(RemoteTlsError::Pair)?;
+    let mut client_roots = RootCertStore::empty();
     let builder = match roots {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let mut store = RootCertStore::empty();
             for der in CertificateDer::pem_slice_iter(pem) {
                 let der = der.map_err(|_| RemoteTlsError::ClientCa)?;
-                store.add(der).map_err(|_| RemoteTlsError::ClientCa)?;
+                client_roots.add(der).map_err(|_| RemoteTlsError::ClientCa)?;
             }
             // Who has none may still show a token.
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(client_roots.clone()), provider)
                 .allow_unauthenticated()
                 .build()
                 .map_err(|_| RemoteTlsError::ClientCa)?;
@@ -174,7 +181,7 @@ fn server(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.key_log = Arc::new(NoKeyLog {});
-    Ok(config)
+    Ok(Serving { config: Arc::new(config), client_roots })
 }
 
 /// The names of a certificate, of which it must have one.

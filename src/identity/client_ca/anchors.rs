@@ -12,6 +12,7 @@ use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::Refused;
+use crate::identity::certificate::are_limited;
 use crate::identity::workload::Content;
 
 /// The CAs of a file or a bundle.
@@ -50,7 +51,7 @@ impl Anchors {
 
     /// True where one of them may vouch for some names alone.
     pub(super) fn are_limited(&self) -> bool {
-        self.0.iter().flat_map(|anchor| &anchor.roots.roots).any(|root| root.name_constraints.is_some())
+        self.0.iter().any(|anchor| are_limited(&anchor.roots))
     }
 
     /// The last second of the anchor that the chain leads to; of several, the one that is there longest.

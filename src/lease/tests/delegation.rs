@@ -4,7 +4,7 @@ use super::*;
 
 impl Bench {
     fn delegate(&self, parent: &Arc<Lease>, number: u64, terms: NewLease) -> Result<Arc<Lease>, DelegateError> {
-        self.minter.delegate(parent, 1000, self.minter.next_id(), &nonce(number), terms)
+        self.minter.delegate(parent, by_minter(1000), self.minter.next_id(), &nonce(number), terms)
     }
 
     /// A lease, one delegated from it, and one from that.
@@ -226,7 +226,7 @@ fn what_is_delegated_while_its_parent_ends_is_refused_or_ends_too() {
 fn a_nonce_has_no_more_live_children_than_it_may() {
     let bench = bench();
     let root = bench.mint(1, terms());
-    let delegate = |number| bench.minter.delegate(&root, 3, bench.minter.next_id(), &nonce(number), terms());
+    let delegate = |number| bench.minter.delegate(&root, by_minter(3), bench.minter.next_id(), &nonce(number), terms());
     let made =
         race(4, |thread| (0..5).filter_map(|at| delegate(100 + 10 * thread as u64 + at).ok()).collect::<Vec<_>>());
     let made: Vec<_> = made.into_iter().flatten().collect();

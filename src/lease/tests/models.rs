@@ -182,7 +182,7 @@ fn a_child_ends_with_its_parent_and_spends_its_parents_uses() {
         let world = World::new(once());
         let bear: Actor = |world| {
             let id = world.bench.minter.next_id();
-            if let Ok(child) = world.bench.minter.delegate(&world.lease, 4, id, &nonce(2), once()) {
+            if let Ok(child) = world.bench.minter.delegate(&world.lease, by_minter(4), id, &nonce(2), once()) {
                 world.request(&child);
             }
         };

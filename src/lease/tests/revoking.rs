@@ -136,7 +136,7 @@ impl Batch {
                 bench.mint(number, terms())
             } else {
                 let above = bench.mint(u64::MAX - number, terms());
-                bench.minter.delegate(&above, 1, bench.minter.next_id(), &nonce(number), terms()).unwrap()
+                bench.minter.delegate(&above, by_minter(1), bench.minter.next_id(), &nonce(number), terms()).unwrap()
             };
             Round { number, lease, is_revoked: AtomicBool::default(), members: Mutex::default() }
         };

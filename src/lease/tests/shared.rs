@@ -13,7 +13,7 @@ fn of(agent: &str, uses: u32, budget: u32) -> NewLease {
 
 impl Bench {
     fn below(&self, parent: &Arc<Lease>, number: u64, terms: NewLease) -> Arc<Lease> {
-        self.minter.delegate(parent, 1000, self.minter.next_id(), &nonce(number), terms).unwrap()
+        self.minter.delegate(parent, by_minter(1000), self.minter.next_id(), &nonce(number), terms).unwrap()
     }
 }
 
@@ -111,7 +111,7 @@ fn one_that_ended_before_it_was_made_is_not_missed_in_its_task() {
     let root = bench.mint(1, terms.clone());
     bench.mint(2, terms.clone());
     let (id, hash, now) = (bench.minter.next_id(), nonce(3).hash(), store.now());
-    let child = store.make(id, hash, terms.clone(), &now, Some(Origin::new(&root, &terms)));
+    let child = store.make(id, hash, terms.clone(), &now, Some(Origin::new(&root, &terms, false)));
     root.adopt(&child, 10).unwrap();
     assert!(bench.minter.revoke(root.id(), EndCause::Revoked, "ana"));
     let refused = store.link(&child, &now, usize::MAX).unwrap_err();
@@ -129,7 +129,10 @@ fn a_spent_task_is_not_delegated_and_one_not_made_holds_nothing() {
     let child = bench.below(&root, 2, of("research", 9, 1));
     assert_eq!(spend(&child), Ok(()));
     let delegate = |number| {
-        bench.minter.delegate(&root, 10, bench.minter.next_id(), &nonce(number), of("research", 9, 1)).map(drop)
+        bench
+            .minter
+            .delegate(&root, by_minter(10), bench.minter.next_id(), &nonce(number), of("research", 9, 1))
+            .map(drop)
     };
     assert_eq!(delegate(3), Err(DelegateError::Mint(MintError::TaskSpent)));
     assert_eq!((root.children_count(), bench.store.live_count()), (1, 2));
@@ -146,7 +149,7 @@ fn a_minter_has_so_many_live_leases_and_each_end_makes_room() {
     let (first, second) = (bench.mint(1, few()), bench.mint(2, few()));
     let mint = |number, terms| bench.minter.mint(bench.minter.next_id(), &nonce(number), terms);
     assert_eq!(mint(3, few()).unwrap_err(), MintError::MinterFull);
-    let made = bench.minter.delegate(&first, 10, bench.minter.next_id(), &nonce(4), few());
+    let made = bench.minter.delegate(&first, by_minter(10), bench.minter.next_id(), &nonce(4), few());
     assert_eq!(made.unwrap_err(), DelegateError::Mint(MintError::MinterFull));
     let minter = MinterName::parse("another").unwrap();
     assert!(mint(5, NewLease { minter, ..few() }).is_ok(), "another one has its own");
@@ -157,4 +160,21 @@ fn a_minter_has_so_many_live_leases_and_each_end_makes_room() {
     let task = TaskName::parse("another").unwrap();
     assert_eq!(bench.minter.live_of(&few().minter), 1);
     assert!(mint(7, NewLease { task, ..few() }).is_ok());
+}
+
+#[test]
+fn what_its_holder_makes_of_a_lease_leaves_the_last_place_to_the_minter_and_counts_no_longer_than_it_lives() {
+    let (bench, few) = (bench(), terms());
+    let (minter, root) = (&few.minter, bench.mint(9, few.clone()));
+    let by_holder = |max: usize, number| {
+        let terms = NewLease { minter_live_max: max, ..few.clone() };
+        let delegating = Delegating { children_max: 9, by_holder: true };
+        bench.minter.delegate(&root, delegating, bench.minter.next_id(), &nonce(number), terms)
+    };
+    assert!(!bench.minter.has_room(minter, Some(&root), 2) && bench.minter.has_room(minter, None, 2));
+    assert_eq!(by_holder(2, 10).unwrap_err(), DelegateError::Mint(MintError::MinterFull));
+    let child = by_holder(3, 10).unwrap();
+    assert_eq!(by_holder(3, 11).unwrap_err(), DelegateError::Mint(MintError::MinterFull), "one has half at most");
+    assert!(bench.minter.revoke(child.id(), EndCause::Revoked, "test"));
+    assert!(by_holder(3, 12).is_ok());
 }

@@ -88,6 +88,47 @@ async fn a_file_beyond_what_it_was_started_for_cannot_be_opened() {
     }
 }
 
+/// A store of the system's that links to elsewhere, as distributions have them.
+#[tokio::test]
+async fn roots_that_lie_elsewhere_are_read_again_and_never_give_way_to_those_built_in() {
+    let (store, elsewhere) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let landlock = if has_landlock() { "required" } else { "off" };
+    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let root = elsewhere.path().join("root.pem");
+    std::fs::write(&root, &upstream.authority.pem).expect("a file");
+    symlink(&root, store.path().join("0123abcd.0")).expect("a link");
+    let policy = policies::ONE_API.replace("upstream_ca = \"{dir}/api.pem\"\n", "");
+    let sidecar = TestSidecar::with_policy(&policy)
+        .upstream(&["api.test"], "api", &upstream)
+        .environment("API_KEY", &canary())
+        .environment("SSL_CERT_FILE", "/nowhere/roots.pem")
+        .environment("SSL_CERT_DIR", &store.path().to_string_lossy())
+        .flag("--landlock")
+        .flag(landlock)
+        .start()
+        .await;
+    let nonce = sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
+    let read_again = async |times: usize| {
+        let path = sidecar.path("policy.toml");
+        let text = std::fs::read_to_string(&path).expect("the policy");
+        std::fs::write(
+            &path,
+            format!("{text}[agents.another-{times}]\nidentity = [\"any\"]\ngrants = {{ api = [\"read\"] }}\n"),
+        )
+        .expect("ours");
+        let adopted = || sidecar.log().matches("has changed and is in force").count() == times;
+        eventually("the new policy", || adopted().then_some(())).await;
+        sidecar.agent().get("api.test", "/x", &nonce).await.status.as_u16()
+    };
+    assert_eq!(sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+    assert_eq!(read_again(1).await, 200);
+    assert!(!sidecar.log().contains("roots cannot be read"), "{}", sidecar.log());
+    std::fs::remove_file(&root).expect("a file");
+    assert_eq!(read_again(2).await, 200, "{}", sidecar.log());
+    assert!(sidecar.log().contains("the system's roots cannot be read any more"), "{}", sidecar.log());
+    assert_eq!(upstream.connections(), 3, "each with what was read last");
+}
+
 fn is_with(field: Option<&str>, secret: &str) -> bool {
     field.is_some_and(|value| value.ends_with(secret))
 }

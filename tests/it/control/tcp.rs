@@ -144,6 +144,28 @@ async fn a_certificate_of_the_callers_ca_proves_its_one_name() {
 }
 
 #[tokio::test]
+async fn a_limited_ca_below_the_callers_ca_proves_nobody_by_a_common_name() {
+    let identities = "[\"mtls:minter 7\", \"mtls:minter.team-a.test\"]";
+    let scene = scene(&policy("[\"any\"]", identities), |_| {}, |builder| builder).await;
+    let limits = || rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("team-a.test".into())],
+        excluded_subtrees: Vec::new(),
+    };
+    for (limits, names, status) in
+        [(None, vec![], 200), (Some(limits()), vec![], 401), (Some(limits()), vec!["minter.team-a.test"], 200)]
+    {
+        let (team, above) = scene.parties.callers.below("a team", |params| params.name_constraints = limits);
+        let (mut chain, key) = team.leaf(&names, |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "minter 7");
+        });
+        chain.push(above);
+        let caller = scene.parties.caller_with(&scene.sidecar, Some((chain, key)));
+        assert_eq!(caller.get("/v1/whoami", None).await.status.as_u16(), status, "{names:?}");
+    }
+}
+
+#[tokio::test]
 async fn only_tls_and_only_the_certificates_names() {
     let lay = |directory: &std::path::Path| write(&directory.join("mint-token"), &token("a"), 0o600);
     let scene = scene(&policy("[\"any\"]", BEARER), lay, |builder| builder).await;

@@ -98,6 +98,34 @@ async fn an_agent_delegates_its_own_nonce_and_it_is_on_record_as_its_doing() {
 }
 
 #[tokio::test]
+async fn an_agent_that_delegates_all_it_can_leaves_room_for_its_minter() {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let line = LINE.replace("{uid}", &uid).replace("children_max = 2", "children_max = 9");
+    let line = line.replace("may = [\"mint\"", "nonces_max = 6\nmay = [\"mint\"");
+    let stage = Stage::of_policy(&format!("{}{line}", policies::ONE_API)).await;
+    let own = mint(&stage, "worker", json!({})).await;
+    let child = delegate(&stage, &own.nonce, json!({"agent": "researcher"})).await;
+    // By whichever of its nonces: they have one share.
+    delegate(&stage, &child.nonce, json!({"agent": "researcher"})).await;
+    let before = mints(&stage);
+    for nonce in [&own.nonce, &child.nonce] {
+        let refused = ask(&stage, nonce, json!({"agent": "researcher"})).await;
+        assert_eq!((refused.status.as_u16(), refused.json()["code"].clone()), (429, "mint_rate_limited".into()));
+    }
+    assert_eq!(mints(&stage), before, "nothing is on record of what nobody got");
+    for _ in 0..2 {
+        mint(&stage, "quiet", json!({})).await;
+    }
+    // The minter itself may fill what is its own.
+    let orchestrator = stage.sidecar.orchestrator();
+    let by_minter = async || {
+        let path = format!("/v1/nonces/{}/delegate", own.id);
+        orchestrator.call("POST", &path, Some(json!({"agent": "researcher"}))).await.0.as_u16()
+    };
+    assert_eq!((by_minter().await, by_minter().await), (201, 429));
+}
+
+#[tokio::test]
 async fn nothing_beyond_the_bounds_of_the_control_api_is_made() {
     let stage = stage().await;
     let own = mint(&stage, "worker", json!({"max_uses": 3, "labels": {"team": "x"}})).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::policies::ONE_API;
 use crate::support::sidecar::eventually;
@@ -113,6 +114,48 @@ async fn what_is_not_taken_is_told_again_with_the_same_id() {
     assert!(metrics.contains("valetkey_webhook_attempts_total{webhook=\"soc\",outcome=\"failed\"} 1"), "{metrics}");
 }
 
+/// A receiver that takes what is told of revocations, and of nothing else.
+async fn choosy() -> FakeUpstream {
+    FakeUpstream::speaking_freely(&["hooks.test"], |head, mut stream| async move {
+        let mut text = head;
+        let mut piece = [0; 4096];
+        while !text.contains("\"type\":\"nonce.") {
+            match stream.read(&mut piece).await {
+                Ok(count) if count > 0 => text.push_str(&String::from_utf8_lossy(&piece[..count])),
+                Ok(_) | Err(_) => return,
+            }
+        }
+        let status = if text.contains("nonce.revoked") { "204 No Content" } else { "503 Service Unavailable" };
+        let _ = stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn many_messages_of_one_topic_keep_none_of_another_away() {
+    let receiver = choosy().await;
+    let stage = telling("[\"leaked\", \"revoked\"]", &receiver).await;
+    let (orchestrator, writer) = (stage.sidecar.orchestrator(), stage.writer().await);
+    // Each nonce in a body is an alarm of its own, of 16 in one request.
+    let mut spilled = Vec::new();
+    for _ in 0..16 {
+        spilled.push(orchestrator.mint("worker", "api", "read").await);
+    }
+    let body = spilled.iter().map(|minted| minted.nonce.as_str()).collect::<Vec<_>>().join(" ");
+    let bearer = format!("Bearer {writer}");
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    for _ in 0..40 {
+        let spill = crate::support::agent::with("POST", "api.test", "/x", &[("authorization", &bearer)], &body);
+        assert_eq!(tunnel.send(spill).await.status, 200);
+    }
+    let lost = |record: &Value| record["type"] == "webhook_lost" && record["event"] == "nonce.leaked";
+    assert_eq!(stage.sidecar.audited(lost).await["attempts"], 0, "there is no room left for more of these");
+    orchestrator.revoke(&spilled[0].id).await;
+    let is_told =
+        || metrics_now(stage.sidecar.admin).contains("webhook=\"soc\",outcome=\"delivered\"} 1").then_some(());
+    eventually("the revocation is told", is_told).await;
+}
+
 #[tokio::test]
 async fn who_wants_nothing_more_gets_nothing_and_it_is_on_record() {
     let gone = |_: &str| b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n".to_vec();
@@ -148,4 +191,14 @@ async fn a_webhook_that_cannot_be_signed_ends_the_start() {
         assert_eq!(code, Some(3), "{said}");
         assert!(said.contains("webhooks.soc") && !said.contains("user:pw"), "{said}");
     }
+}
+
+/// The metrics, without the runtime of the test.
+fn metrics_now(admin: std::net::SocketAddr) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(admin).expect("the admin listener");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("writable");
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
 }

@@ -103,6 +103,11 @@ async fn keys_of_a_server_are_kept_renewed_and_never_made_up() {
         assert!(caller.whoami(&first).await.is_ok());
     }
     assert_eq!(server.asked.load(Ordering::Relaxed), 3, "an answer is kept");
+    // Another policy in which this issuer is the same asks nobody.
+    let more = format!("[\"oidc:ci:repository=acme/app\", \"bearer:file:{}\"]", scene.sidecar.path("token").display());
+    super::reloading::change(&scene, "[\"oidc:ci:repository=acme/app\"]", &more, "adopted").await;
+    assert!(caller.whoami(&first).await.is_ok());
+    assert_eq!(server.asked.load(Ordering::Relaxed), 3, "of an issuer that is the same, what is known is known");
     // A new key appears.
     server.say(200, &jwks(&[old.jwk("k1", &[]), new.jwk("k2", &[])]));
     assert!(caller.whoami(&second).await.is_ok());

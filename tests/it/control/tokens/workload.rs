@@ -192,6 +192,22 @@ async fn a_new_policy_follows_anew_and_leaves_the_old_stream() {
     until("the first connection ends", || api.open() == 1).await;
 }
 
+#[tokio::test]
+async fn another_issuer_leaves_the_stream_as_it_is() {
+    let key = Signer::es256();
+    let (scene, api) = of_api(of_domain(&[(&key, "k1")])).await;
+    let caller = scene.parties.caller(&scene.sidecar);
+    let token = svid(&key, "k1", MINTER);
+    settles(&caller, &token, 200).await;
+    let other = "[issuers.ci]\nkind = \"oidc\"\nissuer = \"https://ci.test\"\naudience = \"valetkey\"\nalgorithms = [\"ES256\"]\njwks = \"/nowhere.json\"\n[issuers.mesh]";
+    // Of a directory that was not there at the start, no file can be read.
+    let keys = scene.sidecar.path("keys.json");
+    let other = other.replace("/nowhere.json", keys.to_str().expect("text"));
+    change(&scene, "[issuers.mesh]", &other, "adopted").await;
+    assert_eq!(caller.whoami(&token).await.as_deref(), Ok(MINTER), "at once");
+    assert_eq!((api.calls(), api.open()), (1, 1));
+}
+
 /// The fake itself: a client that forgets the header gets nothing.
 #[tokio::test]
 async fn the_workload_api_answers_nobody_without_its_header() {

@@ -110,6 +110,19 @@ async fn who_is_proven_by_uid_opens_a_new_connection() {
 }
 
 #[tokio::test]
+async fn what_was_proven_holds_where_another_issuer_changes() {
+    let scene = scene(&policy(), |builder| builder).await;
+    let nonce = scene.stage.reader().await;
+    let mut tunnel = scene.agent(&scene.key.token("k", &claims())).tunnel("api.test").await;
+    let path = scene.stage.sidecar.path("policy.toml");
+    let text = std::fs::read_to_string(&path).expect("a policy").replace("https://cluster.test", "https://other.test");
+    write(&path, &text, 0o644);
+    scene.stage.sidecar.signal("HUP");
+    scene.stage.sidecar.audited(|record| record["type"] == "policy" && record["outcome"] == "adopted").await;
+    assert_eq!(tunnel.send(get("api.test", "/x", &nonce)).await.status, 200);
+}
+
+#[tokio::test]
 async fn what_other_issuers_have_proven_does_not_outlive_them() {
     let scene = scene(&policy(), |builder| builder).await;
     let nonce = scene.stage.reader().await;
