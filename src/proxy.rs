@@ -28,6 +28,7 @@ mod rules;
 pub mod scrub;
 mod socket;
 mod transparent;
+mod unneeded;
 mod unread;
 mod websocket;
 

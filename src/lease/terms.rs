@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -75,9 +76,21 @@ impl Common {
 pub(super) struct Group {
     pub(super) common: Common,
     pub(super) store: Weak<Store>,
+    /// Leases of them that are in the indexes.
+    live: AtomicUsize,
 }
 
 impl Group {
+    /// Counts one more live lease; true for the first.
+    pub(super) fn is_entered(&self) -> bool {
+        self.live.fetch_add(1, Ordering::AcqRel) == 0
+    }
+
+    /// Counts one less; true for the last.
+    pub(super) fn is_left(&self) -> bool {
+        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// The terms of one of them, of which this is its own.
     pub(super) fn view<'a>(&'a self, task: &'a TaskName, said: Option<&'a Said>) -> Terms<'a> {
         let Common { agent, identities, minter, grants, ttl, lifetime, max_uses, rate, budget } = &self.common;
@@ -136,7 +149,7 @@ impl Shared {
             return same.0.clone();
         }
         let forgotten = if known.len() >= SHARED_MAX { mem::take(&mut *known) } else { HashSet::new() };
-        let group = Arc::new(Group { common, store });
+        let group = Arc::new(Group { common, store, live: AtomicUsize::new(0) });
         known.insert(Known(group.clone()));
         // A thousand of them take their time to be dropped.
         drop(known);

@@ -89,12 +89,25 @@ impl Searches {
         });
         needles
     }
+
+    /// Drops the searches for these; true if there was one.
+    pub(super) fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) -> bool {
+        let any = self.0.load().keys().any(may_go);
+        if any {
+            self.0.rcu(|known| {
+                let kept = known.iter().filter(|(name, _)| !may_go(name));
+                kept.map(|(name, search)| (name.clone(), search.clone())).collect::<Table<_, _>>()
+            });
+        }
+        any
+    }
 }
 
 /// The search for a credential in what agents send.
-fn plain_needles(versioned: &Versioned) -> Needles {
+fn plain_needles(versioned: &Versioned, searches: &Searches) -> Needles {
+    let full = searches.of(versioned);
     #[expect(clippy::disallowed_methods, reason = "needles are made of the credential, here and nowhere else")]
-    Needles::plain(versioned.credential.expose())
+    full.plainly(versioned.credential.expose())
 }
 
 /// Puts the credential into the slot, and checks last that the lease is still alive.
