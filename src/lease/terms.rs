@@ -81,6 +81,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// No lease has entered yet.
+    pub(super) fn new(common: Common, store: Weak<Store>) -> Self {
+        Self { common, store, live: AtomicUsize::new(0) }
+    }
+
     /// Counts one more live lease; true for the first.
     pub(super) fn is_entered(&self) -> bool {
         self.live.fetch_add(1, Ordering::AcqRel) == 0
@@ -149,7 +154,7 @@ impl Shared {
             return same.0.clone();
         }
         let forgotten = if known.len() >= SHARED_MAX { mem::take(&mut *known) } else { HashSet::new() };
-        let group = Arc::new(Group { common, store, live: AtomicUsize::new(0) });
+        let group = Arc::new(Group::new(common, store));
         known.insert(Known(group.clone()));
         // A thousand of them take their time to be dropped.
         drop(known);
