@@ -148,6 +148,7 @@ pub(super) struct Shared(parking_lot::Mutex<HashSet<Known>>);
 
 impl Shared {
     /// The group of all leases in this store that have these terms.
+    #[expect(clippy::mutable_key_type, reason = "what is counted is neither hashed nor compared")]
     pub(super) fn group(&self, common: Common, store: Weak<Store>) -> Arc<Group> {
         let mut known = self.0.lock();
         if let Some(same) = known.get(&common) {
