@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -102,7 +103,8 @@ pub enum SourceSpec {
 pub struct Versioned {
     /// Which one.
     pub name: CredentialName,
-    /// Counts up in this process with every change of the value, and when a value comes back after a failure.
+    /// Counts up in this process with every change of the value, and when a value comes back after a failure; not when it
+    /// is loaded again after nobody needed it.
     pub version: u64,
     /// The secret.
     pub value: Value,
@@ -158,8 +160,33 @@ pub struct Credentials {
 /// What all of them have in common.
 struct Shared {
     clock: SharedClock,
-    /// Counts the values that came into use.
-    changes: Arc<AtomicU64>,
+    /// The values that came into use.
+    changes: Arc<Changes>,
+}
+
+/// Tells of the values that come into use.
+#[derive(Default)]
+struct Changes {
+    count: AtomicU64,
+    last: Notify,
+}
+
+impl Changes {
+    fn tell(&self) {
+        self.count.fetch_add(1, Ordering::Release);
+        self.last.notify_one();
+    }
+}
+
+/// Hears of the values that come into use, also of those of a later policy.
+pub struct Arrivals(Arc<Changes>);
+
+impl Arrivals {
+    /// Completes when a value has come into use since this was last asked, where there was none or another one. One at a
+    /// time may ask.
+    pub async fn next(&self) {
+        self.0.last.notified().await;
+    }
 }
 
 impl Shared {
@@ -211,7 +238,7 @@ impl Credentials {
     /// How many values have come into use so far, of all credentials; counts on through another policy.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.shared.changes.load(Ordering::Acquire)
+        self.shared.changes.count.load(Ordering::Acquire)
     }
 
     /// All values that are loaded, whether or not they are to be loaded again before their next use.
@@ -231,6 +258,35 @@ impl Credentials {
         match self.slots.get(name) {
             Some(source) => source.slot.fetch().await,
             None => Err(Unavailable { retry_after: None }),
+        }
+    }
+
+    /// Tells when a value comes into use.
+    #[must_use]
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals(Arc::clone(&self.shared.changes))
+    }
+
+    /// Whether a value, once it was let go of, can be had again: from a file or a command, not from the environment.
+    #[must_use]
+    pub fn can_be_had_again(&self, name: &CredentialName) -> bool {
+        self.slots.get(name).is_some_and(|source| source.slot.can_be_had_again())
+    }
+
+    /// Lets go of the values that can be had again and that nobody needs; true if there was one. Whoever has one goes on
+    /// with it, and whoever needs one next loads it.
+    pub fn release(&self, is_needed: &dyn Fn(&CredentialName) -> bool) -> bool {
+        let idle = self.slots.iter().filter(|(name, _)| !is_needed(name));
+        idle.filter(|(_, source)| source.slot.release()).count() > 0
+    }
+
+    /// Begins to load what was let go of and is needed again, so that the first who asks for it waits less.
+    pub fn recall(&self, is_needed: &dyn Fn(&CredentialName) -> bool) {
+        let missed = self.slots.iter().filter(|(name, source)| is_needed(name) && source.slot.is_released());
+        for (_, source) in missed {
+            let slot = Arc::clone(&source.slot);
+            // What came of it is in the slot's health.
+            tokio::spawn(async move { slot.fetch().await.is_ok() });
         }
     }
 

@@ -22,6 +22,7 @@
 //! | `many` | ending many leases by one word |
 //! | `completed` | tasks for which nothing is minted any more |
 //! | `shares` | how many each minter has |
+//! | `needs` | which scopes live leases have |
 //! | `risk` | what monitors have said of agents and tasks, which lowers what is allowed |
 //!
 //! # When a lease is over
@@ -53,7 +54,7 @@
 //! # Locks
 //!
 //! All are short, none is held over an await or while a listener, a predicate or a clock is called. The order is
-//! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances | the minters' shares), the latter never inside one
+//! ids → (a table of hashes | tombs | schedule | completed tasks | the tasks' allowances | the minters' shares | the needs), the latter never inside one
 //! another; the counters of a lease are locked alone or together with those of all above it, its own first, and then come
 //! the allowances of their tasks, by their addresses, and then the paces of rules, its own first: all after all other locks. The children of a lease are locked alone.
 
@@ -66,6 +67,7 @@ mod kin;
 mod lingering;
 mod live;
 mod many;
+mod needs;
 pub(crate) mod pace;
 mod risk;
 mod rule_pace;

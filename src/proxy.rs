@@ -29,6 +29,7 @@ pub mod scrub;
 mod sigv4;
 mod socket;
 mod transparent;
+mod unneeded;
 mod unread;
 mod websocket;
 

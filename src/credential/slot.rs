@@ -2,9 +2,10 @@
 //!
 //! Whoever finds a value in use takes it without a lock. Otherwise one load runs in a task of its
 //! own, so that it does not end with the request that began it, and everybody waits for its outcome.
+//!
+//! A value that nobody needs can be let go of where it can be had again: the next one who needs it loads it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::source::{Loaded, Problem, Source};
-use super::{Health, Unavailable, Versioned};
+use super::{Changes, Health, Unavailable, Versioned};
 use crate::clock::SharedClock;
+use crate::model::secret::Mark;
 use crate::model::{CredentialName, Deadline, Now};
 
 /// The first pause after a failure.
@@ -31,7 +33,7 @@ pub(super) struct Label {
     /// Whether it must be long enough to be found in answers.
     pub(super) scrubbed: bool,
     /// Counts the values that came into use, of all slots.
-    pub(super) changes: Arc<AtomicU64>,
+    pub(super) changes: Arc<Changes>,
 }
 
 /// One credential.
@@ -57,6 +59,8 @@ struct State {
     failures: u32,
     paused_until: Option<Deadline>,
     flight: Option<watch::Receiver<Option<Outcome>>>,
+    /// Of the value that was let go of.
+    released: Option<Mark>,
 }
 
 impl Slot {
@@ -105,6 +109,29 @@ impl Slot {
     /// The value that was last in use, be it to be loaded again or not; none after a failure.
     pub(super) fn loaded(&self) -> Option<Arc<Versioned>> {
         self.held.load().as_ref().map(|held| Arc::clone(&held.versioned))
+    }
+
+    /// Whether what it has can be had again.
+    pub(super) fn can_be_had_again(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Lets go of a value that can be had again; true if there was one. Who took it before still has it.
+    pub(super) fn release(&self) -> bool {
+        if !self.can_be_had_again() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let Some(held) = self.held.swap(None) else { return false };
+        // Without randomness it is not known again, and the same value gets another version.
+        let fill = |pad: &mut [u8]| getrandom::fill(pad).is_ok();
+        state.released = held.versioned.value.bytes().and_then(|bytes| Mark::of(bytes, fill));
+        true
+    }
+
+    /// Whether a value was let go of, and none has been had since.
+    pub(super) fn is_released(&self) -> bool {
+        self.state.lock().released.is_some()
     }
 
     /// How it is doing.
@@ -189,11 +216,14 @@ impl Slot {
         let Loaded { value, expires_at } = loaded;
         let check_at = self.source.as_ref().and_then(|source| source.pace().check_every).map(|every| now.plus(every));
         let same = self.loaded();
-        let before = state.version;
+        let (was_held, before) = (same.is_some(), state.version);
         let versioned = match same.filter(|held| held.value.same_as(&value)) {
             Some(versioned) => versioned,
             None => {
-                state.version += 1;
+                let mark = state.released.take();
+                if !mark.zip(value.bytes()).is_some_and(|(mark, bytes)| mark.is_of(bytes)) {
+                    state.version += 1;
+                }
                 Arc::new(Versioned { name: self.label.name.clone(), version: state.version, value })
             }
         };
@@ -204,9 +234,9 @@ impl Slot {
             (either, other) => either.or(other),
         };
         self.held.store(Some(Arc::new(Held { versioned: Arc::clone(&versioned), good_until })));
-        if state.version != before {
+        if !was_held || state.version != before {
             // Only now: whoever sees the count finds the value.
-            self.label.changes.fetch_add(1, Ordering::Release);
+            self.label.changes.tell();
         }
         *state = State { version: state.version, ..State::default() };
         versioned
@@ -215,6 +245,7 @@ impl Slot {
     /// Remembers a failure; the value that was in use is dropped, whatever the failure.
     fn fail(&self, state: &mut State, problem: Problem, now: &Now) -> Unavailable {
         self.held.store(None);
+        state.released = None;
         state.problem = Some(problem);
         state.failures = state.failures.saturating_add(1);
         let Some(source) = &self.source else { return Unavailable { retry_after: None } };

@@ -31,6 +31,11 @@ impl Value {
         }
     }
 
+    /// What can be known again by its bytes; `None` for a certificate.
+    pub(super) fn bytes(&self) -> Option<&Credential> {
+        self.text().or(self.key_pair())
+    }
+
     /// True where it never stands in an answer, or is long enough to be found there.
     pub(super) fn is_scrubbable(&self) -> bool {
         match self {

@@ -6,7 +6,7 @@ use super::{
     DelegateError, Delegating, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn, Store,
     Tombstone, TooMany,
 };
-use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, TaskName};
+use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
 
 /// May make, list and end leases; cannot read a secret.
 #[derive(Clone)]
@@ -223,6 +223,23 @@ impl Lookup {
     #[must_use]
     pub fn restriction(&self, lease: &Lease) -> Option<Restriction> {
         self.0.restriction(lease)
+    }
+
+    /// Whether a live lease has this scope.
+    #[must_use]
+    pub fn needs(&self, service: &ServiceName, scope: &ScopeName) -> bool {
+        self.0.needs.holds(service, scope)
+    }
+
+    /// Whether a live lease has any scope.
+    #[must_use]
+    pub fn needs_any(&self) -> bool {
+        self.0.needs.hold_any()
+    }
+
+    /// Completes when there is another scope that live leases have, or one less, since this was last asked.
+    pub async fn needs_changed(&self) {
+        self.0.needs.changed().await;
     }
 
     /// Ends a lease whose nonce was seen where it must not be.

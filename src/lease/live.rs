@@ -349,6 +349,11 @@ impl Lease {
         self.group.common.budget
     }
 
+    /// What it shares with the leases that have the same terms.
+    pub(super) fn group(&self) -> &Group {
+        &self.group
+    }
+
     pub(super) fn store(&self) -> Option<Arc<Store>> {
         self.group.store.upgrade()
     }

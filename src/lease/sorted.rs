@@ -143,7 +143,7 @@ mod tests {
 
     fn leases(places: impl Iterator<Item = u64>) -> Vec<Arc<Lease>> {
         let (now, (common, task)) = (ManualClock::new().now(), Common::of(terms()));
-        let group = Arc::new(Group { common, store: Weak::new() });
+        let group = Arc::new(Group::new(common, Weak::new()));
         let lease = |place: u64| {
             let (id, hash) = (NonceId::from_parts(place, 0), NonceHash::of(&place.to_be_bytes()));
             Arc::new(Lease::new(id, hash, &now, group.clone(), task.clone(), None, None))

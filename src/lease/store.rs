@@ -10,6 +10,7 @@ use super::by_hash::ByHash;
 use super::completed::Completed;
 use super::kin::Origin;
 use super::lingering::Lingering;
+use super::needs::Needs;
 use super::risk::Risks;
 use super::said::Said;
 use super::schedule::{Due, Schedule};
@@ -55,6 +56,7 @@ pub struct Store {
     pub(super) allowances: Allowances,
     shares: Shares,
     pub(super) stand_ins: StandIns,
+    pub(super) needs: Needs,
     listeners: RwLock<Arc<[Arc<Listener>]>>,
     /// Told when the next expiry is earlier than the sweeper knows.
     earlier: Notify,
@@ -78,6 +80,7 @@ impl Store {
             allowances: Allowances::new(&config),
             shares: Shares::default(),
             stand_ins: StandIns::fresh(),
+            needs: Needs::default(),
             listeners: RwLock::new(Arc::new([])),
             earlier: Notify::new(),
         })
@@ -212,6 +215,9 @@ impl Store {
             return Err(MintError::MinterFull);
         }
         self.allowances.enter(lease).inspect_err(|_| self.shares.leave(terms.minter, lease.made_by()))?;
+        if lease.group().is_entered() {
+            self.needs.enter(terms.grants);
+        }
         ids.insert(lease.clone());
         self.by_hash.insert(lease.clone());
         if self.schedule.lock().insert(lease, now) {
@@ -339,6 +345,9 @@ impl Store {
             // A child that ended with its parent before it was in the indexes never entered.
             self.allowances.leave(&lease, now.boot);
             self.shares.leave(lease.terms().minter, lease.made_by());
+            if lease.group().is_left() {
+                self.needs.leave(lease.terms().grants);
+            }
         }
     }
 

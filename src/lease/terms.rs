@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -75,9 +76,26 @@ impl Common {
 pub(super) struct Group {
     pub(super) common: Common,
     pub(super) store: Weak<Store>,
+    /// Leases of them that are in the indexes.
+    live: AtomicUsize,
 }
 
 impl Group {
+    /// No lease has entered yet.
+    pub(super) fn new(common: Common, store: Weak<Store>) -> Self {
+        Self { common, store, live: AtomicUsize::new(0) }
+    }
+
+    /// Counts one more live lease; true for the first.
+    pub(super) fn is_entered(&self) -> bool {
+        self.live.fetch_add(1, Ordering::AcqRel) == 0
+    }
+
+    /// Counts one less; true for the last.
+    pub(super) fn is_left(&self) -> bool {
+        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// The terms of one of them, of which this is its own.
     pub(super) fn view<'a>(&'a self, task: &'a TaskName, said: Option<&'a Said>) -> Terms<'a> {
         let Common { agent, identities, minter, grants, ttl, lifetime, max_uses, rate, budget } = &self.common;
@@ -130,13 +148,14 @@ pub(super) struct Shared(parking_lot::Mutex<HashSet<Known>>);
 
 impl Shared {
     /// The group of all leases in this store that have these terms.
+    #[expect(clippy::mutable_key_type, reason = "what is counted is neither hashed nor compared")]
     pub(super) fn group(&self, common: Common, store: Weak<Store>) -> Arc<Group> {
         let mut known = self.0.lock();
         if let Some(same) = known.get(&common) {
             return same.0.clone();
         }
         let forgotten = if known.len() >= SHARED_MAX { mem::take(&mut *known) } else { HashSet::new() };
-        let group = Arc::new(Group { common, store });
+        let group = Arc::new(Group::new(common, store));
         known.insert(Known(group.clone()));
         // A thousand of them take their time to be dropped.
         drop(known);

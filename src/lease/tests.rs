@@ -71,7 +71,7 @@ pub(super) fn terms() -> NewLease {
     }
 }
 
-fn nonce(number: u64) -> Nonce {
+pub(super) fn nonce(number: u64) -> Nonce {
     let mut entropy = [7; 32];
     entropy[24..].copy_from_slice(&number.to_be_bytes());
     Nonce::from_entropy(&entropy)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ring::digest;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -67,6 +68,36 @@ impl Credential {
     }
 }
 
+/// By which a credential is known again that is not kept: a digest of it under a pad that was made for it.
+///
+/// Whoever reads both can try guesses, and nothing else.
+pub struct Mark {
+    /// As long as the credential.
+    pad: Box<[u8]>,
+    digest: digest::Digest,
+}
+
+impl Mark {
+    /// Of this credential; `fill` makes random bytes, and without them there is no mark.
+    pub fn of(credential: &Credential, fill: impl FnOnce(&mut [u8]) -> bool) -> Option<Self> {
+        let mut pad = vec![0; credential.bytes_count()].into_boxed_slice();
+        let is_random = fill(&mut pad);
+        is_random.then(|| Self { digest: padded(credential, &pad), pad })
+    }
+
+    /// Whether it is of the same bytes.
+    #[must_use]
+    pub fn is_of(&self, credential: &Credential) -> bool {
+        credential.bytes_count() == self.pad.len() && self.digest.as_ref() == padded(credential, &self.pad).as_ref()
+    }
+}
+
+/// The digest works on what is not the credential: it leaves parts of what it reads on the stack.
+fn padded(credential: &Credential, pad: &[u8]) -> digest::Digest {
+    let padded: Zeroizing<Vec<u8>> = Zeroizing::new(credential.0.iter().zip(pad).map(|(a, b)| a ^ b).collect());
+    digest::digest(&digest::SHA256, &padded)
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential(…)")
@@ -97,6 +128,21 @@ mod tests {
         for other in [&b"sk_live_1234567891"[..], b"Sk_live_1234567890", b"sk_live_123456789"] {
             assert!(!secret.same_as(&parse(other).unwrap()));
         }
+    }
+
+    #[test]
+    fn a_mark_knows_its_credential_again_and_no_other() {
+        let secret = parse(b"sk_live_1234567890").unwrap();
+        let fill = |pad: &mut [u8]| {
+            pad.fill(0x5a);
+            true
+        };
+        let mark = Mark::of(&secret, fill).unwrap();
+        assert!(mark.is_of(&secret) && mark.is_of(&parse(b"sk_live_1234567890").unwrap()));
+        for other in [&b"sk_live_1234567891"[..], b"sk_live_123456789", b"sk_live_12345678900"] {
+            assert!(!mark.is_of(&parse(other).unwrap()));
+        }
+        assert!(Mark::of(&secret, |_| false).is_none());
     }
 
     #[test]

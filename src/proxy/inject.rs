@@ -104,6 +104,18 @@ impl Searches {
         });
         needles
     }
+
+    /// Drops the searches for these; true if there was one.
+    pub(super) fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) -> bool {
+        let any = self.0.load().keys().any(may_go);
+        if any {
+            self.0.rcu(|known| {
+                let kept = known.iter().filter(|(name, _)| !may_go(name));
+                kept.map(|(name, search)| (name.clone(), search.clone())).collect::<Table<_, _>>()
+            });
+        }
+        any
+    }
 }
 
 /// The search for a credential in answers; of a key pair for its id, too, without which no signature is of use.
@@ -114,8 +126,9 @@ fn echoes(versioned: &Versioned) -> Needles {
 }
 
 /// The search for a credential in what agents send.
-fn plain_needles(versioned: &Versioned) -> Needles {
-    one_search(&secrets(versioned).map(Needles::plain).collect::<Vec<_>>())
+fn plain_needles(versioned: &Versioned, searches: &Searches) -> Needles {
+    let full = searches.of(versioned);
+    one_search(&secrets(versioned).map(|secret| full.plainly(secret)).collect::<Vec<_>>())
 }
 
 fn one_search(each: &[Needles]) -> Needles {

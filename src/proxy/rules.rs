@@ -14,6 +14,7 @@ use super::relay::{Parent, TlsProfiles, Upstream};
 use super::scrub::Needles;
 use crate::credential::Credentials;
 use crate::identity::Prover;
+use crate::model::CredentialName;
 use crate::net::Dialer;
 use crate::policy::Policy;
 
@@ -46,7 +47,13 @@ impl Rules {
 
     /// The search for all real credentials, if one is loaded.
     pub(super) fn watched(&self) -> Option<Needles> {
-        self.watched.search(&self.credentials)
+        self.watched.search(&self.credentials, &self.searches)
+    }
+
+    /// Drops the searches for these credentials and the connections that they went out on; true if there was any.
+    pub(super) fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) -> bool {
+        let were_searched = [self.searches.forget(may_go), self.watched.forget(may_go)];
+        self.upstream.forget(may_go) | were_searched.contains(&true)
     }
 
     /// Where in the head of a request one of them stands.

@@ -77,7 +77,7 @@ struct Shutdown {
     planes: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     /// Goes on until the very end.
-    helpers: [JoinHandle<()>; 2],
+    helpers: [JoinHandle<()>; 3],
 }
 
 impl Sidecar {
@@ -339,11 +339,13 @@ fn start_planes(planes: Planes) -> Shutdown {
     };
     let asking = (scrape(&planes, health.clone()), control::head_of(planes.audit.clone()));
     let (audit, authority) = (planes.audit.clone(), planes.authority.clone());
+    let tending = planes.proxy.clone().tend_credentials();
     let mut listeners = planes.listeners.transparent;
     listeners.push((planes.listeners.proxy, Entrance::Proxy));
     listeners.extend(planes.outer.map(|(listener, tls)| (listener, Entrance::Tls(tls))));
     let proxy = tokio::spawn(listeners::serve_agents(planes.proxy, listeners, stop_proxy.clone()));
     let sweeper = tokio::spawn(planes.leases.clone().sweep());
+    let tender = tokio::spawn(tending);
     let (sending, endpoints) = planes.sending;
     let sender = tokio::spawn(control::webhooks::send(sending, endpoints, stop_planes.clone()));
     let (reloading, asked) = planes.reloading;
@@ -365,7 +367,7 @@ fn start_planes(planes: Planes) -> Shutdown {
     let admin = control::serve_admin(planes.listeners.admin, readiness, planes.metrics, asking, stop_planes.clone());
     let mut tasks = vec![control, tokio::spawn(admin), sender];
     tasks.extend(planes.reports.map(|reports| tokio::spawn(control::serve_reports(reports, stop_planes.clone()))));
-    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks, helpers: [sweeper, reloader] }
+    Shutdown { proxy: (stop_proxy, proxy), planes: stop_planes, tasks, helpers: [sweeper, tender, reloader] }
 }
 
 fn start_control(

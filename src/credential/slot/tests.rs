@@ -235,3 +235,34 @@ fn pauses_double_to_their_limit() {
     assert_eq!(pauses, [250, 500, 1000, 16_000, 30_000, 30_000]);
     assert_eq!(pause(9, PAUSE_MIN), PAUSE_MIN);
 }
+
+#[tokio::test]
+async fn what_was_let_go_of_is_had_again_under_its_version_and_another_value_under_its_own() {
+    let rig = Rig::new(EXEC_PACE, [FIRST, FIRST, SECOND_ONE].map(|text| loaded(text, None)).into());
+    let (slot, changes) = (&rig.slot, || rig.slot.label.changes.count.load(Ordering::Acquire));
+    assert!(!slot.release(), "there is nothing yet");
+    assert_eq!((rig.version().await, rig.version().await, rig.runs()), (Ok(1), Ok(1), 1));
+    for (runs, version) in [(2, 1), (3, 2)] {
+        let before = changes();
+        assert!(slot.release() && slot.is_released() && slot.loaded().is_none());
+        assert!(!slot.release(), "once");
+        assert_eq!((rig.version().await, rig.runs()), (Ok(version), runs));
+        assert!(!slot.is_released() && changes() == before + 1, "whoever searches for it hears of it");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_again_is_kept() {
+    let slot = Slot::settled(label(), loaded(FIRST, None), ManualClock::new());
+    assert!(!slot.release() && slot.loaded().is_some());
+}
+
+#[tokio::test]
+async fn what_fails_when_it_is_needed_again_is_refused() {
+    let rig = Rig::new(EXEC_PACE, vec![loaded(FIRST, None), Err(Problem::Unset), loaded(FIRST, None)]);
+    assert_eq!(rig.version().await, Ok(1));
+    assert!(rig.slot.release());
+    assert!(rig.version().await.is_err() && rig.slot.loaded().is_none());
+    rig.clock.advance(SECOND);
+    assert_eq!(rig.version().await, Ok(2), "it comes back after a failure");
+}

@@ -73,6 +73,18 @@ impl Upstream {
         Ok(pool)
     }
 
+    /// Drops the pools on which these credentials went out; true if there was one. Connections under way end with their
+    /// exchanges.
+    pub fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) -> bool {
+        let mut any = false;
+        self.pools.retain(|errand, _| {
+            let goes = errand.credential.as_ref().is_some_and(|(name, _)| may_go(name));
+            any |= goes;
+            !goes
+        });
+        any
+    }
+
     /// The way to where an errand goes.
     pub(super) fn connector(&self, errand: &Errand) -> Result<Connector, Denial> {
         let service = self.policy.service(&errand.service).ok_or(Denial::Internal)?;

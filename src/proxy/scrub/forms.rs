@@ -15,6 +15,8 @@ use crate::model::secret::CREDENTIAL_BYTES_SCRUBBABLE;
 pub(super) const FORM_BYTES_MIN: usize = 12;
 
 /// A spelling, in lower case, wiped on drop.
+///
+/// The credential itself is one: searches for the same credential share theirs ([`super::Needles::plainly`]).
 pub(super) type Form = Zeroizing<Vec<u8>>;
 
 /// Writes one byte of the text in its escaped form.

@@ -23,8 +23,8 @@ const MASK: u8 = b'*';
 pub struct Needles(Arc<Compiled>);
 
 struct Compiled {
-    /// In lower case, sorted.
-    forms: Vec<Form>,
+    /// In lower case, sorted; shared with other searches for the same.
+    forms: Vec<Arc<Form>>,
     /// The forms that begin with the same window, by that window's order.
     heads: Vec<Range<usize>>,
     /// Where a window may be.
@@ -47,23 +47,38 @@ impl Needles {
     /// Forms shorter than 12 bytes are not searched for: a credential under 16 bytes is not one to scrub.
     #[must_use]
     pub fn new(secret: &[u8], went_out: &[&[u8]]) -> Self {
-        Self::of(forms::all(secret, went_out))
+        Self::of(own(forms::all(secret, went_out)))
     }
 
     /// Compiles the search for `secret` in what agents send: as it is, percent-encoded, and as JSON may write it. A
     /// credential under 16 bytes is not searched for.
     #[must_use]
     pub fn plain(secret: &[u8]) -> Self {
-        Self::of(forms::plain(secret))
+        Self::of(own(forms::plain(secret)))
+    }
+
+    /// The search that [`Needles::plain`] makes, of the forms that this search for the same credential has already: the
+    /// credential is not in memory once more for it.
+    #[must_use]
+    pub fn plainly(&self, secret: &[u8]) -> Self {
+        let known = &self.0.forms;
+        let shared = |form: Form| match known.binary_search_by(|known| known.as_slice().cmp(&form)) {
+            Ok(at) => Arc::clone(&known[at]),
+            Err(_) => Arc::new(form),
+        };
+        Self::of(forms::plain(secret).into_iter().map(shared).collect())
     }
 
     /// One search for what any of these finds.
     #[must_use]
     pub fn any_of<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
-        Self::of(forms::sorted(all.flat_map(|needles| needles.0.forms.iter().cloned()).collect()))
+        let mut forms: Vec<Arc<Form>> = all.flat_map(|needles| needles.0.forms.iter().cloned()).collect();
+        forms.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        forms.dedup();
+        Self::of(forms)
     }
 
-    fn of(forms: Vec<Form>) -> Self {
+    fn of(forms: Vec<Arc<Form>>) -> Self {
         let window_bytes = window_bytes(&forms);
         let heads = heads(&forms, window_bytes);
         let mut begins = [false; 256];
@@ -104,14 +119,18 @@ impl Needles {
     }
 }
 
+fn own(forms: Vec<Form>) -> Vec<Arc<Form>> {
+    forms.into_iter().map(Arc::new).collect()
+}
+
 /// How much of a form's beginning it is found by; what follows is compared.
-fn window_bytes(forms: &[Form]) -> usize {
+fn window_bytes(forms: &[Arc<Form>]) -> usize {
     let (least, most) = WINDOW_BYTES.into_inner();
     forms.iter().map(|form| form.len()).min().unwrap_or(least).min(most)
 }
 
 /// Runs of sorted forms with one window.
-fn heads(forms: &[Form], window_bytes: usize) -> Vec<Range<usize>> {
+fn heads(forms: &[Arc<Form>], window_bytes: usize) -> Vec<Range<usize>> {
     let mut heads: Vec<Range<usize>> = Vec::new();
     for (index, form) in forms.iter().enumerate() {
         match heads.last_mut() {
@@ -292,6 +311,18 @@ mod tests {
     use super::*;
 
     const SECRET: &[u8] = b"sk_live_a/b+c&d=0123456789";
+
+    #[test]
+    fn the_search_in_what_agents_send_holds_nothing_of_its_own() {
+        let (full, plain) = (Needles::new(SECRET, &[]), Needles::plain(SECRET));
+        let shared = full.plainly(SECRET);
+        let all = Needles::any_of([&shared, &Needles::plain(b"another_secret_of_ours")].into_iter());
+        assert_eq!(shared.0.forms, plain.0.forms);
+        for form in &shared.0.forms {
+            assert!(full.0.forms.iter().any(|own| Arc::ptr_eq(own, form)));
+            assert!(all.0.forms.iter().any(|own| Arc::ptr_eq(own, form)));
+        }
+    }
 
     /// Every form at every place, the slow way.
     fn mask_slowly(needles: &Needles, text: &[u8]) -> Vec<u8> {

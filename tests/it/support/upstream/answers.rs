@@ -62,6 +62,10 @@ pub async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, 
             response
         }
         "/split" => frames(secret.bytes().map(|byte| Bytes::copy_from_slice(&[byte])).collect(), Duration::ZERO, None),
+        "/late-echo" => {
+            let pieces = ["begun ", &secret, " ended"].map(|piece| Bytes::copy_from_slice(piece.as_bytes()));
+            frames(pieces.into(), Duration::from_secs(1), None)
+        }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-checksum", HeaderValue::from_str(&secret).expect("a value"));
