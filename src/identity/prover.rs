@@ -176,7 +176,7 @@ fn deadline(now: &Now, expiry: i64) -> Option<Deadline> {
 mod tests {
     use super::*;
     use crate::clock::{Clock, ManualClock};
-    use crate::identity::{ClientCa, Identities};
+    use crate::identity::{CaSource, ClientCa, Identities};
     use crate::net::Dialer;
     use crate::net::tls::ClientTls;
 
@@ -254,7 +254,7 @@ mod tests {
         let ca = |(name, domain): &(&str, &str)| ClientCa {
             name: (*name).into(),
             trust_domain: Some((*domain).to_owned()),
-            path: "/nowhere".into(),
+            source: CaSource::File("/nowhere".into()),
         };
         Identities { client_cas: cas.iter().map(ca).collect(), ..Identities::default() }
     }

@@ -121,7 +121,10 @@ impl Verifier {
     }
 
     pub(super) fn standings(&self) -> impl Iterator<Item = &Standing> {
-        self.issuers.iter().map(|issuer| &issuer.standing).chain(self.client_cas.iter().map(|voucher| voucher.standing()))
+        self.issuers
+            .iter()
+            .map(|issuer| &issuer.standing)
+            .chain(self.client_cas.iter().map(|voucher| voucher.standing()))
     }
 
     /// True where it was made of these identities.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    DelegateError, Delegating, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn, Store,
-    Tombstone, TooMany,
+    DelegateError, Delegating, EndCause, Found, Lease, MintError, NewLease, Restriction, Revoked, RiskSubject, StandIn,
+    Store, Tombstone, TooMany,
 };
 use crate::model::{AgentName, Deadline, MinterName, Nonce, NonceHash, NonceId, Now, ScopeName, ServiceName, TaskName};
 

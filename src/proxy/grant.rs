@@ -327,6 +327,16 @@ impl Scene<'_> {
         (!is_fresh).then_some(Denial::IdentityStale)
     }
 
+    /// The nonce is where this service has it, on a leg that may carry it.
+    fn check_slot(&self, service: &Service, presented: &Presented) -> Result<(), Denial> {
+        self.clear_text(service)?;
+        let slot = presented.lifted.as_ref().map(|lifted| &lifted.slot);
+        if !slot.is_some_and(|slot| service.slots.contains(slot)) {
+            return Err(Denial::NonceMisplaced(Misplaced::Header));
+        }
+        signature::check_scope(self.session, service, presented)
+    }
+
     fn try_service(
         &self,
         service: &Arc<Service>,
@@ -334,12 +344,7 @@ impl Scene<'_> {
         presented: &Presented,
         facts: &mut DecisionFacts,
     ) -> Result<Licence, Denial> {
-        self.clear_text(service)?;
-        let slot = presented.lifted.as_ref().map(|lifted| &lifted.slot);
-        if !slot.is_some_and(|slot| service.slots.contains(slot)) {
-            return Err(Denial::NonceMisplaced(Misplaced::Header));
-        }
-        signature::check_scope(self.session, service, presented)?;
+        self.check_slot(service, presented)?;
         let terms = lease.terms();
         let scopes = given::scopes(self.policy, lease, &service.name);
         let request = given::request(self.session, presented);

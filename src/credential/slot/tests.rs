@@ -72,13 +72,7 @@ impl Rig {
 
 fn label() -> Label {
     let name = CredentialName::parse("stripe").unwrap();
-    Label {
-        name,
-        source: "exec",
-        subject: "command /bin/x".to_owned(),
-        scrubbed: true,
-        changes: Arc::default(),
-    }
+    Label { name, source: "exec", subject: "command /bin/x".to_owned(), scrubbed: true, changes: Arc::default() }
 }
 
 fn loaded(text: &str, expires_at: Option<Deadline>) -> Result<Loaded, Problem> {

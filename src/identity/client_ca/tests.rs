@@ -84,7 +84,8 @@ impl Scene {
         };
         let cas = [ca("mesh", Some("example.org")), ca("other", Some("other.org")), ca("names", None)];
         let clock: SharedClock = crate::clock::ManualClock::new();
-        certify(&cas.map(|ca| Voucher::new(ca, &clock)), chain, now)
+        let proven = certify(&cas.map(|ca| Arc::new(Voucher::new(ca, &clock))), chain, now)?;
+        Ok((proven.identity, proven.end))
     }
 }
 

@@ -10,28 +10,46 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 
-use crate::model::ServiceName;
+use crate::model::{CredentialName, ServiceName};
 use crate::net::tls::apart;
 use crate::proxy::inject::Shown;
 
 /// The configurations with certificates; as many as there are services that have one.
 #[derive(Default)]
-pub(super) struct Certified(DashMap<ServiceName, (u64, Arc<ClientConfig>)>);
+pub(super) struct Certified(DashMap<ServiceName, Known>);
+
+struct Known {
+    name: CredentialName,
+    version: u64,
+    config: Arc<ClientConfig>,
+}
+
+impl Known {
+    fn of(plain: &ClientConfig, shown: &Shown) -> Self {
+        let (name, version) = shown.version().clone();
+        Self { name, version, config: showing(plain, shown) }
+    }
+}
 
 impl Certified {
     /// That of a service, whose own without a certificate is `plain`. A service has one certificate as long as its policy
     /// is in force.
     pub(super) fn config(&self, service: &ServiceName, plain: &ClientConfig, shown: &Shown) -> Arc<ClientConfig> {
         let version = shown.version().1;
-        let mut known = self.0.entry(service.clone()).or_insert_with(|| (version, showing(plain, shown)));
-        if known.0 > version {
+        let mut known = self.0.entry(service.clone()).or_insert_with(|| Known::of(plain, shown));
+        if known.version > version {
             // A request that is late: what it makes is remembered by nobody.
             return showing(plain, shown);
         }
-        if known.0 < version {
-            *known = (version, showing(plain, shown));
+        if known.version < version {
+            *known = Known::of(plain, shown);
         }
-        Arc::clone(&known.1)
+        Arc::clone(&known.config)
+    }
+
+    /// Drops those with these certificates.
+    pub(super) fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) {
+        self.0.retain(|_, known| !may_go(&known.name));
     }
 }
 

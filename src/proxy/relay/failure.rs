@@ -102,9 +102,9 @@ pub(super) fn blame(fault: &ConnectFault) -> Denial {
     match fault {
         ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
         ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
-        ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) | ConnectFault::Parent | ConnectFault::Http => {
-            Denial::UpstreamUnreachable
-        }
+        ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable)
+        | ConnectFault::Parent
+        | ConnectFault::Http => Denial::UpstreamUnreachable,
         ConnectFault::Credential => Denial::CredentialUnavailable { retry_after: None },
         ConnectFault::Tls => Denial::UpstreamTls,
     }

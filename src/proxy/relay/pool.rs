@@ -78,10 +78,11 @@ impl Upstream {
     pub fn forget(&self, may_go: &dyn Fn(&CredentialName) -> bool) -> bool {
         let mut any = false;
         self.pools.retain(|errand, _| {
-            let goes = errand.credential.as_ref().is_some_and(|(name, _)| may_go(name));
+            let goes = versions(errand).any(|(name, _)| may_go(name));
             any |= goes;
             !goes
         });
+        self.certified.forget(may_go);
         any
     }
 
