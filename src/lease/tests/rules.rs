@@ -22,6 +22,7 @@ fn a_rule_has_a_pace_of_its_own_also_where_nothing_is_counted() {
     assert_eq!(spend(&lease, &[slow.clone(), other.clone()]), Err(NoUse::TooFast { wait: MINUTE }), "the slowest says");
     assert_eq!(spend(&lease, std::slice::from_ref(&other)), Ok(()), "and nothing was taken of the others");
     bench.clock.advance(MINUTE);
+    assert_eq!(spend(&lease, std::slice::from_ref(&slow)), Ok(()), "what the other one cost is not its own");
     assert_eq!(spend(&lease, &[slow, other]), Err(NoUse::TooFast { wait: HOUR - MINUTE }));
 }
 

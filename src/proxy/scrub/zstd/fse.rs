@@ -168,5 +168,6 @@ mod tests {
     fn the_most_accuracy_that_a_kind_may_have_is_taken_and_no_more() {
         let bounds = Bounds { accuracy_max: 6, symbol_max: 35 };
         assert!(is_taken(5, &bounds) && is_taken(6, &bounds) && !is_taken(7, &bounds));
+        assert!(is_taken(5, &Bounds { symbol_max: 0, ..bounds }), "all for the one symbol that there is");
     }
 }
