@@ -32,7 +32,7 @@ fn rules_of_the_same_text_in_another_scope_are_others() {
     let lease = bench.mint(1, terms());
     let here = pace("GET /a", "1/min");
     let there = RuleRate { scope: scope("write"), ..here.clone() };
-    assert_eq!(spend(&lease, &[here.clone()]), Ok(()));
+    assert_eq!(spend(&lease, std::slice::from_ref(&here)), Ok(()));
     assert_eq!(spend(&lease, &[there]), Ok(()));
     assert!(spend(&lease, &[here]).is_err());
 }

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_frame_begins_without_the_code_of_the_last() {
-        let (code, _) = Table::read(&[128, 0x10]).ok().expect("two symbols, one bit each");
+        let (code, _) = Table::read(&[128, 0x10]).expect("two symbols, one bit each");
         let mut literals = Literals { code: Some(code), bytes: b"left".to_vec() };
         literals.begin();
         assert!(literals.code.is_none() && literals.bytes.is_empty());
