@@ -8,6 +8,7 @@ mod models;
 pub(super) mod points;
 mod renewal;
 mod revoking;
+mod rules;
 mod shared;
 mod sweeping;
 mod uses;

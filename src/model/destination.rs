@@ -292,7 +292,12 @@ mod tests {
         ] {
             assert!(host(bad).is_err(), "{bad:?} must be refused");
         }
+        assert_eq!(host("::1"), Err(DestinationError::Brackets), "said as what it is");
+        assert!(host(&"a".repeat(63)).is_ok(), "the longest label");
         assert!(host(&"a".repeat(64)).is_err());
+        let longest = format!("{}.{}", ["a"; 95].join("."), "b".repeat(63));
+        assert_eq!(longest.len(), HOST_BYTES_MAX);
+        assert!(host(&longest).is_ok() && host(&format!("a.{longest}")).is_err(), "the longest name");
         assert!(host(&["a"; 128].join(".")).is_err());
     }
 
@@ -335,5 +340,33 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad:?} must be refused");
         }
         assert_eq!(Destination::parse("api.test", Some(443)).unwrap().port, 443);
+        assert_eq!(Destination::parse("[::1]", Some(443)).unwrap().port, 443);
+        for bad in ["[::1]443", "[::1]x", "[::1].", "[::1]]"] {
+            assert_eq!(Destination::parse(bad, Some(443)), Err(DestinationError::Brackets), "{bad}");
+        }
+        for colons in ["a:1:2", "::1"] {
+            assert_eq!(Destination::parse(colons, Some(443)), Err(DestinationError::Brackets), "{colons}");
+        }
+    }
+
+    #[test]
+    fn a_host_field_says_the_port_where_it_is_not_the_schemes_own() {
+        let said = |text: &str, scheme| Destination::parse(text, None).unwrap().authority(scheme);
+        for (text, https, http) in [
+            ("api.test:443", "api.test", "api.test:443"),
+            ("api.test:80", "api.test:80", "api.test"),
+            ("api.test:8443", "api.test:8443", "api.test:8443"),
+            ("[::1]:443", "[::1]", "[::1]:443"),
+        ] {
+            assert_eq!((said(text, Scheme::Https), said(text, Scheme::Http)), (https.to_owned(), http.to_owned()));
+        }
+        assert_eq!((Scheme::Https.as_str(), Scheme::Http.as_str()), ("https", "http"));
+        assert_eq!((Scheme::Https.default_port(), Scheme::Http.default_port()), (443, 80));
+    }
+
+    #[test]
+    fn what_is_shown_is_the_text() {
+        let there = Destination::parse("API.test:443", None).unwrap();
+        assert_eq!(format!("{there:?} {:?}", there.host), "api.test:443 api.test");
     }
 }

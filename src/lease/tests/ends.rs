@@ -18,6 +18,17 @@ async fn revoking_cuts_what_runs_and_tells_who_did_it() {
     assert_eq!(*bench.ended.lock(), [(lease.id(), EndCause::Revoked, Some("ana".to_owned()))]);
 }
 
+#[tokio::test]
+async fn of_many_those_end_that_are_meant() {
+    let bench = bench();
+    let leases = [1, 2, 3].map(|n| bench.mint(n, terms()));
+    let meant = [leases[0].id(), leases[2].id()];
+    let which = |lease: &Lease| meant.contains(&lease.id());
+    assert_eq!(bench.minter.revoke_many(&which, "op").await, 2);
+    assert_eq!(leases.each_ref().map(|lease| lease.ended().is_some()), [true, false, true]);
+    assert_eq!(bench.minter.revoke_many(&which, "op").await, 0, "they were over");
+}
+
 #[test]
 fn a_misplaced_nonce_is_dead_and_cut() {
     let bench = bench();

@@ -37,6 +37,19 @@ fn a_renewal_starts_a_new_period_and_ends_with_the_life() {
 }
 
 #[test]
+fn a_renewal_up_to_the_end_of_the_life_is_granted_whole() {
+    let bench = bench();
+    let lease = bench.mint(1, terms());
+    let left = lease.ends_at().duration_since(bench.clock.now().wall).unsigned_abs();
+    assert!(!lease.renewal(left, &bench.clock.now()).is_capped);
+    assert!(lease.renewal(left + Duration::from_secs(1), &bench.clock.now()).is_capped);
+    // Either clock ends the life.
+    bench.set_wall(60);
+    assert!(lease.renewal(left, &bench.clock.now()).is_capped);
+    assert_eq!(lease.age(&bench.clock.now()), MINUTE, "by the clock that says longer");
+}
+
+#[test]
 fn a_renewal_never_shortens() {
     let bench = bench();
     let lease = bench.mint(1, terms());

@@ -60,6 +60,7 @@ fn long_targets_are_read_in_one_pass() {
     assert_eq!(Target::parse(&many).unwrap().segments().count(), 10_000);
     assert!(Target::parse(&format!("/{}", "%41".repeat(100_000))).is_ok());
     assert_eq!(Target::parse(&format!("/{}", "a".repeat(TARGET_BYTES_MAX))), Err(Ambiguity::PathBytes));
+    assert!(Target::parse(&format!("/{}", "a".repeat(TARGET_BYTES_MAX - 1))).is_ok());
 }
 
 #[test]
@@ -140,7 +141,16 @@ fn method_overrides_are_seen_in_every_spelling() {
     ] {
         assert!(Target::parse(&format!("/p?{query}")).unwrap().has_method_override(), "{query}");
     }
-    for query in ["", "method=GET", "a=_method", "payment_method=card", "_methods=1", "x=1&method=flickr.test.echo"] {
+    for query in [
+        "",
+        "method=GET",
+        "xmethod=PUT",
+        "_met-od=PUT",
+        "a=_method",
+        "payment_method=card",
+        "_methods=1",
+        "x=1&method=flickr.test.echo",
+    ] {
         assert!(!Target::parse(&format!("/p?{query}")).unwrap().has_method_override(), "{query}");
     }
     assert!(!Target::parse("/_method=DELETE").unwrap().has_method_override());
@@ -283,6 +293,49 @@ fn a_parameter_that_was_not_there_goes_behind_all_others() {
         assert_eq!(&**slot.filled(b"a/b &"), filled);
         assert_eq!(slot.rest().as_str(), text, "what is judged");
     }
+}
+
+#[test]
+fn a_parameter_is_decoded_even_where_it_is_nothing_but_one_escape() {
+    let read = |query: &str| {
+        let target = Target::parse(&format!("/p?{query}")).unwrap();
+        let parameter = target.query_parameters().next().expect("a parameter");
+        (parameter.name().map(String::from), parameter.value().map(String::from))
+    };
+    let words = |name: &str, value: &str| (Some(name.to_owned()), Some(value.to_owned()));
+    assert_eq!(read("+=++"), words(" ", "  "));
+    assert_eq!(read("%=a"), (None, Some("a".to_owned())), "a bad escape has no reading");
+    assert_eq!(read("a=%%"), (Some("a".to_owned()), None));
+}
+
+#[test]
+fn a_parameter_behind_a_semicolon_is_hidden() {
+    let hides = |query: &str| Target::parse(&format!("/p?{query}")).unwrap().hides_parameter("key");
+    for query in ["a=1;key=2", "a;key", "a;%6bey=2", "a;+key+=2", "b&a;b;key=1"] {
+        assert!(hides(query), "{query}");
+    }
+    for query in ["key=1", "key", "a;keys=1", "a;b=key", "a=1&key=2", ";a"] {
+        assert!(!hides(query), "{query}");
+    }
+}
+
+#[test]
+fn targets_are_the_same_where_their_text_is() {
+    let parse = |text: &str| Target::parse(text).unwrap();
+    assert_eq!(parse("/a?b=c"), parse("/a?b=c"));
+    assert_ne!(parse("/a?b=c"), parse("/a?b=d"));
+    assert_ne!(parse("/a"), parse("/%61"), "spelled otherwise, sent otherwise");
+}
+
+#[test]
+fn a_target_is_shown_without_what_it_says() {
+    let target = Target::parse("/users/ann?key=secret").unwrap();
+    let shown = "Target { path_bytes: 10, query_bytes: Some(10) }";
+    assert_eq!(format!("{target:?}"), shown);
+    let parameter = target.query_parameters().next().expect("a parameter");
+    assert_eq!(format!("{parameter:?}"), "QueryParameter(…)");
+    let (_, slot) = target.take_query_parameter("key").unwrap().expect("a parameter");
+    assert_eq!(format!("{slot:?}"), "QuerySlot(Target { path_bytes: 10, query_bytes: None })");
 }
 
 #[test]

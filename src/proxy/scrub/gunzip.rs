@@ -208,6 +208,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_header_has_an_end() {
+        let name_of = |bytes: usize| {
+            let mut header = Header::default();
+            let fixed = [0x1f, 0x8b, 8, FLAG_NAME, 0, 0, 0, 0, 0, 255];
+            let name = std::iter::repeat_n(b'n', bytes).chain([0]);
+            fixed.into_iter().chain(name).map(|byte| header.take(byte)).find(|end| !matches!(end, Ok(Progress::More)))
+        };
+        assert!(matches!(name_of(HEADER_BYTES_MAX - 11), Some(Ok(Progress::Whole))));
+        assert!(matches!(name_of(HEADER_BYTES_MAX - 10), Some(Err(OpenError::Corrupt))));
+    }
+
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(text).unwrap();

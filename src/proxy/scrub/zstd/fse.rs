@@ -150,3 +150,24 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether any description that begins with this accuracy is taken.
+    fn is_taken(accuracy: u32, bounds: &Bounds) -> bool {
+        let low = u16::try_from(accuracy - ACCURACY_MIN).unwrap();
+        (0..=0xfff_u16).any(|rest| {
+            let bytes = [(rest << 4 | low).to_le_bytes(), [0, 0]].concat();
+            Table::read(&bytes, bounds).is_ok()
+        })
+    }
+
+    #[test]
+    fn the_most_accuracy_that_a_kind_may_have_is_taken_and_no_more() {
+        let bounds = Bounds { accuracy_max: 6, symbol_max: 35 };
+        assert!(is_taken(5, &bounds) && is_taken(6, &bounds) && !is_taken(7, &bounds));
+        assert!(is_taken(5, &Bounds { symbol_max: 0, ..bounds }), "all for the one symbol that there is");
+    }
+}

@@ -101,3 +101,25 @@ impl Head {
         Ok(Self { kind, count, packed_bytes, is_one_stream: format == 0, head_bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_literals_than_there_may_be() {
+        let block = [3 << 3, b'a', b'b', b'c', b'!'];
+        let mut literals = Literals::default();
+        assert!(literals.read(&block, 2).is_err());
+        assert_eq!(literals.read(&block, 3).ok(), Some(&b"!"[..]));
+        assert_eq!(literals.bytes, b"abc");
+    }
+
+    #[test]
+    fn a_frame_begins_without_the_code_of_the_last() {
+        let (code, _) = Table::read(&[128, 0x10]).expect("two symbols, one bit each");
+        let mut literals = Literals { code: Some(code), bytes: b"left".to_vec() };
+        literals.begin();
+        assert!(literals.code.is_none() && literals.bytes.is_empty());
+    }
+}

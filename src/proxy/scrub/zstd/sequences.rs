@@ -304,6 +304,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_one_symbol_is_of_one_that_there_is() {
+        let mut kind = Sequences::new().literals;
+        assert_eq!(kind.read(3, &[7]), Err(Damaged), "there is none to use again");
+        assert_eq!(kind.read(1, &[35, 7]), Ok(&[7][..]));
+        assert_eq!(kind.read(3, &[7]), Ok(&[7][..]));
+        assert_eq!(kind.read(1, &[36, 7]), Err(Damaged));
+        assert_eq!(kind.read(1, &[]), Err(Damaged));
+    }
+
+    #[test]
     fn the_usual_tables_are_whole() {
         for kind in [Sequences::new().literals, Sequences::new().offsets, Sequences::new().matches] {
             let states: i16 = kind.usual.0.iter().map(|odd| odd.abs()).sum();
