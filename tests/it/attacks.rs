@@ -30,6 +30,7 @@ mod policies;
 mod process;
 mod reading;
 mod records;
+mod shares;
 mod sockets;
 mod trailers;
 mod upstreams;

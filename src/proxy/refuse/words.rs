@@ -113,6 +113,7 @@ fn title(denial: &Denial) -> &'static str {
         Denial::DestinationMismatch => "Destinations disagree",
         Denial::BudgetSpent => "Allowance used up",
         Denial::RateLimited { .. } => "Too many requests",
+        Denial::TooManyAtOnce => "Too many at once",
         Denial::CredentialUnavailable { .. } => "Credential unavailable",
         Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "Upstream unreachable",
         Denial::UpstreamTls => "Upstream TLS failed",
@@ -177,6 +178,9 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::BudgetSpent => "the allowance of this task is used up".into(),
         Denial::RateLimited { retry_after } => {
             format!("requests come faster than allowed; wait {} s", seconds(*retry_after)).into()
+        }
+        Denial::TooManyAtOnce => {
+            "as many connections or requests are under way as this agent may have beside others".into()
         }
         Denial::CredentialUnavailable { .. } => format!("the source of the real credential for {host} failed").into(),
         Denial::UpstreamUnreachable => {
@@ -309,6 +313,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::DestinationMismatch => &["open a connection of its own to each host"],
         Denial::BudgetSpent => &["ask your orchestrator for a larger allowance, or end the task"],
         Denial::RateLimited { .. } => &["wait as long as Retry-After says, then send it again"],
+        Denial::TooManyAtOnce => &["finish or close some of them, then send it again"],
         Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable => &[LATER, OPERATOR],
         Denial::UpstreamUnreachable | Denial::UpstreamTimeout | Denial::Overloaded | Denial::ShuttingDown => &[LATER],
         Denial::UpstreamUnclear(_) => &["look whether it was carried out before you repeat it"],
