@@ -85,11 +85,12 @@ impl Pace {
         }
     }
 
-    /// Bytes that go out show that something moves.
+    /// The end of an answer still goes out, although its exchange is over: that shows that something moves. While one is
+    /// under way nobody asks, since the rest begins at its end.
     fn is_moved_by_writing(&self) -> bool {
         match self.protocol {
-            Protocol::Http1 => !self.in_head.load(Ordering::Acquire),
-            Protocol::Http2 => !self.is_idle(),
+            Protocol::Http1 => self.is_idle() && !self.in_head.load(Ordering::Acquire),
+            Protocol::Http2 => false,
         }
     }
 
@@ -194,7 +195,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
             Poll::Ready(outcome) => {
                 self.watch(&mut buf.filled_mut()[before..]);
                 // Within a head the time runs on from its first byte: dribbling does not help.
-                if self.pace.head_begins() || self.pace.patience().is_none() {
+                if self.pace.head_begins() {
                     self.since = Instant::now();
                 }
                 Poll::Ready(outcome)

@@ -3,12 +3,14 @@
 mod connector;
 mod failure;
 mod interim;
+mod lines;
 mod parent;
 mod pool;
 mod returned;
 mod upgrade;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,9 +33,9 @@ pub use parent::Parent;
 pub use pool::Upstream;
 pub(super) use returned::returned;
 
-use connector::DialledAddress;
 use failure::{Repeat, Sent};
 use interim::Interims;
+use lines::NotAnswered;
 
 /// An upstream's answer as it came, with whatever it echoes.
 pub struct Answer {
@@ -71,35 +73,36 @@ pub(super) async fn relay(
     let repeat = Repeat::of(&head.method);
     let wanted = if head.headers.contains_key(header::EXPECT) { Wanted::NotYet } else { Wanted::Yes };
     let want = (!body.is_end_stream()).then(|| Want::new(wanted, body));
-    let upload = Upload::new(want.clone(), meter.clone(), limits.idle_timeout, tie.clone()).tapped(tap);
+    let upload = want.clone().map_or_else(Upload::none, |want| {
+        Upload::new(want, meter.clone(), limits.idle_timeout, tie.clone(), tap)
+    });
     let upload_fault = upload.fault();
-    let client = upstream.client(&errand)?;
+    let lines = upstream.lines(&errand)?;
     let service = errand.service;
     let use_taken = UseTaken(reservation);
     let begun = Instant::now();
-    let mut request = Request::from_parts(head, upload);
+    let mut request = Box::new(Request::from_parts(head, upload)); // what waits for the answer had better be small
     let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
-    let sending = client.request(request);
+    let sending = pin!(lines.send(request)); // in one place, and not moved with what waits for it
     let sent = tokio::select! {
         sent = tokio::time::timeout(limits.upstream_head_timeout, interims.within(sending)) => sent,
         lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
     };
-    let mut response = match sent {
-        Ok(Some(Ok(response))) => response,
+    let (response, address) = match sent {
+        Ok(Some(Ok(answered))) => answered,
         Ok(None) => return Err(repeat.after(Unclear::Broke).into()),
         Ok(Some(Err(error))) => {
-            if error.is_connect() {
+            if matches!(error, NotAnswered::Unconnected(_)) {
                 use_taken.give_back();
             }
             // Over HTTP/2 the library forgets why it gave up on a body.
-            return Err(match upload_fault.get() {
+            return Err(match upload_fault.as_ref().and_then(|fault| fault.get()) {
                 Some(fault) => fault.denial().into(),
                 None => Sent::of(&error).setback(repeat),
             });
         }
         Err(_elapsed) => return Err(repeat.after(Unclear::Late).into()),
     };
-    let address = response.extensions_mut().remove::<DialledAddress>().map(|dialled| dialled.0);
     if response.status().is_informational() {
         // Nobody has asked to switch protocols; what follows such a head is no HTTP.
         return Err(repeat.after(Unclear::Broke).into());
@@ -114,6 +117,7 @@ pub(super) async fn relay(
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let answering = Answering(want);
     let took = begun.elapsed();
+    let address = Some(address);
     Ok(Answer { response, is_bodyless, service, address, tie, answering, took, switch: Switch::NotAsked })
 }
 

@@ -63,10 +63,12 @@ impl UploadFault {
     }
 }
 
-/// The agent's body on its way upstream.
-pub struct Upload {
-    /// `None` where there is no body.
-    want: Option<Want>,
+/// The agent's body on its way upstream; nothing where there is none. Boxed, since the library moves it often.
+pub struct Upload(Option<Box<Flowing>>);
+
+/// A body that flows.
+struct Flowing {
+    want: Want,
     patience: IdleAlarm,
     fault: Arc<OnceLock<UploadFault>>,
     meter: Meter,
@@ -77,34 +79,36 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(in crate::proxy) fn new(want: Option<Want>, meter: Meter, idle: Duration, tie: Option<Arc<Tie>>) -> Self {
-        Self {
-            want,
-            patience: IdleAlarm::new(ASK_TIME_MAX),
-            fault: Arc::default(),
-            meter,
-            idle: IdleAlarm::new(idle),
-            cut: CutAlarm::new(tie),
-            tap: None,
-        }
+    /// No body.
+    pub(in crate::proxy) fn none() -> Self {
+        Self(None)
     }
 
-    /// Looked at by this tap.
-    pub(in crate::proxy) fn tapped(mut self, tap: Option<Box<Tap>>) -> Self {
-        self.tap = tap;
-        self
+    /// A body, looked at by the tap where there is one.
+    pub(in crate::proxy) fn new(
+        want: Want,
+        meter: Meter,
+        idle: Duration,
+        tie: Option<Arc<Tie>>,
+        tap: Option<Box<Tap>>,
+    ) -> Self {
+        let (patience, fault) = (IdleAlarm::new(ASK_TIME_MAX), Arc::default());
+        let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
+        Self(Some(Box::new(Flowing { want, patience, fault, meter, idle, cut, tap })))
     }
 
-    /// What ended it early, once something has.
-    pub(in crate::proxy) fn fault(&self) -> Arc<OnceLock<UploadFault>> {
-        self.fault.clone()
+    /// Where it says what ended it early, once something has.
+    pub(in crate::proxy) fn fault(&self) -> Option<Arc<OnceLock<UploadFault>>> {
+        self.0.as_ref().map(|flowing| flowing.fault.clone())
     }
+}
 
+impl Flowing {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         if self.cut.is_cut() {
             return Poll::Ready(Some(Err(UploadFault::Cut)));
         }
-        let Some(want) = self.want.clone() else { return Poll::Ready(None) };
+        let want = self.want.clone();
         if !self.poll_wanted(&want, cx)? {
             return Poll::Pending;
         }
@@ -126,7 +130,7 @@ impl Upload {
     }
 }
 
-impl Upload {
+impl Flowing {
     /// The next of the body, judged and looked at.
     fn poll_looked_at(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         loop {
@@ -168,7 +172,7 @@ fn judged(frame: Frame<Bytes>) -> Result<Frame<Bytes>, UploadFault> {
     }
 }
 
-impl Drop for Upload {
+impl Drop for Flowing {
     fn drop(&mut self) {
         carrier::let_go();
     }
@@ -179,25 +183,26 @@ impl HttpBody for Upload {
     type Error = UploadFault;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        let this = self.get_mut();
-        if let Some(want) = &this.want {
-            carrier::looked_at(want);
-        }
-        let frame = ready!(this.poll_next(cx));
+        let Some(flowing) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        carrier::looked_at(&flowing.want);
+        let frame = ready!(flowing.poll_next(cx));
         if let Some(Err(fault)) = &frame {
             // The first one is the cause.
-            let _ = this.fault.set(*fault);
+            let _ = flowing.fault.set(*fault);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.want.as_ref().is_none_or(Want::is_end_stream) && !self.tap.as_ref().is_some_and(|tap| tap.has_more())
+        self.0.as_ref().is_none_or(|flowing| {
+            flowing.want.is_end_stream() && !flowing.tap.as_ref().is_some_and(|tap| tap.has_more())
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.want.as_ref().map_or_else(|| SizeHint::with_exact(0), Want::size_hint);
-        let held = self.tap.as_ref().map_or(0, |tap| tap.held_bytes() as u64);
+        let Some(flowing) = &self.0 else { return SizeHint::with_exact(0) };
+        let rest = flowing.want.size_hint();
+        let held = flowing.tap.as_ref().map_or(0, |tap| tap.held_bytes() as u64);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(held));
         if let Some(upper) = rest.upper() {

@@ -1,7 +1,6 @@
 //! Dials and verifies an upstream before anything is sent to it.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,9 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -51,6 +48,9 @@ pub enum ConnectFault {
     /// It took too long.
     #[error("the upstream took too long to connect")]
     Timeout,
+    /// What came of it speaks no HTTP.
+    #[error("the upstream speaks no HTTP")]
+    Http,
     /// The parent proxy refused the tunnel, or is none.
     #[error("the upstream proxy made no tunnel")]
     Parent,
@@ -59,15 +59,11 @@ pub enum ConnectFault {
     Credential,
 }
 
-/// The address that answered, on every response that came over its connection.
-#[derive(Debug, Clone, Copy)]
-pub struct DialledAddress(pub SocketAddr);
-
 /// How many reads an upstream gets before whoever waits for what it said has a turn. The library reads on for as long as
 /// there is something, and keeps each interim head (1xx) until then: a flood of small ones takes a hundred times its size.
 const READS_PER_TURN: u8 = 8;
 
-/// Connects to the one destination of a pool.
+/// Connects to the one destination of a pool. A URI is not looked at: the destination was judged.
 #[derive(Clone)]
 pub struct Connector {
     pub(super) dialer: Arc<Dialer>,
@@ -119,21 +115,6 @@ impl Connector {
     }
 }
 
-impl tower_service::Service<Uri> for Connector {
-    type Response = Socket;
-    type Error = ConnectFault;
-    type Future = Pin<Box<dyn Future<Output = Result<Socket, ConnectFault>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The URI is not looked at: a pool has one destination, which was judged.
-    fn call(&mut self, _: Uri) -> Self::Future {
-        Box::pin(self.clone().connect())
-    }
-}
-
 /// A connected upstream.
 pub struct Socket {
     leg: Leg,
@@ -147,6 +128,14 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Whether HTTP/2 was agreed on.
+    pub(super) fn is_h2(&self) -> bool {
+        match &self.leg {
+            Leg::Tls(stream) => stream.inner().get_ref().1.alpn_protocol() == Some(b"h2"),
+            Leg::Clear(_) => false,
+        }
+    }
+
     /// What came of writing `length` bytes.
     fn written(
         &mut self,
@@ -201,16 +190,6 @@ fn is_hung_up(error: &io::Error) -> bool {
 enum Leg {
     Clear(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-}
-
-impl Connection for Socket {
-    fn connected(&self) -> Connected {
-        let connected = Connected::new().extra(DialledAddress(self.address));
-        match &self.leg {
-            Leg::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
-            Leg::Tls(_) | Leg::Clear(_) => connected,
-        }
-    }
 }
 
 impl Read for Socket {

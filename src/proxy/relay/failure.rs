@@ -5,6 +5,7 @@ use std::error::Error as _;
 use http::Method;
 
 use super::connector::ConnectFault;
+use super::lines::NotAnswered;
 use crate::model::Denial;
 use crate::model::denial::Unclear;
 use crate::net::DialError;
@@ -69,23 +70,23 @@ pub(super) enum Sent {
 }
 
 impl Sent {
-    pub(super) fn of(error: &hyper_util::client::legacy::Error) -> Self {
+    pub(super) fn of(fault: &NotAnswered) -> Self {
+        match fault {
+            NotAnswered::Unconnected(fault) => Self::Nowhere(blame(fault)),
+            NotAnswered::Unsent => Self::Untouched,
+            NotAnswered::Broke(error) => Self::after(error),
+        }
+    }
+
+    fn after(error: &hyper::Error) -> Self {
         let mut source = error.source();
         while let Some(cause) = source {
-            if let Some(fault) = cause.downcast_ref::<ConnectFault>() {
-                return Self::Nowhere(blame(fault));
-            }
-            if let Some(fault) = cause.downcast_ref::<h2::Error>()
-                && is_untouched(fault)
-            {
-                return Self::Untouched;
-            }
-            if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            if cause.downcast_ref::<h2::Error>().is_some_and(is_untouched) {
                 return Self::Untouched;
             }
             source = cause.source();
         }
-        if error.is_connect() { Self::Nowhere(Denial::UpstreamUnreachable) } else { Self::Perhaps }
+        if error.is_canceled() { Self::Untouched } else { Self::Perhaps }
     }
 
     pub(super) fn setback(self, repeat: Repeat) -> Setback {
@@ -101,7 +102,7 @@ pub(super) fn blame(fault: &ConnectFault) -> Denial {
     match fault {
         ConnectFault::Dial(DialError::Forbidden) => Denial::AddressForbidden,
         ConnectFault::Dial(DialError::Timeout) | ConnectFault::Timeout => Denial::UpstreamTimeout,
-        ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) | ConnectFault::Parent => {
+        ConnectFault::Dial(DialError::Unresolved | DialError::Unreachable) | ConnectFault::Parent | ConnectFault::Http => {
             Denial::UpstreamUnreachable
         }
         ConnectFault::Credential => Denial::CredentialUnavailable { retry_after: None },

@@ -3,26 +3,22 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioTimer;
 
 use super::connector::{Connector, TlsProfiles};
+use super::lines::Lines;
 use super::parent::Parent;
 use crate::model::{CredentialName, Denial, Destination};
 use crate::net::{Dialer, Reach};
 use crate::policy::Policy;
-use crate::proxy::flow::{Carrier, Upload};
+use crate::proxy::Limits;
 use crate::proxy::inject::Errand;
-use crate::proxy::{HYPER_HEADERS_MAX, Limits};
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
 const POOLS_MAX: usize = 1024;
 
-type Pool = Client<Connector, Upload>;
-
 /// All upstream connections of the process.
 pub struct Upstream {
-    pools: DashMap<Errand, Pool>,
+    pools: DashMap<Errand, Arc<Lines>>,
     newest: Newest,
     dialer: Arc<Dialer>,
     parent: Option<Arc<Parent>>,
@@ -53,7 +49,7 @@ impl Upstream {
     }
 
     /// The pool for an errand; a credential's older versions lose theirs.
-    pub(super) fn client(&self, errand: &Errand) -> Result<Pool, Denial> {
+    pub(super) fn lines(&self, errand: &Errand) -> Result<Arc<Lines>, Denial> {
         if let Some(pool) = self.pools.get(errand) {
             return Ok(pool.clone());
         }
@@ -64,7 +60,7 @@ impl Upstream {
             // Connections under way live on with their exchanges.
             self.pools.clear();
         }
-        let pool = build(&self.limits, self.connector(errand)?);
+        let pool = Arc::new(Lines::new(self.connector(errand)?, &self.limits)?);
         let pool = self.pools.entry(errand.clone()).or_insert(pool).clone();
         // Asked only now: whoever brings a newer version later finds this one among the pools.
         if self.newest.is_above(errand) {
@@ -125,30 +121,6 @@ fn is_outdated(known: &Errand, fresh: &Errand) -> bool {
         (Some((name, version)), Some((fresh_name, fresh_version))) => name == fresh_name && version < fresh_version,
         (None, _) | (_, None) => false,
     }
-}
-
-/// The client, with every option spelled out.
-fn build(limits: &Limits, connector: Connector) -> Pool {
-    let mut builder = Client::builder(Carrier { idle_timeout: limits.idle_timeout });
-    builder
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(limits.idle_timeout.min(std::time::Duration::from_secs(90)))
-        .pool_max_idle_per_host(limits.pool_idle_max)
-        .set_host(true)
-        // Only what hyper hands back unsent is sent again.
-        .retry_canceled_requests(true)
-        .http1_preserve_header_case(true)
-        .http1_max_buf_size(limits.head_bytes_max.max(8192))
-        .http2_max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .http2_initial_stream_window_size(1024 * 1024)
-        .http2_initial_connection_window_size(4 * 1024 * 1024)
-        .http2_keep_alive_interval(std::time::Duration::from_secs(60))
-        .http2_keep_alive_timeout(std::time::Duration::from_secs(20));
-    if limits.headers_max != HYPER_HEADERS_MAX {
-        builder.http1_max_headers(limits.headers_max);
-    }
-    builder.build(connector)
 }
 
 #[cfg(test)]

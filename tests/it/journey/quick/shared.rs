@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use crate::support::agent::get;
-use crate::support::{FakeUpstream, Stage, canary, policies};
+use crate::support::sidecar::eventually;
+use crate::support::{FakeUpstream, Stage, canary, policies, sockets};
 
 const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"h2"];
 
@@ -67,6 +68,25 @@ async fn after_a_burst_nothing_more_is_dialled() {
         if alpn == b"h2" {
             let used: HashSet<u64> = stage.upstream.seen()[16..].iter().map(|seen| seen.connection).collect();
             assert_eq!(used.len(), 1, "the others are given up");
+        }
+    }
+}
+
+/// What rests is closed by us, and the next request opens another one.
+#[tokio::test]
+async fn a_connection_that_rests_for_too_long_is_closed() {
+    for alpn in PROTOCOLS {
+        let upstream = FakeUpstream::start_with(&["api.test"], &[alpn]).await;
+        let stage = Stage::with(upstream, |builder| builder.flag("--idle-timeout").flag("1s")).await;
+        let nonce = stage.reader().await;
+        for connections in 1..=2 {
+            assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+            assert_eq!(stage.upstream.connections(), connections);
+            let pid = stage.sidecar.pid();
+            if sockets::connected(pid).is_none() {
+                return;
+            }
+            eventually("its end", || sockets::connected(pid)?.is_empty().then_some(())).await;
         }
     }
 }
