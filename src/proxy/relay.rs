@@ -2,6 +2,7 @@
 
 mod connector;
 mod failure;
+mod heads;
 mod interim;
 mod lines;
 mod parent;
@@ -73,9 +74,9 @@ pub(super) async fn relay(
     let repeat = Repeat::of(&head.method);
     let wanted = if head.headers.contains_key(header::EXPECT) { Wanted::NotYet } else { Wanted::Yes };
     let want = (!body.is_end_stream()).then(|| Want::new(wanted, body));
-    let upload = want.clone().map_or_else(Upload::none, |want| {
-        Upload::new(want, meter.clone(), limits.idle_timeout, tie.clone(), tap)
-    });
+    let upload = want
+        .clone()
+        .map_or_else(Upload::none, |want| Upload::new(want, meter.clone(), limits.idle_timeout, tie.clone(), tap));
     let upload_fault = upload.fault();
     let lines = upstream.lines(&errand)?;
     let service = errand.service;
