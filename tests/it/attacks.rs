@@ -32,6 +32,7 @@ mod reading;
 mod records;
 mod shares;
 mod sockets;
+mod states;
 mod trailers;
 mod upstreams;
 mod worst;
