@@ -115,7 +115,7 @@ impl Connection {
     pub(super) fn admit(&self, agent: Option<&AgentName>) -> Result<fair::Place, Denial> {
         let crowd = &self.place.crowd;
         agent.map_or(Ok(()), |agent| crowd.belongs(&self.belongs, agent))?;
-        crowd.request(agent.cloned())
+        crowd.request(&agent.cloned())
     }
 
     /// True if its caller may have it beside those of others.

@@ -73,8 +73,8 @@ impl Crowd {
     ///
     /// # Errors
     /// [`Denial::TooManyAtOnce`]: the agent has its share. [`Denial::Overloaded`]: it has nothing, and nothing is left.
-    pub(super) fn request(&self, whose: Whose) -> Result<Place, Denial> {
-        self.requests.take(whose.clone(), 1).ok_or_else(|| match self.requests.has_any(&whose) {
+    pub(super) fn request(&self, whose: &Whose) -> Result<Place, Denial> {
+        self.requests.take(whose.clone(), 1).ok_or_else(|| match self.requests.has_any(whose) {
             true => Denial::TooManyAtOnce,
             false => Denial::Overloaded,
         })
@@ -160,12 +160,12 @@ mod tests {
     fn who_has_its_share_is_told_another_thing_than_who_finds_nothing_left() {
         let crowd = crowd(1, 3);
         let agent = |name| Some(AgentName::parse(name).unwrap());
-        let places = [crowd.request(agent("a")).unwrap(), crowd.request(agent("b")).unwrap()];
-        assert_eq!(crowd.request(agent("a")).unwrap_err(), Denial::TooManyAtOnce);
-        let last = crowd.request(None).unwrap();
-        assert_eq!(crowd.request(agent("c")).unwrap_err(), Denial::Overloaded);
+        let places = [crowd.request(&agent("a")).unwrap(), crowd.request(&agent("b")).unwrap()];
+        assert_eq!(crowd.request(&agent("a")).unwrap_err(), Denial::TooManyAtOnce);
+        let last = crowd.request(&None).unwrap();
+        assert_eq!(crowd.request(&agent("c")).unwrap_err(), Denial::Overloaded);
         drop((places, last));
-        assert!(crowd.request(agent("c")).is_ok());
+        assert!(crowd.request(&agent("c")).is_ok());
     }
 
     #[test]

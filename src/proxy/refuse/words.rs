@@ -126,6 +126,15 @@ fn title(denial: &Denial) -> &'static str {
     }
 }
 
+/// Whose limit is reached.
+fn crowded(denial: &Denial) -> &'static str {
+    if *denial == Denial::TooManyAtOnce {
+        "as many connections or requests are under way as this agent may have beside others"
+    } else {
+        "this sidecar is at its limit of work"
+    }
+}
+
 /// What happened, in one sentence without its full stop. A path is named only where the request was understood and
 /// holds nothing that should not be repeated.
 fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> {
@@ -179,9 +188,6 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
         Denial::RateLimited { retry_after } => {
             format!("requests come faster than allowed; wait {} s", seconds(*retry_after)).into()
         }
-        Denial::TooManyAtOnce => {
-            "as many connections or requests are under way as this agent may have beside others".into()
-        }
         Denial::CredentialUnavailable { .. } => format!("the source of the real credential for {host} failed").into(),
         Denial::UpstreamUnreachable => {
             format!("{host} could not be reached, or broke off before it had answered").into()
@@ -198,7 +204,7 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
             format!("{host} answered, in a form that cannot be searched for credentials; the answer is withheld").into()
         }
         Denial::AuditUnavailable => "the decision could not be recorded, so nothing was sent".into(),
-        Denial::Overloaded => "this sidecar is at its limit of work".into(),
+        Denial::TooManyAtOnce | Denial::Overloaded => crowded(denial).into(),
         Denial::ShuttingDown => "this sidecar is shutting down".into(),
         Denial::Internal => "a fault inside the sidecar".into(),
     }

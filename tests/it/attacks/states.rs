@@ -135,7 +135,7 @@ async fn what_is_odd_and_allowed_is_one_request_as_it_was_meant() {
     let (one, rest) = head.split_at(1);
     let (two, three) = rest.split_at(20);
     let large = vec![b'y'; 16_384];
-    let undefined = 0xff & !(PADDED | WITH_PRIORITY);
+    let undefined = !(PADDED | WITH_PRIORITY);
     let mut reserved = frame(HEADERS, WHOLE, 1, &head);
     reserved[5] |= 0x80;
     for (what, frames, body) in [
