@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod connect;
+mod crowd;
 pub mod decrypt;
 mod deliver;
 mod door;
@@ -55,6 +56,7 @@ use crate::net::Dialer;
 use crate::policy::Policy;
 use accept::Entrance;
 use connect::Session;
+use crowd::Crowd;
 use deliver::{Cleaned, Scene, scrub};
 use door::Door;
 use extract::body::Hold;
@@ -95,6 +97,12 @@ pub struct Limits {
     pub target_bytes_max: usize,
     /// Client connections at most.
     pub connections_max: usize,
+    /// Client connections of one agent at most: those on which a nonce of it was the first.
+    pub agent_connections_max: usize,
+    /// Requests under way at most.
+    pub requests_max: usize,
+    /// Requests of one agent under way at most.
+    pub agent_requests_max: usize,
     /// Concurrent HTTP/2 streams on one client connection at most.
     pub streams_max: u32,
     /// Idle upstream connections kept per pool at most.
@@ -116,6 +124,9 @@ impl Default for Limits {
             head_bytes_max: 64 * 1024,
             target_bytes_max: 16 * 1024,
             connections_max: 4096,
+            agent_connections_max: 2048,
+            requests_max: 8192,
+            agent_requests_max: 4096,
             streams_max: 128,
             pool_idle_max: 256,
             threads: 1,
@@ -159,6 +170,7 @@ pub struct Proxy {
     dialer: Arc<Dialer>,
     metrics: Arc<Metrics>,
     limits: Limits,
+    crowd: Arc<Crowd>,
     hold: Hold,
     watch: Arc<Watch>,
     leaks: Leaks,
@@ -181,6 +193,7 @@ impl Proxy {
             authority,
             dialer,
             metrics,
+            crowd: Crowd::new(&limits),
             limits,
             hold: Hold::default(),
             watch: Arc::default(),
@@ -320,6 +333,9 @@ impl Proxy {
         exchange: &mut Exchange,
         meter: &Meter,
     ) -> Result<Cleaned, Denial> {
+        if let Some(place) = permit.take_place() {
+            meter.holds(place); // until its bodies are over
+        }
         let tap = self.judge_body(rules, &mut permit, exchange).await?; // a nonce in it is a leak
         let recorded = exchange.record(permit).await?; // on record before any secret moves
         let may_come_back = session.spoken.may_come_back();

@@ -190,6 +190,7 @@ pub enum Denial {
     RateLimited {
         retry_after: Duration,
     },
+    TooManyAtOnce,
     CredentialUnavailable {
         retry_after: Option<Duration>,
     },
@@ -240,6 +241,7 @@ impl Denial {
             Self::DestinationMismatch => "destination_mismatch",
             Self::BudgetSpent => "budget_spent",
             Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyAtOnce => "too_many_at_once",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
             Self::UpstreamUnreachable | Self::UpstreamUnclear(Unclear::Broke) => "upstream_unreachable",
             Self::UpstreamTls => "upstream_tls",
@@ -283,7 +285,7 @@ impl Denial {
             Self::RequestTooLarge(TooLarge::Target) => 414,
             Self::RequestTooLarge(TooLarge::Head) => 431,
             Self::DestinationMismatch => 421,
-            Self::RateLimited { .. } => 429,
+            Self::RateLimited { .. } | Self::TooManyAtOnce => 429,
             Self::CredentialUnavailable { .. }
             | Self::IdentityUnavailable
             | Self::AuditUnavailable
@@ -323,6 +325,7 @@ impl Denial {
         matches!(
             self,
             Self::RateLimited { .. }
+                | Self::TooManyAtOnce
                 | Self::CredentialUnavailable { .. }
                 | Self::IdentityUnavailable
                 | Self::UpstreamUnreachable

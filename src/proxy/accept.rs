@@ -13,21 +13,23 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::crowd::{Caller, Crowd, Seat};
+use super::fair;
 use super::flow::Body;
 use super::outer::{self, OuterTls};
 use super::pace::{Pace, Paced, Protocol};
 use super::socket::Socket;
-use super::{HYPER_HEADERS_MAX, Limits, Proxy, connect, transparent};
+use super::{HYPER_HEADERS_MAX, Limits, Proxy, connect, refuse, transparent};
 use crate::audit::Event;
 use crate::clock::{Clock, SystemClock};
 use crate::identity::{self, Shown};
 use crate::metrics::Metrics;
-use crate::model::{Destination, Identity, Now};
+use crate::model::{AgentName, Denial, Destination, Identity, Now};
 use crate::net::intercept::Interception;
 
 /// How long accepting rests when the system has no file or memory for another connection.
@@ -35,6 +37,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// How often it is said that accepting fails.
 const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to take a refusal of a fresh connection.
+const TOLD_WITHIN: Duration = Duration::from_millis(100);
 
 /// How clients come to a listener.
 #[derive(Debug, Clone)]
@@ -60,7 +65,9 @@ pub struct Connection {
     owner: OnceLock<Option<Identity>>,
     /// Set where the connection itself is TLS: what the client has shown in its handshake, if anything.
     encrypted: OnceLock<Option<Arc<Shown>>>,
-    _place: Place,
+    place: Place,
+    /// Its place among those of its agent, once a nonce was accepted on it.
+    belongs: OnceLock<fair::Place>,
 }
 
 impl Connection {
@@ -76,14 +83,14 @@ impl Connection {
     /// One without a socket, of which nobody is the owner.
     pub(super) fn of_nobody() -> Arc<Self> {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::of(nowhere, nowhere, OnceLock::from(None), Place { metrics: Metrics::new(), _permit: None })
+        Self::of(nowhere, nowhere, OnceLock::from(None), Place::of_nobody())
     }
 
     fn of(peer: SocketAddr, local: SocketAddr, owner: OnceLock<Option<Identity>>, place: Place) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let id = NUMBER.fetch_add(1, Ordering::Relaxed);
         let opened = SystemClock.now();
-        Arc::new(Self { id, peer, opened, local, owner, encrypted: OnceLock::new(), _place: place })
+        Arc::new(Self { id, peer, opened, local, owner, encrypted: OnceLock::new(), place, belongs: OnceLock::new() })
     }
 
     /// From here on everything on it is read from TLS; the client has shown this.
@@ -99,6 +106,22 @@ impl Connection {
     /// The certificate that the client has shown.
     pub(super) fn shown(&self) -> Option<&Arc<Shown>> {
         self.encrypted.get().and_then(Option::as_ref)
+    }
+
+    /// A place for a request that came on it, with a nonce of this agent or with none.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyAtOnce`], [`Denial::Overloaded`].
+    pub(super) fn admit(&self, agent: Option<&AgentName>) -> Result<fair::Place, Denial> {
+        let crowd = &self.place.crowd;
+        agent.map_or(Ok(()), |agent| crowd.belongs(&self.belongs, agent))?;
+        crowd.request(&agent.cloned())
+    }
+
+    /// True if its caller may have it beside those of others.
+    fn is_seated(&self) -> bool {
+        let seat = self.place.crowd.connection(|| Caller::of(self.owner(), self.peer.ip()));
+        seat.is_some_and(|seat| self.place.seat.set(seat).is_ok())
     }
 
     /// Who owns the other end, as far as it can be proven. Asked once, and only when a rule needs it.
@@ -134,7 +157,7 @@ pub(super) async fn run(
         match accepted {
             Ok((stream, peer, entrance)) => {
                 let Ok(permit) = place else { break };
-                let place = Place::new(permit, &proxy.metrics);
+                let place = Place::new(permit, proxy);
                 let proxy = proxy.clone();
                 let tasks = proxy.tasks.clone();
                 // Boxed, because what a task is made of is copied several times while it is spawned.
@@ -174,14 +197,33 @@ async fn accept(listeners: &[(TcpListener, Entrance)], turn: usize) -> io::Resul
 
 async fn handle(proxy: Arc<Proxy>, stream: TcpStream, peer: SocketAddr, place: Place, entrance: Entrance) {
     let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else { return };
-    match entrance {
-        Entrance::Proxy => explicit(proxy, Socket::Clear(stream), Connection::new(peer, local, place)).await,
-        Entrance::Tls(tls) => Box::pin(outer::run(proxy, stream, Connection::new(peer, local, place), tls)).await,
+    let (connection, original) = match &entrance {
+        Entrance::Proxy | Entrance::Tls(_) => (Connection::new(peer, local, place), None),
         Entrance::Transparent(interception) => {
-            let original = transparent::original(&proxy, &stream, local, interception);
-            let connection = Connection::redirected(peer, original.unwrap_or(local), place);
-            Box::pin(transparent::run(proxy, stream, connection, original)).await;
+            let original = transparent::original(&proxy, &stream, local, *interception);
+            (Connection::redirected(peer, original.unwrap_or(local), place), original)
         }
+    };
+    if !connection.is_seated() {
+        return Box::pin(turn_away(&proxy, stream, &connection, &entrance)).await;
+    }
+    match entrance {
+        Entrance::Proxy => explicit(proxy, Socket::Clear(stream), connection).await,
+        Entrance::Tls(tls) => Box::pin(outer::run(proxy, stream, connection, tls)).await,
+        Entrance::Transparent(_) => Box::pin(transparent::run(proxy, stream, connection, original)).await,
+    }
+}
+
+/// Closes a connection of a caller that has its share, at once: to wait for what it asks would take the place that others
+/// are to find. Who expects HTTP in clear text is told why.
+async fn turn_away(proxy: &Proxy, mut stream: TcpStream, connection: &Connection, entrance: &Entrance) {
+    let response = connect::refused(proxy, connection, None, &Denial::TooManyAtOnce);
+    if matches!(entrance, Entrance::Proxy) {
+        let head = refuse::head(&response);
+        let _ = tokio::time::timeout(TOLD_WITHIN, stream.write_all(&head)).await;
+        // What is unread when it is closed would take the answer away with it.
+        let _ = stream.try_read(&mut [0; 4096]);
+        let _ = stream.shutdown().await;
     }
 }
 
@@ -202,13 +244,22 @@ pub(super) async fn explicit(proxy: Arc<Proxy>, stream: Socket, connection: Arc<
 /// A connection's place among the many: taken, and counted, until the last of its tunnels and exchanges is over.
 pub(super) struct Place {
     metrics: Arc<Metrics>,
+    crowd: Arc<Crowd>,
+    /// That of its caller, once it has one.
+    seat: OnceLock<Seat>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place {
-    fn new(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
-        metrics.connections(1);
-        Self { metrics: metrics.clone(), _permit: Some(permit) }
+    fn new(permit: OwnedSemaphorePermit, proxy: &Proxy) -> Self {
+        proxy.metrics.connections(1);
+        let (metrics, crowd) = (proxy.metrics.clone(), proxy.crowd.clone());
+        Self { metrics, crowd, seat: OnceLock::new(), _permit: Some(permit) }
+    }
+
+    fn of_nobody() -> Self {
+        let crowd = Crowd::new(&Limits::default());
+        Self { metrics: Metrics::new(), crowd, seat: OnceLock::new(), _permit: None }
     }
 }
 

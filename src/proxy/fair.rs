@@ -4,6 +4,7 @@
 //! that it can gets half, two of them a third each, and whoever has nothing yet finds as much free as any of them has.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,50 +12,68 @@ use parking_lot::Mutex;
 use crate::model::AgentName;
 
 /// Whose room it is; nobody's is that of requests without a nonce.
-type Whose = Option<AgentName>;
+pub(super) type Whose = Option<AgentName>;
 
 /// The room.
 #[derive(Debug)]
-pub(super) struct Fair {
+pub(super) struct Fair<K: Eq + Hash = Whose> {
     max: usize,
-    taken: Mutex<Taken>,
+    /// Of one alone, however much is free.
+    each_max: usize,
+    taken: Mutex<Taken<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
+#[derive(Debug)]
+struct Taken<K> {
     all: usize,
     /// Only those that have some: never more of them than there are requests under way.
-    by_agent: HashMap<Whose, usize>,
+    by_agent: HashMap<K, usize>,
+}
+
+impl<K> Default for Taken<K> {
+    fn default() -> Self {
+        Self { all: 0, by_agent: HashMap::new() }
+    }
 }
 
 /// Some of it, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
-    room: Arc<Fair>,
-    whose: Whose,
+pub(super) struct Place<K: Eq + Hash = Whose> {
+    room: Arc<Fair<K>>,
+    whose: K,
     amount: usize,
 }
 
-impl Fair {
+impl<K: Eq + Hash + Clone> Fair<K> {
     /// So much for all together.
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default() })
+        Self::capped(max, max)
+    }
+
+    /// So much for all together, and for one alone.
+    pub(super) fn capped(max: usize, each_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, each_max, taken: Mutex::default() })
     }
 
     /// Takes so much for an agent, if its share allows that.
-    pub(super) fn take(self: &Arc<Self>, whose: Whose, amount: usize) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, whose: K, amount: usize) -> Option<Place<K>> {
         let mut taken = self.taken.lock();
         let own = taken.by_agent.get(&whose).copied().unwrap_or(0).checked_add(amount)?;
-        if own > self.max.saturating_sub(taken.all) {
+        if own > self.max.saturating_sub(taken.all).min(self.each_max) {
             return None;
         }
         taken.all += amount;
         taken.by_agent.insert(whose.clone(), own);
         Some(Place { room: self.clone(), whose, amount })
     }
+
+    /// True where it has some already.
+    pub(super) fn has_any(&self, whose: &K) -> bool {
+        self.taken.lock().by_agent.contains_key(whose)
+    }
 }
 
-impl Drop for Place {
+impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock();
         taken.all -= self.amount;
@@ -91,6 +110,14 @@ mod tests {
         assert!(room.take(agent("greedy"), 1).is_none());
         drop(second);
         assert!(room.take(agent("modest"), 50).is_some(), "what is given back is free for others");
+    }
+
+    #[test]
+    fn one_alone_has_no_more_than_each_may_have() {
+        let room = Fair::capped(100, 10);
+        let most = all_of(&room, &agent("a"));
+        assert_eq!((most.len(), all_of(&room, &agent("b")).len()), (10, 10));
+        assert!(room.has_any(&agent("a")) && !room.has_any(&agent("b")));
     }
 
     #[test]

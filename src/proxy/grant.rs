@@ -5,7 +5,7 @@ mod attach;
 mod certificate;
 mod exposed;
 mod given;
-mod reasons;
+mod reason;
 mod signature;
 mod who;
 
@@ -13,21 +13,24 @@ use std::sync::Arc;
 
 pub use exposed::exposed;
 pub use given::{Wanted, body_wanted};
-use reasons::{useless, worse};
 use smallvec::SmallVec;
 
 use super::connect::Session;
 use super::extract::{Presented, Stray};
+use super::fair::Place;
 use super::inject::Tie;
 use super::refused::{Refused, Story};
 use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
-use crate::lease::{EndCause, Found, Lease, Lookup, NoUse, Reservation, Restriction};
+use crate::lease::{Found, Lease, Lookup, NoUse, Reservation, Restriction};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, NonceHash, Scheme, ScopeName};
 use crate::policy::{Allowing, OnMisplaced, Policy, RequestFacts, Scope, Service, Verdict};
 
 pub(super) use attach::is_same_task;
+pub(super) use reason::dead;
 pub use who::{Presenter, is_fresh_for_all};
+
+use reason::{ended, useless, worse};
 
 /// Scopes of a lease in one service that are looked at without an allocation.
 const SCOPES_INLINE: usize = 4;
@@ -37,6 +40,8 @@ pub struct Permit {
     pub(super) presented: Presented,
     pub(super) service: Arc<Service>,
     pub(super) licence: Licence,
+    /// Its place among the requests that are under way, where it carries nothing; else its tie has it.
+    place: Option<Place>,
     facts: Arc<DecisionFacts>,
 }
 
@@ -85,7 +90,12 @@ impl Permit {
             }
         };
         let presented = self.presented.without_body()?;
-        Some(Self { presented, service: self.service.clone(), licence, facts: self.facts.clone() })
+        Some(Self { presented, service: self.service.clone(), licence, place: None, facts: self.facts.clone() })
+    }
+
+    /// The place that nothing else of it holds.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
     }
 
     /// What a refusal further on may say.
@@ -236,7 +246,13 @@ impl Scene<'_> {
         if let Err(denial) = self.clear_text(&service) {
             return Err(Refused::new(denial, facts).of(&service));
         }
-        Ok(Permit { presented, service, licence: Licence::Anonymous, facts: Arc::new(facts) })
+        match self.session.connection.admit(None) {
+            Ok(place) => {
+                let (licence, place, facts) = (Licence::Anonymous, Some(place), Arc::new(facts));
+                Ok(Permit { presented, service, licence, place, facts })
+            }
+            Err(denial) => Err(Refused::new(denial, facts).of(&service)),
+        }
     }
 
     fn clear_text(&self, service: &Service) -> Result<(), Denial> {
@@ -291,7 +307,8 @@ impl Scene<'_> {
             }
             match self.try_service(service, lease, &presented, &mut facts) {
                 Ok(licence) => {
-                    return Ok(Permit { presented, service: service.clone(), licence, facts: Arc::new(facts) });
+                    let (service, facts) = (service.clone(), Arc::new(facts));
+                    return Ok(Permit { presented, service, licence, place: None, facts });
                 }
                 Err(denial) => refusal = Some(worse(refusal, denial)),
             }
@@ -388,6 +405,7 @@ impl Scene<'_> {
         let above = lease.ancestors().filter_map(|lease| self.leases.restriction(lease));
         let restrictions: SmallVec<[Restriction; 1]> =
             self.leases.restriction(lease).into_iter().chain(above).collect();
+        let place = self.session.connection.admit(Some(terms.agent))?;
         let (mut restricted, mut no_use) = (None, NoUse::Spent);
         for Allowing { scope, rule, recording } in allowing {
             facts.service = Some(service.name.clone());
@@ -406,7 +424,7 @@ impl Scene<'_> {
                 Ok(reservation) => {
                     let membership = lease.join().ok_or_else(|| dead(lease))?;
                     let name = scope.credential.clone();
-                    let tie = Arc::new(Tie { lease: lease.clone(), membership });
+                    let tie = Arc::new(Tie { lease: lease.clone(), membership, _place: place });
                     return Ok(Licence::Credential { name, tie, reservation: Some(reservation) });
                 }
                 // A scope whose own uses are gone, or come too fast, leaves the request to the next one that allows it.
@@ -429,18 +447,4 @@ pub(super) fn describe(lease: &Lease, facts: &mut DecisionFacts) {
     facts.lineage = lease.lineage().cloned();
     facts.minter = Some(terms.minter.clone());
     facts.on_behalf_of = terms.on_behalf_of.map(str::to_owned);
-}
-
-/// Why a lease that was alive a moment ago is not any more.
-pub(super) fn dead(lease: &Lease) -> Denial {
-    let at = lease.deadline().wall;
-    lease.ended().map_or(Denial::NonceRevoked { at }, |cause| ended(cause, at))
-}
-
-fn ended(cause: EndCause, at: jiff::Timestamp) -> Denial {
-    match cause {
-        EndCause::Expired => Denial::NonceExpired { at },
-        EndCause::Spent => Denial::NonceSpent { at },
-        EndCause::Revoked | EndCause::Misplaced => Denial::NonceRevoked { at },
-    }
 }

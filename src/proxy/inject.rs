@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::connect::Session;
 use super::extract::Lifted;
+use super::fair::Place;
 use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
 use super::leaks::Tap;
@@ -65,6 +66,8 @@ pub struct Errand {
 pub struct Tie {
     pub(super) lease: Arc<Lease>,
     pub(super) membership: Membership,
+    /// Its place among the requests that are under way.
+    pub(super) _place: Place,
 }
 
 /// What the answer is searched for.

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, PROXY_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use hyper::ext::ReasonPhrase;
 
 use crate::model::{Denial, NonceId};
 use crate::policy::{Dialect, Slot};
@@ -104,6 +105,22 @@ pub fn connect(denial: &Denial) -> Response<Full<Bytes>> {
     fields::add_common(headers, denial, "");
     fields::add_retry(headers, denial);
     response
+}
+
+/// The head of a refusal as HTTP/1.1 spells it, for a connection that is closed with it before anything was read.
+#[must_use]
+pub fn head<B>(response: &Response<B>) -> Vec<u8> {
+    let status = response.status();
+    let reason = response.extensions().get::<ReasonPhrase>();
+    let mut head = format!("HTTP/1.1 {} ", status.as_u16()).into_bytes();
+    head.extend_from_slice(reason.map_or(b"", ReasonPhrase::as_bytes));
+    for (name, value) in response.headers() {
+        for piece in [b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()] {
+            head.extend_from_slice(piece);
+        }
+    }
+    head.extend_from_slice(b"\r\nconnection: close\r\n\r\n");
+    head
 }
 
 /// Refuses for want of proxy credentials that are required: 407 with its challenge (RFC 9110, 15.5.8) where others would

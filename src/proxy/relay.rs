@@ -3,6 +3,7 @@
 mod certified;
 mod connector;
 mod failure;
+mod heads;
 mod interim;
 mod lines;
 mod parent;

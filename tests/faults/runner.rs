@@ -17,6 +17,9 @@ const CASE_MAX: Duration = Duration::from_secs(180);
 /// Failures that are told in full, per kind.
 const TOLD_MAX: usize = 3;
 
+/// How often it is said how far a run is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
 /// Before the name of a kind in the rows of the catalogue of attacks.
 const ROWS_PREFIX: &str = "faults::";
 
@@ -76,16 +79,46 @@ fn wanted(options: &Options) -> Vec<Arc<Kind>> {
 async fn all(options: &Options, kinds: &[Arc<Kind>]) -> BTreeMap<String, Tally> {
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     let mut under_way = JoinSet::new();
-    for (kind, case) in cases(options, kinds) {
+    let cases = cases(options, kinds);
+    let mut progress = Progress::new(cases.len());
+    for (kind, case) in cases {
         if under_way.len() >= options.jobs {
             settle(&mut tallies, under_way.join_next().await);
+            progress.tell(&tallies);
         }
         under_way.spawn(one(kind, case, CASE_MAX));
     }
     while let Some(done) = under_way.join_next().await {
         settle(&mut tallies, Some(done));
+        progress.tell(&tallies);
     }
     tallies
+}
+
+/// Says now and then how far a long run is.
+struct Progress {
+    cases: usize,
+    begun: Instant,
+    told: Instant,
+}
+
+impl Progress {
+    fn new(cases: usize) -> Self {
+        let begun = Instant::now();
+        Self { cases, begun, told: begun }
+    }
+
+    fn tell(&mut self, tallies: &BTreeMap<String, Tally>) {
+        if self.told.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.told = Instant::now();
+        let failed: u64 = tallies.values().map(|tally| tally.failed).sum();
+        let done = failed + tallies.values().map(|tally| tally.passed).sum::<u64>();
+        let took = self.begun.elapsed().as_secs();
+        let left = (self.cases as u64).saturating_sub(done) * took / done.max(1);
+        eprintln!("{done} of {} cases in {took} s, {failed} failed; {left} s to go at this pace", self.cases);
+    }
 }
 
 /// Every kind with every protocol, round by round; in a short round, kinds to which that adds little take turns.

@@ -149,6 +149,15 @@ pub struct LimitArguments {
     /// Client connections at most.
     #[arg(long, env = "VALETKEY_CONNECTIONS_MAX", value_name = "N", default_value_t = 4096, value_parser = count::<1, 1_000_000>)]
     pub connections_max: usize,
+    /// Client connections of one agent at most: those on which a nonce of it was the first.
+    #[arg(long, env = "VALETKEY_AGENT_CONNECTIONS_MAX", value_name = "N", default_value_t = 2048, value_parser = count::<1, 1_000_000>)]
+    pub agent_connections_max: usize,
+    /// Requests under way at most.
+    #[arg(long, env = "VALETKEY_REQUESTS_MAX", value_name = "N", default_value_t = 8192, value_parser = count::<1, 1_000_000>)]
+    pub requests_max: usize,
+    /// Requests of one agent under way at most; it also leaves as many free as it has.
+    #[arg(long, env = "VALETKEY_AGENT_REQUESTS_MAX", value_name = "N", default_value_t = 4096, value_parser = count::<1, 1_000_000>)]
+    pub agent_requests_max: usize,
     /// HTTP/2 streams on one client connection at most.
     #[arg(long, env = "VALETKEY_STREAMS_MAX", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub streams_max: u32,
@@ -234,6 +243,9 @@ impl Arguments {
             head_bytes_max: given.head_bytes_max,
             target_bytes_max: given.target_bytes_max,
             connections_max: given.connections_max,
+            agent_connections_max: given.agent_connections_max,
+            requests_max: given.requests_max,
+            agent_requests_max: given.agent_requests_max,
             streams_max: given.streams_max,
             pool_idle_max: given.pool_idle_max,
             threads: given.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),

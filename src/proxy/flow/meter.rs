@@ -1,7 +1,9 @@
 //! How much of an exchange's bodies has passed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::proxy::fair::Place;
 
 /// Counts an exchange's bodies; shared between the upload, the answer and the record.
 #[derive(Debug, Clone, Default)]
@@ -12,12 +14,20 @@ struct Counts {
     sent: AtomicU64,
     /// Pieces of either body.
     moves: AtomicU64,
+    /// The exchange's place among all, where no lease's tie holds it.
+    place: OnceLock<Place>,
 }
 
 impl Meter {
     pub(in crate::proxy) fn sent(&self, bytes: usize) {
         self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         self.moved();
+    }
+
+    /// Keeps a place for as long as anybody counts.
+    pub(in crate::proxy) fn holds(&self, place: Place) {
+        // An exchange has one.
+        let _ = self.0.place.set(place);
     }
 
     /// A piece of either body has passed.

@@ -57,7 +57,11 @@ pub(super) fn retry_after_seconds(denial: &Denial) -> Option<u64> {
     } else if let Denial::CredentialUnavailable { retry_after } = denial {
         retry_after.map(seconds)
     } else {
-        matches!(denial, Denial::Overloaded | Denial::ShuttingDown | Denial::IdentityUnavailable).then_some(1)
+        let is_short = matches!(
+            denial,
+            Denial::TooManyAtOnce | Denial::Overloaded | Denial::ShuttingDown | Denial::IdentityUnavailable
+        );
+        is_short.then_some(1)
     }
 }
 
@@ -128,7 +132,8 @@ fn proxy_error(denial: &Denial) -> &'static str {
         | Denial::IdentityRefused { .. }
         | Denial::IdentityStale
         | Denial::BudgetSpent
-        | Denial::RateLimited { .. } => "http_request_denied",
+        | Denial::RateLimited { .. }
+        | Denial::TooManyAtOnce => "http_request_denied",
         Denial::AddressForbidden => "destination_ip_prohibited",
         Denial::RequestAmbiguous(_)
         | Denial::RequestMalformed

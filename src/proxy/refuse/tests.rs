@@ -70,6 +70,7 @@ fn every_denial() -> Vec<Denial> {
         Denial::DestinationMismatch,
         Denial::BudgetSpent,
         Denial::RateLimited { retry_after: Duration::from_millis(1500) },
+        Denial::TooManyAtOnce,
         Denial::CredentialUnavailable { retry_after: Some(Duration::from_secs(30)) },
         Denial::CredentialUnavailable { retry_after: None },
         Denial::UpstreamUnreachable,
@@ -203,7 +204,7 @@ fn a_refusal_says_by_its_status_and_headers_whether_to_try_again() {
             assert_ne!(response.status(), 407);
             assert_eq!(header(&response, "x-should-retry"), (!denial.is_retryable()).then_some("false"));
             assert!(retry_after.is_none_or(|seconds| seconds >= 1 && denial.is_retryable()), "{denial:?}");
-            assert_eq!(response.status() == 429, matches!(denial, Denial::RateLimited { .. }));
+            assert_eq!(response.status() == 429, matches!(denial, Denial::RateLimited { .. } | Denial::TooManyAtOnce));
             assert_eq!(
                 response.status() == 401,
                 header(&response, "www-authenticate").is_some_and(|c| !c.contains("scope="))

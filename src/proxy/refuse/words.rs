@@ -114,6 +114,7 @@ fn title(denial: &Denial) -> &'static str {
         Denial::DestinationMismatch => "Destinations disagree",
         Denial::BudgetSpent => "Allowance used up",
         Denial::RateLimited { .. } => "Too many requests",
+        Denial::TooManyAtOnce => "Too many at once",
         Denial::CredentialUnavailable { .. } => "Credential unavailable",
         Denial::UpstreamUnreachable | Denial::UpstreamUnclear(Unclear::Broke) => "Upstream unreachable",
         Denial::UpstreamTls => "Upstream TLS failed",
@@ -123,6 +124,15 @@ fn title(denial: &Denial) -> &'static str {
         Denial::Overloaded => "Overloaded",
         Denial::ShuttingDown => "Shutting down",
         Denial::Internal => "Internal fault",
+    }
+}
+
+/// Whose limit is reached.
+fn crowded(denial: &Denial) -> &'static str {
+    if *denial == Denial::TooManyAtOnce {
+        "as many connections or requests are under way as this agent may have beside others"
+    } else {
+        "this sidecar is at its limit of work"
     }
 }
 
@@ -194,7 +204,7 @@ fn fact(denial: &Denial, Request { line, host }: &Request) -> Cow<'static, str> 
             format!("{host} answered, in a form that cannot be searched for credentials; the answer is withheld").into()
         }
         Denial::AuditUnavailable => "the decision could not be recorded, so nothing was sent".into(),
-        Denial::Overloaded => "this sidecar is at its limit of work".into(),
+        Denial::TooManyAtOnce | Denial::Overloaded => crowded(denial).into(),
         Denial::ShuttingDown => "this sidecar is shutting down".into(),
         Denial::Internal => "a fault inside the sidecar".into(),
     }
@@ -350,6 +360,7 @@ fn next_steps(denial: &Denial) -> Vec<Cow<'static, str>> {
         Denial::DestinationMismatch => &["open a connection of its own to each host"],
         Denial::BudgetSpent => &["ask your orchestrator for a larger allowance, or end the task"],
         Denial::RateLimited { .. } => &["wait as long as Retry-After says, then send it again"],
+        Denial::TooManyAtOnce => &["finish or close some of them, then send it again"],
         Denial::CredentialUnavailable { .. } | Denial::AuditUnavailable => &[LATER, OPERATOR],
         Denial::UpstreamUnreachable | Denial::UpstreamTimeout | Denial::Overloaded | Denial::ShuttingDown => &[LATER],
         Denial::UpstreamUnclear(_) => &["look whether it was carried out before you repeat it"],

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::heads::Counted;
 use super::parent::Parent;
 use crate::model::{Destination, Scheme, ServiceName};
 use crate::net::{DialError, Dialer, Reach};
@@ -108,7 +109,8 @@ impl Connector {
                     tracing::warn!(destination = %self.destination, error = %error, "upstream TLS failed");
                     ConnectFault::Tls
                 })?;
-                Leg::Tls(Box::new(TokioIo::new(verified)))
+                let is_h2 = verified.get_ref().1.alpn_protocol() == Some(b"h2");
+                Leg::Tls(Box::new(TokioIo::new(Counted::new(verified, is_h2))))
             }
         };
         Ok(Socket { leg, address, is_deaf: false, stall, reads: 0 })
@@ -131,7 +133,7 @@ impl Socket {
     /// Whether HTTP/2 was agreed on.
     pub(super) fn is_h2(&self) -> bool {
         match &self.leg {
-            Leg::Tls(stream) => stream.inner().get_ref().1.alpn_protocol() == Some(b"h2"),
+            Leg::Tls(stream) => stream.inner().is_h2(),
             Leg::Clear(_) => false,
         }
     }
@@ -189,7 +191,7 @@ fn is_hung_up(error: &io::Error) -> bool {
 
 enum Leg {
     Clear(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Tls(Box<TokioIo<Counted<TlsStream<TcpStream>>>>),
 }
 
 impl Read for Socket {

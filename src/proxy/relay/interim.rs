@@ -1,8 +1,7 @@
 //! Interim heads (1xx) before an answer: an upstream may send some, and not without end.
 //!
 //! The library passes over them for as long as they come, which keeps its task busy and the agent waiting until the
-//! answer is overdue. Over HTTP/2 it does not tell of them; there their memory is bounded (see `connector`), and the
-//! time of the answer's head.
+//! answer is overdue. Over HTTP/2 it does not tell of them; there they are counted below it (see `heads`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +12,7 @@ use tokio::sync::Notify;
 use crate::proxy::flow::Want;
 
 /// Interim heads before one answer. Hints come once or twice, signs of life every some seconds.
-const HEADS_MAX: u32 = 64;
+pub(super) const HEADS_MAX: u32 = 64;
 
 /// Those of one exchange.
 #[derive(Debug, Default)]

@@ -24,8 +24,8 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// 103 again and again, each of eleven bytes once the first has filled the table (RFC 7541, 6.1 and 6.2.1); then 200.
-async fn hints() -> FakeUpstream {
-    FakeUpstream::played(&["api.test"], b"h2", |mut stream, _| async move {
+async fn hints(count: usize) -> FakeUpstream {
+    FakeUpstream::played(&["api.test"], b"h2", move |mut stream, _| async move {
         stream.read_exact(&mut [0; PREFACE_BYTES]).await.expect("a preface");
         let mut head = [0; 9];
         while head[3] != HEADERS {
@@ -36,12 +36,14 @@ async fn hints() -> FakeUpstream {
         let first = frame(HEADERS, END_HEADERS, 1, b"\x48\x03103\x40\x04link\x03</>");
         let opening = [frame(SETTINGS, 0, 0, b""), frame(SETTINGS, ACK, 0, b""), first].concat();
         stream.write_all(&opening).await.expect("writable");
-        let many = frame(HEADERS, END_HEADERS, 1, b"\xbf\xbe").repeat(HEADS / 100);
-        for _ in 0..100 {
-            stream.write_all(&many).await.expect("writable");
+        let many = frame(HEADERS, END_HEADERS, 1, b"\xbf\xbe");
+        let last = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88");
+        let rest = [many.repeat(count - 1), last].concat();
+        for piece in rest.chunks(8_000) {
+            // It may be hung up.
+            let _ = stream.write_all(piece).await;
         }
-        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")).await.expect("writable");
-        stream.flush().await.expect("writable");
+        let _ = stream.flush().await;
         // Until it is hung up.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
@@ -52,14 +54,26 @@ async fn hints() -> FakeUpstream {
 async fn a_flood_of_interim_heads_is_not_kept() {
     // One of them reads, while the other waits for the answer.
     let two = |builder: crate::support::Builder| builder.environment("TOKIO_WORKER_THREADS", "2");
-    let stage = Stage::of(policies::ONE_API, hints().await, two).await;
+    let stage = Stage::of(policies::ONE_API, hints(HEADS).await, two).await;
     let nonce = stage.reader().await;
     // What a first tunnel takes is no matter here; the nonce would end where it is not meant to be.
     assert_eq!(stage.sidecar.agent().get("other.test", "/x", "an_none").await.status, 403);
     let before = stage.sidecar.status("VmHWM");
-    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 200);
+    assert_eq!(stage.sidecar.agent().get("api.test", "/x", &nonce).await.status, 502);
     let after = stage.sidecar.status("VmHWM");
     assert!(after < before + GROWTH_KIB_MAX, "from {before} to {after} KiB");
+}
+
+/// The library tells of none of them.
+#[tokio::test]
+async fn over_http_2_too_many_interim_heads_end_the_connection() {
+    for (count, status) in [(1, 200), (64, 200), (67, 502)] {
+        let stage = Stage::with(hints(count).await, |builder| builder).await;
+        let nonce = stage.reader().await;
+        let reply = stage.sidecar.agent().get("api.test", "/x", &nonce).await;
+        assert_eq!(reply.status, status, "{count}: {}", reply.text());
+        assert_eq!(stage.upstream.connections(), 1, "{count}: asked once");
+    }
 }
 
 /// An upstream over HTTP/1.1 that sends so many hints and then answers; without end, where there is no number.

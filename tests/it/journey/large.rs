@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::Stage;
 use crate::support::agent::get;
@@ -93,4 +94,34 @@ async fn a_reader_that_stops_holds_the_writer_up() {
     let after = stage.sidecar.status("VmRSS");
     // Eight answers of 50 MiB that nobody reads: some buffers each, never the bodies.
     assert!(after < before + 4 * GROWTH_KIB_MAX, "from {before} to {after} KiB");
+}
+
+/// A byte at a time, over sockets whose buffers take what they are sent.
+#[tokio::test]
+async fn a_reader_of_a_byte_at_a_time_holds_the_writer_up() {
+    let stage = Stage::new().await;
+    let nonce = stage.reader().await;
+    let before = stage.sidecar.status("VmRSS");
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = stage.sidecar.agent().tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");
+        let head = format!(
+            "GET /large?pieces={} HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\n\r\n",
+            *PIECES
+        );
+        stream.write_all(head.as_bytes()).await.expect("writable");
+        open.push(stream);
+    }
+    for _ in 0..40 {
+        for stream in &mut open {
+            stream.read_u8().await.expect("the answer goes on");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    let after = stage.sidecar.status("VmHWM");
+    assert!(after < before + 2 * GROWTH_KIB_MAX, "from {before} to {after} KiB");
+    drop(open);
+    let end = stage.sidecar.audited(|record| record["type"] == "end").await;
+    assert_eq!(end["ending"], "client_gone", "{end:#}");
+    assert!(end["response_bytes"].as_u64().expect("a number") < 32 * 1024 * 1024, "{end:#}");
 }
