@@ -106,11 +106,12 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::credential::source::parse_line;
     use crate::model::Credential;
     use crate::model::secret::CredentialError;
 
     fn read(path: &Path) -> Result<Credential, Problem> {
-        super::super::source::parse_line(super::read_bytes(path)?)
+        parse_line(super::read_bytes(path)?)
     }
 
     fn directory() -> tempfile::TempDir {

@@ -26,6 +26,7 @@ from identity import run_identity
 from redirected import run_redirected
 from rows import Possible, Tally, run_case
 from schema import run_schema
+from signed import run_signed
 from stage import Stage, has_shims, stage
 from under_run import run_under_run
 
@@ -114,6 +115,8 @@ def main() -> int:
         run_schema(given.binary, tally)
     if given.only is None or given.only in "identity":
         run_identity(given.binary, tally)
+    if given.only is None or given.only in "signed":
+        run_signed(given.binary, tally)
     with stage(given.binary) as on:
         run_controls(on, tally)
     if given.write_docs:

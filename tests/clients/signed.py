@@ -1,4 +1,4 @@
-"""botocore, as an agent's client and as the judge of what arrives: `python signed.py BINARY`, with botocore and trustme.
+"""botocore, as an agent's client and as the judge of what arrives.
 
 The client signs with the pair that came with its nonce. The upstream has botocore sign the same request with the real
 key, and wants the same signature.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +24,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from rows import Tally
 from sidecar import Sidecar
 
 REGION = "eu-west-1"
@@ -158,13 +158,13 @@ def uses(aws: dict[str, str], sidecar: Sidecar) -> list[str]:
     return wrong
 
 
-def main() -> int:
-    """0 where everything is as it should be."""
-    with tempfile.TemporaryDirectory() as place:
+def run_signed(binary: Path, tally: Tally) -> None:
+    """Everything, with one upstream."""
+    with tempfile.TemporaryDirectory(prefix="valetkey-signed-") as place:
         directory = Path(place)
         (directory / "policy.in").write_text(POLICY)
         port = upstream(directory)
-        sidecar = Sidecar(Path(sys.argv[1]).resolve(), directory / "policy.in", directory)
+        sidecar = Sidecar(binary.resolve(), directory / "policy.in", directory)
         os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
         sidecar.start({"KEYS": json.dumps(KEYS)}, dict.fromkeys(HOSTS, port))
         try:
@@ -173,13 +173,10 @@ def main() -> int:
             wrong = uses(minted["aws"], sidecar)
             texts = b"".join(sidecar.written().values()).decode(errors="replace")
             secrets = (REAL.secret_key, str(REAL.token), minted["nonce"], minted["aws"]["secret_access_key"])
-            wrong += ["a secret was written" for secret in secrets if secret in texts]
+            written = ["a secret was written" for secret in secrets if secret in texts]
         finally:
             sidecar.stop()
-    wrong += [f"not signed by the real key: {unquote(urlsplit(what).path)}" for what, good in Upstream.verdicts if not good]
-    print(*(what for what, _ in Upstream.verdicts), *wrong, sep="\n")
-    return 1 if wrong or not Upstream.verdicts else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    unsigned = [unquote(urlsplit(what).path) for what, good in Upstream.verdicts if not good]
+    tally.settle("botocore: calls are answered, and what is denied is refused", wrong)
+    tally.settle("botocore: no secret is written down", written)
+    tally.settle("botocore: all is signed by the real key", unsigned if Upstream.verdicts else ["nothing has arrived"])
