@@ -4,6 +4,7 @@
 //! and what has rested for too long is closed.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -158,11 +159,11 @@ impl Lines {
 
     /// A connection of its own, or the shared one that has come meanwhile.
     async fn open(self: &Arc<Self>) -> Result<Taken, ConnectFault> {
+        let mut connecting = pin!(self.connector.clone().connect());
         loop {
-            let shared = self.shared.notified();
             tokio::select! {
-                socket = self.connector.clone().connect() => return self.begin(socket?).await,
-                () = shared => if let Some(taken) = self.take(Instant::now()) {
+                socket = &mut connecting => return self.begin(socket?).await,
+                () = self.shared.notified() => if let Some(taken) = self.take(Instant::now()) {
                     return Ok(taken);
                 },
             }
