@@ -20,6 +20,7 @@ mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod idempotency;
+mod inbound;
 mod leaks;
 mod mint;
 mod openapi;

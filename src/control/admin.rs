@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::net::TcpStream;
 
 use super::answer::typed;
+use super::inbound::Inbound;
 use super::serve::{Answer, Limits, Service};
 use super::{HeadOf, Readiness};
 use crate::metrics::{self, Metrics, Scrape};
@@ -40,7 +41,7 @@ impl Service<TcpStream> for Admin {
         Some(((), stream))
     }
 
-    async fn answer(&self, (): &(), request: Request<Incoming>) -> Answer {
+    async fn answer(&self, (): &(), request: Request<Inbound>) -> Answer {
         if !request.body().is_end_stream() {
             return close(text(StatusCode::BAD_REQUEST, "no call here takes a body\n"));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use jiff::Timestamp;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -21,6 +21,7 @@ use super::delegate;
 use super::events;
 use super::explaining;
 use super::idempotency::{KEY_CHARACTERS_MAX, Key, Keys};
+use super::inbound::Inbound;
 use super::leaks;
 use super::mint;
 use super::query::{EventsAsked, ListAsked};
@@ -227,7 +228,7 @@ impl Service<UnixStream> for Control {
         Some(((self.peer)(&stream), stream))
     }
 
-    async fn answer(&self, caller: &Option<Identity>, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, caller: &Option<Identity>, request: Request<Inbound>) -> Answer {
         self.handle(caller.as_ref(), request).await
     }
 }

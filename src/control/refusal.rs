@@ -259,7 +259,7 @@ impl Refusal {
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        // What is left of the body is not read, so that the connection cannot be used again.
+        // Of what is left of the body not all may be read, so that the connection cannot be used again.
         if matches!(self, Self::TooLarge | Self::Timeout) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

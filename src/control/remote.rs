@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::front::{Arrival, Control};
+use super::inbound::Inbound;
 use super::refusal::Refusal;
 use super::serve::{Answer, Service};
 use crate::identity::{Verifier, chain_identity, loopback_owner};
@@ -92,7 +92,7 @@ impl Service<TcpStream> for Plane {
         Some((Greeted { certificate, owner }, stream))
     }
 
-    async fn answer(&self, caller: &Greeted, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, caller: &Greeted, request: Request<Inbound>) -> Answer {
         let has_token = request.headers().contains_key(header::AUTHORIZATION);
         let trust = self.trust.load_full();
         let proven = trust.prove(caller, &request).await;
@@ -114,7 +114,7 @@ impl Service<TcpStream> for Plane {
 
 impl Trust {
     /// Who calls. An agent's own identity goes first, so that no token of somebody else's helps it.
-    async fn prove(&self, caller: &Greeted, request: &Request<Incoming>) -> Result<Option<Identity>, Refusal> {
+    async fn prove(&self, caller: &Greeted, request: &Request<Inbound>) -> Result<Option<Identity>, Refusal> {
         let shown = [&caller.owner, &caller.certificate].into_iter().flatten();
         if let Some(agent) = shown.into_iter().find(|identity| self.policy.is_agent(identity)) {
             return Ok(Some(agent.clone()));

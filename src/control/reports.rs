@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::answer;
+use super::inbound::Inbound;
 use super::leaks::{self, Ended, Finding};
 use super::remote::RemoteTls;
 use super::serve::{Answer, Limits, Service};
@@ -109,7 +110,7 @@ impl Desk {
         (listener, Self { tls, scanner, leases, audit, clock, texts, scans, doubts })
     }
 
-    async fn take(&self, head: &request::Parts, body: Incoming) -> Result<Answer, Unwanted> {
+    async fn take(&self, head: &request::Parts, body: Inbound) -> Result<Answer, Unwanted> {
         let is_text = match (head.uri.path(), &self.scanner) {
             ("/v1/leaks", _) => true,
             ("/v1/leaks/github", Some(_)) => false,
@@ -128,7 +129,7 @@ impl Desk {
     }
 
     /// Ends what is alive in a text of anybody's.
-    async fn take_text(&self, body: Incoming) -> Result<Answer, Unwanted> {
+    async fn take_text(&self, body: Inbound) -> Result<Answer, Unwanted> {
         self.keep_pace(&self.texts)?;
         let bytes = read(body, TEXT_BYTES_MAX).await?;
         let caller = Identity::Anybody;
@@ -142,7 +143,7 @@ impl Desk {
     }
 
     /// Ends what is alive in a scanner's report, and tells it what was ours.
-    async fn take_scan(&self, scanner: &Scanner, headers: &HeaderMap, body: Incoming) -> Result<Answer, Unwanted> {
+    async fn take_scan(&self, scanner: &Scanner, headers: &HeaderMap, body: Inbound) -> Result<Answer, Unwanted> {
         Scanner::check(headers).map_err(Unwanted::Unproven)?;
         let bytes = read(body, GITHUB_BYTES_MAX).await?;
         // Of what is not proven nothing is read.
@@ -226,7 +227,7 @@ impl Service<TcpStream> for Desk {
         Some(((), stream))
     }
 
-    async fn answer(&self, (): &(), request: Request<Incoming>) -> Answer {
+    async fn answer(&self, (): &(), request: Request<Inbound>) -> Answer {
         let (head, body) = request.into_parts();
         self.take(&head, body).await.unwrap_or_else(|unwanted| self.refuse(&unwanted))
     }
@@ -254,7 +255,7 @@ fn is_of(headers: &HeaderMap, wanted: &str) -> bool {
     kind.eq_ignore_ascii_case(wanted) && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
-async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Unwanted> {
+async fn read(body: Inbound, bytes_max: usize) -> Result<Bytes, Unwanted> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(Unwanted::TooLarge);
     }

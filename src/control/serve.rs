@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::events::AnswerBody;
+use super::inbound::Inbound;
 
 /// How long `accept` rests after the system refused it (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -77,7 +77,7 @@ pub(super) trait Service<Stream>: Send + Sync + 'static {
     /// Looks at a connection once, before its first request is read; `None` ends it.
     fn greet(&self, stream: Stream) -> impl Future<Output = Option<(Self::Caller, Self::Io)>> + Send;
     /// Answers one request; a connection has one at a time.
-    fn answer(&self, caller: &Self::Caller, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+    fn answer(&self, caller: &Self::Caller, request: Request<Inbound>) -> impl Future<Output = Answer> + Send;
 }
 
 /// Serves until `shutdown`, then lets present requests finish within the drain timeout.
@@ -129,7 +129,7 @@ where
     let Some((caller, stream)) = greeted else { return };
     let is_streaming = AtomicBool::new(false);
     let answer = |request| {
-        let answer = service.answer(&caller, request);
+        let answer = service.answer(&caller, Inbound::of(request));
         async {
             let answer = answer.await;
             is_streaming.store(answer.body().is_endless(), Ordering::Relaxed);

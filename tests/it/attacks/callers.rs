@@ -186,6 +186,40 @@ async fn heads_and_bodies_have_an_end() {
 }
 
 #[tokio::test]
+async fn whoever_sends_too_much_hears_of_it() {
+    let stage = Stage::new().await;
+    let large = " ".repeat(600_000);
+    let wrong = |path: &str, fields: &str| format!("POST {path} HTTP/1.1\r\nHost: valetkey\r\n{fields}");
+    for (what, head, status) in [
+        ("too long", wrong("/v1/nonces", "Content-Type: application/json\r\n"), "413"),
+        ("of another type", wrong("/v1/nonces", "Content-Type: text/plain\r\n"), "415"),
+        ("for nothing that is here", wrong("/v1/none", "Content-Type: application/json\r\n"), "404"),
+        ("for another host", wrong("/v1/nonces", "Content-Type: application/json\r\nHost: elsewhere\r\n"), "403"),
+    ] {
+        let mut stream = UnixStream::connect(stage.sidecar.control()).await.expect("the control socket");
+        let length = large.len();
+        let sent = format!("{head}Content-Length: {length}\r\n\r\n{large}");
+        // All of it first: a caller that only writes must not be cut off while it does.
+        stream.write_all(sent.as_bytes()).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let answer = read_answers(&mut stream, 1, PATIENCE).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+    }
+    // There is an end to it, and whoever waits to be asked is not asked.
+    let head = wrong("/v1/none", "Content-Type: application/json\r\nContent-Length: 99000000\r\n");
+    let mut stream = UnixStream::connect(stage.sidecar.control()).await.expect("the control socket");
+    let sent = async {
+        stream.write_all(format!("{head}\r\n").as_bytes()).await?;
+        for _ in 0..165 {
+            stream.write_all(large.as_bytes()).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    assert!(tokio::time::timeout(PATIENCE, sent).await.expect("an end in time").is_err(), "all of it was read");
+    let answer = said_to(&stage, format!("{head}Expect: 100-continue\r\n\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test]
 async fn what_was_asked_is_not_shown_as_a_page() {
     let stage = Stage::new().await;
     let tag = "<script>alert(1)</script>";
