@@ -33,6 +33,7 @@ mod secrets;
 mod section;
 mod service;
 mod signing;
+mod supposed;
 mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -194,6 +194,7 @@ fn explain(arguments: &Explain) -> Result<(), Failure> {
             [] => explaining::Holds::Unsaid,
             scopes => explaining::Holds::Scopes(scopes),
         },
+        supposed: None,
         now: Timestamp::now(),
     };
     let answer = match explaining::read(&loaded.policy, &asked).map_err(Failure::usage)? {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use toml::de::DeTable;
 
 use super::mistake::{Code, Finding, Mistakes, Source};
 use super::section::{Keys, Node, Notes, Section};
-use super::{POLICY_BYTES_MAX, secrets, section};
+use super::{POLICY_BYTES_MAX, secrets, section, supposed};
+use crate::policy::explain::Supposed;
 
 /// Cases of a file at most.
 pub const CASES_MAX: usize = 10_000;
@@ -16,8 +18,31 @@ const GRANTS_MAX: usize = 1024;
 
 const ROOT: Keys = Keys { known: &["policy", "case"], later: &[] };
 const CASE: Keys = Keys {
-    known: &["name", "agent", "service", "scopes", "grants", "nonce", "method", "url", "expect", "scope", "rule"],
-    later: &["headers", "body"],
+    known: &[
+        "name",
+        "agent",
+        "service",
+        "scopes",
+        "grants",
+        "nonce",
+        "method",
+        "url",
+        "expect",
+        "scope",
+        "rule",
+        "now",
+        "body",
+        "content_type",
+        "content_encoding",
+        "task",
+        "instance",
+        "on_behalf_of",
+        "labels",
+        "age",
+        "uses",
+        "risk",
+    ],
+    later: &["headers"],
 };
 
 /// Words that `expect` takes beside the codes of refusals.
@@ -46,6 +71,10 @@ pub struct TestCase {
     pub service: Option<String>,
     /// What the nonce holds.
     pub holds: Holds,
+    /// What conditions look at besides.
+    pub supposed: Supposed,
+    /// When it is made; else now.
+    pub now: Option<Timestamp>,
     /// The method.
     pub method: String,
     /// The URL.
@@ -126,6 +155,8 @@ fn read_case(section: &Section<'_>, source: &Source, codes: &[&str]) -> Option<T
     let expect = section.require("expect", "expect = \"allow\", \"deny\" or the code of a refusal");
     let expect = expect.and_then(|node| read_expect(&node, codes));
     let holds = read_holds(section);
+    let supposed = supposed::read(section);
+    let now = section.get("now").and_then(|node| read_moment(&node));
     let (method, url) = (method?, url?);
     let shown = url.split('?').next().unwrap_or(&url);
     Some(TestCase {
@@ -134,12 +165,24 @@ fn read_case(section: &Section<'_>, source: &Source, codes: &[&str]) -> Option<T
         agent: text("agent"),
         service: text("service"),
         holds: holds?,
+        supposed,
+        now,
         expect: expect?,
         scope: text("scope"),
         rule: text("rule"),
         method,
         url,
     })
+}
+
+/// As RFC 3339 writes it.
+fn read_moment(node: &Node<'_>) -> Option<Timestamp> {
+    let moment = node.string()?.parse().ok();
+    if moment.is_none() {
+        let hint = "write a moment like \"2026-01-31T12:00:00Z\"";
+        node.fault(Code::BadValue, "is not a moment".to_owned(), hint);
+    }
+    moment
 }
 
 fn read_expect(node: &Node<'_>, codes: &[&str]) -> Option<String> {

@@ -4,6 +4,7 @@ mod answer;
 mod case;
 mod line;
 mod question;
+mod supposed;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use line::Line;
 pub use answer::{Answer, Way};
 pub use line::Member;
 pub use question::{Asked, Holding, Holds, Question, read};
+pub use supposed::Supposed;
 
 /// The code of [`Denial::OutOfScope`].
 const OUT_OF_SCOPE: &str = "out_of_scope";
@@ -26,8 +28,8 @@ const NONCE_SPENT: &str = "nonce_spent";
 /// The code of what no mint gives, so that no sidecar ever has to decide it.
 const NOT_GRANTABLE: &str = "scope_not_grantable";
 
-/// Every code of an answer that knows nothing of uses and of levels of risk: of a question about the policy alone.
-pub const CODES: [&str; 8] = [
+/// Every code of an answer that knows nothing of uses: of a question about the policy alone.
+pub const CODES: [&str; 9] = [
     "cleartext_forbidden",
     "condition_failed",
     "host_not_listed",
@@ -35,6 +37,7 @@ pub const CODES: [&str; 8] = [
     "nonce_missing",
     OUT_OF_SCOPE,
     "request_ambiguous",
+    RISK_RESTRICTED,
     NOT_GRANTABLE,
 ];
 

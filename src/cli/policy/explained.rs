@@ -71,6 +71,7 @@ fn try_ask(text: &str, line: &str, agent: &str, service: &str, scopes: &[&str]) 
         agent: Some(agent).filter(|name| !name.is_empty()),
         service: Some(service).filter(|name| !name.is_empty()),
         holds: if scopes.is_empty() { Holds::Unsaid } else { Holds::Scopes(&scopes) },
+        supposed: None,
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     Ok(match read(&policy, &asked)? {

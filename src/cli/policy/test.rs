@@ -31,6 +31,7 @@ A case in the file:
   expect = \"out_of_scope\"          # or \"allow\", or \"deny\" for any refusal
   scope = \"write:refunds\"          # the scope that allows, or that the refusal names
   # rule = \"…\"                     # the rule that allows, or the deny that forbids
+  # body = \"amount=5\"               # with content_type, and task, labels, age … of the nonce, for conditions
 
 Ends with 1 if a case fails, with 3 if the policy or the file of cases has mistakes. docs/POLICY.md has every key.";
 
@@ -123,7 +124,8 @@ fn judge<'a>(policy: &Policy, case: &'a TestCase, now: Timestamp) -> Tested<'a> 
             Holds::Scopes(scopes) => explain::Holds::Scopes(scopes),
             Holds::Grants(grants) => explain::Holds::Grants(grants),
         },
-        now,
+        now: case.now.unwrap_or(now),
+        supposed: Some(&case.supposed),
     };
     let (ok, why, answer) = match explain::read(policy, &asked) {
         Err(sentence) => (false, sentence, None),

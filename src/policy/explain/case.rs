@@ -103,7 +103,28 @@ impl<'a> Case<'a> {
     fn verdict(&self) -> Verdict<'a> {
         let service = &self.service.name;
         let of_line = self.line.decide(self.policy, service, &self.grantable, &self.facts());
-        of_line.unwrap_or_else(|| self.policy.decide(service, &self.held, &self.grantable, &self.facts()))
+        of_line.unwrap_or_else(|| match self.question.supposed.as_deref() {
+            None => self.policy.decide(service, &self.held, &self.grantable, &self.facts()),
+            Some(supposed) => {
+                let given =
+                    || supposed.circumstances(self.question.agent.as_ref(), self.data(), self.question.now.as_second());
+                self.policy.decide_given(service, &self.held, &self.grantable, &self.facts(), Some(&given))
+            }
+        })
+    }
+
+    /// The data labels of all scopes that the nonce holds, as far as it was said that it holds some elsewhere.
+    fn data(&self) -> Vec<&str> {
+        let label =
+            |service: &ServiceName, scope: &ScopeName| self.policy.service(service)?.scope(scope)?.data.as_deref();
+        let elsewhere = match &self.question.holding {
+            Holding::Grants(grants) | Holding::Minted(grants) => grants.as_slice(),
+            Holding::Nothing | Holding::Everything | Holding::Scopes(_) => &[],
+        };
+        let elsewhere = elsewhere.iter().filter(|grant| grant.service != self.service.name);
+        let elsewhere =
+            elsewhere.flat_map(|grant| grant.scopes.iter().filter_map(|scope| label(&grant.service, scope)));
+        self.held.iter().filter_map(|scope| label(&self.service.name, scope)).chain(elsewhere).collect()
     }
 
     /// No rule allows it, and the service's path rules are not enforced yet.
@@ -125,7 +146,7 @@ impl<'a> Case<'a> {
     fn unmet(&self, unmet: &Unmet<'_>, answer: Answer) -> Answer {
         let denied_by = self.policy.denying(&self.service.name, &self.held, &self.facts()).map(str::to_owned);
         let because = unmet.because.map_or_else(String::new, |because| format!(" ({because})"));
-        if !self.line.0.is_empty() {
+        if !self.line.0.is_empty() || self.question.supposed.is_some() {
             let why = format!("the condition of the rule `{}` stands against it{because}", unmet.rule);
             return Answer { denied_by, ..answer.refused(&Denial::ConditionFailed { because: None }, why) };
         }

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Answer, is_unread};
+use super::{Answer, Supposed, is_unread};
 use crate::model::{AgentName, Destination, Grant, RiskCap, Scheme, ScopeName, ServiceName};
-use crate::policy::{Policy, Target};
+use crate::policy::{Policy, RISK_NORMAL, Target};
 
 /// What was typed.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Asked<'a> {
     pub holds: Holds<'a>,
     /// When it is made: a service is observed until a moment.
     pub now: Timestamp,
+    /// What conditions look at; else they are not judged.
+    pub supposed: Option<&'a Supposed>,
 }
 
 /// What the nonce was said to hold.
@@ -61,6 +63,8 @@ pub struct Question {
     pub is_spent: bool,
     /// The most that a level of risk allows.
     pub cap: Option<RiskCap>,
+    /// What conditions look at, where it is about no nonce that there is; else they are not judged.
+    pub supposed: Option<Box<Supposed>>,
 }
 
 impl Question {
@@ -114,8 +118,12 @@ pub fn read(policy: &Policy, asked: &Asked<'_>) -> Result<Result<Question, Answe
             Holding::Grants(named.iter().map(|named| grant(policy, named)).collect::<Result<_, _>>()?)
         }
     };
+    let (supposed, cap) = match asked.supposed {
+        Some(supposed) => (Some(Box::new(supposed.clone())), cap(policy, supposed.risk.as_deref())?),
+        None => (None, None),
+    };
     let question = url.question(policy, asked.method, asked.now);
-    Ok(question.map(|question| Question { agent, service, holding, ..question }))
+    Ok(question.map(|question| Question { agent, service, holding, supposed, cap, ..question }))
 }
 
 impl Url<'_> {
@@ -137,6 +145,7 @@ impl Url<'_> {
                 now,
                 is_spent: false,
                 cap: None,
+                supposed: None,
             }),
             Err(ambiguity) => {
                 let answer = Answer::of(&method, scheme, &destination, self.path);
@@ -188,6 +197,15 @@ fn service(policy: &Policy, name: Option<&str>) -> Result<Option<ServiceName>, S
     known
         .map(|service| Some(service.name.clone()))
         .ok_or_else(|| unknown("service", name, policy.services().iter().map(|service| service.name.as_str())))
+}
+
+/// The most that a level of risk allows.
+fn cap(policy: &Policy, name: Option<&str>) -> Result<Option<RiskCap>, String> {
+    let Some(name) = name.filter(|name| *name != RISK_NORMAL) else { return Ok(None) };
+    let levels = policy.risk_levels();
+    let known = levels.iter().find(|level| level.name.as_str() == name);
+    let names = || std::iter::once(RISK_NORMAL).chain(levels.iter().map(|level| level.name.as_str()));
+    known.map(|level| Some(level.cap)).ok_or_else(|| unknown("level of risk", name, names()))
 }
 
 /// Each must be a scope of a service that is asked about; where no service lists the host, none can be checked.

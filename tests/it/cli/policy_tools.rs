@@ -85,6 +85,7 @@ fn a_case_that_fails_says_why_and_ends_with_1() {
         ("agent = \"billing\"\nm", "agent = \"biling\"\nm", "there is no agent biling here; there are: billing"),
         ("scopes = [\"read:customers\"]", "scopes = [\"read\"]", "there is no scope read here"),
         ("url = \"https://api.stripe.com/v1/customers\"", "url = \"api.stripe.com\"", "expected a URL"),
+        ("expect = \"allow\"", "risk = \"high\"\nexpect = \"allow\"", "there is no level of risk high here"),
     ] {
         let desk = Desk::new();
         assert!(CASES.contains(from), "{from}");
@@ -107,7 +108,12 @@ fn a_file_of_cases_is_read_as_strictly_as_a_policy() {
         ("[[case]]\nmethod = \"GET\"\n", "`url` is missing"),
         ("[[case]]\nmethd = \"GET\"\n", "did you mean `method`?"),
         ("cases = 1\n", "did you mean `case`?"),
-        ("[[case]]\nbody = \"x\"\n", "not enforced by this build"),
+        ("[[case]]\nheaders = {}\n", "not enforced by this build"),
+        ("[[case]]\nbody = 1\n", "case[0].body"),
+        ("[[case]]\nlabels = [\"a\"]\n", "case[0].labels"),
+        ("[[case]]\nage = \"1\"\n", "write a time like"),
+        ("[[case]]\nnow = \"today\"\n", "write a moment like"),
+        ("[[case]]\nuses = -1\n", "is out of range"),
         ("[[case]]\nexpect = \"alow\"\n", "did you mean `allow`?"),
         ("[[case]]\nexpect = \"nonce_expired\"\n", "one of allow, deny, cleartext_forbidden"),
         ("[[case]]\nscopes = [\"a\"]\nnonce = false\n", "says twice what the nonce holds"),

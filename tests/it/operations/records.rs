@@ -24,7 +24,7 @@ fn an_emptied_audit_does_not_verify() {
 }
 
 fn audit(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_valetkey")).arg("audit").args(arguments).output().expect("the binary runs")
+    Command::new(crate::support::binary()).arg("audit").args(arguments).output().expect("the binary runs")
 }
 
 /// What a command printed, without its newline.
