@@ -278,13 +278,13 @@ impl PublicPart {
     /// As [`Authority::ca_bundle_pem`].
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(roots::read()), &self.own)
+        bundle::bundle(&bundle::roots(&roots::read()), &self.own)
     }
 
     /// What is in [`PublicPart::ca_bundle_pem`], as PKCS#12 under [`TRUSTSTORE_PASSWORD`].
     #[must_use]
     pub fn truststore(&self) -> Vec<u8> {
-        bundle::truststore(&bundle::roots(roots::read()), &self.own)
+        bundle::truststore(&bundle::roots(&roots::read()), &self.own)
     }
 }
 
@@ -425,7 +425,7 @@ impl Authority {
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` of this process are honoured; a valetkey CA found there is left out.
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(roots::read()), &self.own)
+        bundle::bundle(&bundle::roots(&roots::read()), &self.own)
     }
 
     /// Writes `ca.pem`, and `ca-bundle.pem` and `truststore.p12` (system roots plus ours), into a directory, each by
@@ -434,12 +434,12 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::File`], and [`AuthorityError::PublishedBesideKey`] for a directory that holds the CA's key.
     pub fn publish(&self, directory: &Path) -> Result<(), AuthorityError> {
-        bundle::publish(directory, &bundle::roots(roots::read()), &self.own, Lasting::Yes)
+        bundle::publish(directory, &bundle::roots(&roots::read()), &self.own, Lasting::Yes)
     }
 
     /// The same with these roots of the system, and without waiting for the disk: after a crash, the next start publishes
     /// again what is missing. Errors as there.
-    pub fn publish_with(&self, system: Vec<CertificateDer<'static>>, directory: &Path) -> Result<(), AuthorityError> {
+    pub fn publish_with(&self, system: &[CertificateDer<'static>], directory: &Path) -> Result<(), AuthorityError> {
         bundle::publish(directory, &bundle::roots(system), &self.own, Lasting::No)
     }
 }

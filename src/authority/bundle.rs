@@ -42,7 +42,7 @@ pub(super) fn pem(der: &[u8]) -> String {
 ///
 /// Our own variables may point at a bundle of ours, so any CA of ours in `system`, of this run or an earlier one, is
 /// left out.
-pub(super) fn roots(system: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
+pub(super) fn roots(system: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
     let mut seen = HashSet::new();
     let is_new: Vec<_> = system.iter().map(|der| is_foreign(der) && seen.insert(der)).collect();
     let roots: Vec<_> = system.iter().zip(is_new).filter(|(_, is_new)| *is_new).map(|(der, _)| der.clone()).collect();
@@ -90,7 +90,7 @@ pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityE
             Some(_) => {}
         }
     }
-    publish(directory, &roots(crate::roots::read()), &own, Lasting::Yes)
+    publish(directory, &roots(&crate::roots::read()), &own, Lasting::Yes)
 }
 
 /// Makes the directory that is to be published into, and its missing parents.
@@ -153,7 +153,7 @@ mod tests {
         found.extend(certificates(earlier.certificate_pem()));
         found.push(CertificateDer::from(b"not a certificate".to_vec()));
         let own = certificates(ours.certificate_pem());
-        let all = certificates(&bundle(&roots(found), &own));
+        let all = certificates(&bundle(&roots(&found), &own));
         assert_eq!(all[..3], system);
         assert_eq!(all[3..], certificates(ours.certificate_pem()));
     }
@@ -162,7 +162,7 @@ mod tests {
     fn without_system_roots_mozillas_stand_in() {
         let ours = authority();
         let own = certificates(ours.certificate_pem());
-        let all = certificates(&bundle(&roots(own.clone()), &own));
+        let all = certificates(&bundle(&roots(&own), &own));
         assert_eq!(all.len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
         assert!(all.iter().all(|der| Facts::read(der).is_some()));
     }

@@ -117,7 +117,7 @@ impl Sidecar {
         let scanner = arguments.reports.scanner(&roots, dialer.clone(), clock.clone())?;
         let audit = open_audit(arguments, &clock, (&policy, &bound), (&confinement, locked))?;
         // Only now: a start that fails must not replace what a running sidecar has published.
-        publish(arguments, &authority, system)?;
+        publish(arguments, &authority, &system)?;
         remove_stale(arguments);
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await; // says which cannot be had; the rest works
@@ -266,7 +266,7 @@ fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authorit
     Authority::open(&home, clock.clone()).map_err(unusable)
 }
 
-fn publish(arguments: &Arguments, authority: &Authority, system: Vec<CertificateDer<'static>>) -> Result<(), Failure> {
+fn publish(arguments: &Arguments, authority: &Authority, system: &[CertificateDer<'static>]) -> Result<(), Failure> {
     let Some(directory) = &arguments.ca_publish else { return Ok(()) };
     authority.publish_with(system, directory).map_err(unusable)
 }
