@@ -31,9 +31,11 @@ use rustls::pki_types::CertificateDer;
 
 use crate::clock::SharedClock;
 use crate::model::Host;
+use crate::roots;
 
 pub use bundle::{prepare, publish_certificate};
 use certificate::Facts;
+use files::Lasting;
 use leaves::{Leaves, Mint};
 pub use permitted::Permitted;
 
@@ -276,15 +278,13 @@ impl PublicPart {
     /// As [`Authority::ca_bundle_pem`].
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.own)
+        bundle::bundle(&bundle::roots(&roots::read()), &self.own)
     }
 
     /// What is in [`PublicPart::ca_bundle_pem`], as PKCS#12 under [`TRUSTSTORE_PASSWORD`].
-    ///
-    /// # Errors
-    /// [`AuthorityError::Generation`]: no randomness.
-    pub fn truststore(&self) -> Result<Vec<u8>, AuthorityError> {
-        bundle::truststore(&bundle::roots(bundle::system_certificates()), &self.own)
+    #[must_use]
+    pub fn truststore(&self) -> Vec<u8> {
+        bundle::truststore(&bundle::roots(&roots::read()), &self.own)
     }
 }
 
@@ -425,7 +425,7 @@ impl Authority {
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` of this process are honoured; a valetkey CA found there is left out.
     #[must_use]
     pub fn ca_bundle_pem(&self) -> String {
-        bundle::bundle(&bundle::roots(bundle::system_certificates()), &self.own)
+        bundle::bundle(&bundle::roots(&roots::read()), &self.own)
     }
 
     /// Writes `ca.pem`, and `ca-bundle.pem` and `truststore.p12` (system roots plus ours), into a directory, each by
@@ -434,7 +434,13 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::File`], and [`AuthorityError::PublishedBesideKey`] for a directory that holds the CA's key.
     pub fn publish(&self, directory: &Path) -> Result<(), AuthorityError> {
-        bundle::publish(directory, &bundle::roots(bundle::system_certificates()), &self.own)
+        bundle::publish(directory, &bundle::roots(&roots::read()), &self.own, Lasting::Yes)
+    }
+
+    /// The same with these roots of the system, and without waiting for the disk: after a crash, the next start publishes
+    /// again what is missing. Errors as there.
+    pub fn publish_with(&self, system: &[CertificateDer<'static>], directory: &Path) -> Result<(), AuthorityError> {
+        bundle::publish(directory, &bundle::roots(system), &self.own, Lasting::No)
     }
 }
 

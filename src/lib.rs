@@ -17,4 +17,5 @@ pub mod net;
 pub mod policy;
 pub mod process;
 pub mod proxy;
+pub mod roots;
 pub mod telemetry;

@@ -4,14 +4,12 @@
 //! - [`judge`]: which addresses may be dialled at all, and which are our own listeners
 //! - `connect`: the race of the judged ones
 //! - [`intercept`]: where redirected connections were going
-//! - [`roots`]: where the system keeps the roots that it trusts
 //! - [`tls`]: whom an upstream's certificate is verified against
 
 mod connect;
 pub mod intercept;
 pub mod judge;
 mod resolve;
-pub mod roots;
 pub mod tls;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `target` | the path and query of a request, parsed once and strictly |
 //! | `rule` | one line of `allow` or `deny` |
-//! | `host`, `slot`, `service` | what the policy says of an API |
+//! | `host` (`suffix`), `slot`, `service` | what the policy says of an API |
 //! | `directory` | which services list a destination |
 //! | `condition` | what a rule asks beyond its line: bodies and CEL |
 //! | `index` | the rules of a service, as a trie that finds all that match |
@@ -33,6 +33,7 @@ mod rule;
 mod service;
 mod signing;
 mod slot;
+mod suffix;
 mod target;
 
 use std::sync::Arc;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::certificate::{Facts, SUBJECT_PREFIX};
-use super::files::Directory;
+use super::files::{Directory, Lasting};
 use super::{
     AuthorityError, KEY_FILE, PUBLISHED_BUNDLE_FILE, PUBLISHED_FILE, PUBLISHED_TRUSTSTORE_FILE, TRUSTSTORE_PASSWORD,
     truststore,
@@ -37,18 +38,14 @@ pub(super) fn pem(der: &[u8]) -> String {
     out
 }
 
-/// What the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` where set); unreadable parts of it are left out.
-pub(super) fn system_certificates() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
-}
-
 /// `system`, or Mozilla's roots, if nothing usable is in it; each once.
 ///
 /// Our own variables may point at a bundle of ours, so any CA of ours in `system`, of this run or an earlier one, is
 /// left out.
-pub(super) fn roots(system: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
+pub(super) fn roots(system: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
     let mut seen = HashSet::new();
-    let roots: Vec<_> = system.into_iter().filter(|der| is_foreign(der) && seen.insert(der.clone())).collect();
+    let is_new: Vec<_> = system.iter().map(|der| is_foreign(der) && seen.insert(der)).collect();
+    let roots: Vec<_> = system.iter().zip(is_new).filter(|(_, is_new)| *is_new).map(|(der, _)| der.clone()).collect();
     if roots.is_empty() { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { roots }
 }
 
@@ -63,11 +60,15 @@ pub(super) fn bundle(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -
 }
 
 /// The roots and our own certificates as PKCS#12, under [`TRUSTSTORE_PASSWORD`].
-pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -> Result<Vec<u8>, AuthorityError> {
+pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -> Vec<u8> {
     truststore::pkcs12(roots, own, TRUSTSTORE_PASSWORD)
 }
 
 fn is_foreign(der: &CertificateDer<'_>) -> bool {
+    // Where the name is nowhere in it, it is not the subject's: no need to read all of it.
+    if memchr::memmem::find(der, SUBJECT_PREFIX.as_bytes()).is_none() {
+        return RootCertStore::empty().add(der.clone()).is_ok();
+    }
     Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
 }
 
@@ -89,7 +90,7 @@ pub fn publish_certificate(directory: &Path, pem: &str) -> Result<(), AuthorityE
             Some(_) => {}
         }
     }
-    publish(directory, &roots(system_certificates()), &own)
+    publish(directory, &roots(&crate::roots::read()), &own, Lasting::Yes)
 }
 
 /// Makes the directory that is to be published into, and its missing parents.
@@ -105,15 +106,16 @@ pub(super) fn publish(
     path: &Path,
     roots: &[CertificateDer<'_>],
     own: &[CertificateDer<'_>],
+    lasting: Lasting,
 ) -> Result<(), AuthorityError> {
     let directory = Directory::open_or_make(path, 0o755)?;
     if directory.holds(KEY_FILE) {
         return Err(AuthorityError::PublishedBesideKey { path: path.to_owned() });
     }
-    directory.replace(PUBLISHED_TRUSTSTORE_FILE, 0o644, &truststore(roots, own)?)?;
-    directory.replace(PUBLISHED_BUNDLE_FILE, 0o644, bundle(roots, own).as_bytes())?;
+    directory.show(PUBLISHED_TRUSTSTORE_FILE, &truststore(roots, own), lasting)?;
+    directory.show(PUBLISHED_BUNDLE_FILE, bundle(roots, own).as_bytes(), lasting)?;
     // The last: who waits for this one finds the others too.
-    directory.replace(PUBLISHED_FILE, 0o644, pems(own).as_bytes())
+    directory.show(PUBLISHED_FILE, pems(own).as_bytes(), lasting)
 }
 
 #[cfg(test)]
@@ -151,7 +153,7 @@ mod tests {
         found.extend(certificates(earlier.certificate_pem()));
         found.push(CertificateDer::from(b"not a certificate".to_vec()));
         let own = certificates(ours.certificate_pem());
-        let all = certificates(&bundle(&roots(found), &own));
+        let all = certificates(&bundle(&roots(&found), &own));
         assert_eq!(all[..3], system);
         assert_eq!(all[3..], certificates(ours.certificate_pem()));
     }
@@ -160,7 +162,7 @@ mod tests {
     fn without_system_roots_mozillas_stand_in() {
         let ours = authority();
         let own = certificates(ours.certificate_pem());
-        let all = certificates(&bundle(&roots(own.clone()), &own));
+        let all = certificates(&bundle(&roots(&own), &own));
         assert_eq!(all.len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
         assert!(all.iter().all(|der| Facts::read(der).is_some()));
     }

@@ -10,14 +10,24 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::AuthorityError;
 
 /// No file of ours is larger, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
+/// The mode of what everybody may read.
+const PUBLIC: u32 = 0o644;
 /// How often, and how long apart, a held lock is tried again: two seconds in all.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether a file is still there after the machine has crashed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lasting {
+    Yes,
+    No,
+}
 
 /// An open directory.
 pub(super) struct Directory {
@@ -126,12 +136,19 @@ impl Directory {
 
     /// Puts a file of exactly this mode in place, whole or not at all, and durably.
     pub(super) fn replace(&self, name: &str, mode: u32, bytes: &[u8]) -> Result<(), AuthorityError> {
+        self.put(name, mode, bytes, Lasting::Yes)
+    }
+
+    fn put(&self, name: &str, mode: u32, bytes: &[u8], lasting: Lasting) -> Result<(), AuthorityError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|_| AuthorityError::Generation)?;
         let draft = format!(".{name}.{}", hex::encode(random));
-        let done = self.write(&draft, Mode::from_raw_mode(mode), bytes).and_then(|()| {
+        let done = self.write(&draft, Mode::from_raw_mode(mode), bytes, lasting).and_then(|()| {
             renameat(&self.fd, draft.as_str(), &self.fd, name)?;
-            Ok(rustix::fs::fsync(&self.fd)?)
+            match lasting {
+                Lasting::Yes => Ok(rustix::fs::fsync(&self.fd)?),
+                Lasting::No => Ok(()),
+            }
         });
         done.map_err(|source| {
             // Nothing of it may stay; if it was never made, there is nothing to remove.
@@ -140,13 +157,33 @@ impl Directory {
         })
     }
 
-    fn write(&self, name: &str, mode: Mode, bytes: &[u8]) -> io::Result<()> {
+    /// Puts a file that everybody may read in place, whole or not at all. One that is already as it is to be stays.
+    pub(super) fn show(&self, name: &str, bytes: &[u8], lasting: Lasting) -> Result<(), AuthorityError> {
+        if self.shows(name, bytes) { Ok(()) } else { self.put(name, PUBLIC, bytes, lasting) }
+    }
+
+    /// Only what nobody else can change is as it is to be.
+    fn shows(&self, name: &str, bytes: &[u8]) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(mut file) = openat(&self.fd, name, flags, Mode::empty()).map(File::from) else { return false };
+        let is_ours = |metadata: std::fs::Metadata| {
+            let is_plain = metadata.is_file() && metadata.nlink() == 1 && metadata.len() == bytes.len() as u64;
+            is_plain && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o7777 == PUBLIC
+        };
+        let mut found = Vec::with_capacity(bytes.len() + 1);
+        file.metadata().is_ok_and(is_ours) && file.read_to_end(&mut found).is_ok() && found == bytes
+    }
+
+    fn write(&self, name: &str, mode: Mode, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.fd, name, flags, Mode::RUSR)?);
         file.write_all(bytes)?;
         // The umask may have taken bits away, and nobody else reads before all is written.
         fchmod(file.as_fd(), mode)?;
-        file.sync_all()
+        match lasting {
+            Lasting::Yes => file.sync_all(),
+            Lasting::No => Ok(()),
+        }
     }
 
     fn fault(&self, name: &str, source: io::Error) -> AuthorityError {
@@ -158,6 +195,7 @@ impl Directory {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn directory() -> (tempfile::TempDir, Directory) {
         let parent = tempfile::tempdir().unwrap();
@@ -178,6 +216,29 @@ mod tests {
         assert_eq!(mode(&directory.join("x")), 0o644);
         assert_eq!(fs::read_dir(&directory.path).unwrap().count(), 1);
         assert_eq!(mode(&directory.path), 0o700);
+    }
+
+    #[test]
+    fn a_public_file_stays_if_it_is_as_it_is_to_be_and_nobody_else_can_change_it() {
+        let (_parent, directory) = directory();
+        let number = || fs::metadata(directory.join("x")).unwrap().ino();
+        let show = |text: &[u8]| {
+            // Held open, so that its number is not given to the next one.
+            let held = File::open(directory.join("x"));
+            let before = held.as_ref().map(|held| held.metadata().unwrap().ino()).ok();
+            directory.show("x", text, Lasting::No).unwrap();
+            assert_eq!(fs::read(directory.join("x")).unwrap(), text);
+            assert_eq!(mode(&directory.join("x")), 0o644);
+            Some(number()) == before
+        };
+        assert!(!show(b"one") && show(b"one") && !show(b"two") && !show(b"longer") && show(b"longer"));
+        fs::set_permissions(directory.join("x"), fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(!show(b"longer"), "others could write to it");
+        fs::hard_link(directory.join("x"), directory.join("y")).unwrap();
+        assert!(!show(b"longer"), "it has another name");
+        fs::rename(directory.join("x"), directory.join("z")).unwrap();
+        std::os::unix::fs::symlink("z", directory.join("x")).unwrap();
+        assert!(!show(b"longer") && !directory.join("x").is_symlink(), "it was a link");
     }
 
     #[test]

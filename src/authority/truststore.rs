@@ -9,14 +9,13 @@ use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use ring::hmac;
 use rustls::pki_types::CertificateDer;
 
-use super::AuthorityError;
-
 /// What our own CA is called in the store; the roots are `root-1`, `root-2` ….
 pub(super) const OWN_ALIAS: &str = "valetkey";
 /// The one that will sign after it, while it is being changed.
 const OWN_NEXT_ALIAS: &str = "valetkey-next";
-/// Rounds of hashing for the key of the checksum; as keytool writes them.
-const ROUNDS: u32 = 10_000;
+/// Rounds of hashing for the key of the checksum; as RFC 7292 (appendix B.2) has them at least. More would slow down
+/// who guesses a password, and this one is known.
+const ROUNDS: u32 = 1024;
 /// Bytes of salt.
 const SALT_BYTES: usize = 20;
 /// The block size of SHA-256, which the key's inputs are filled up to, in bytes.
@@ -48,24 +47,18 @@ const ANY_KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x25, 0x00];
 const ID_SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
 
 /// A store of trusted certificates, with our `own` last, under `password`.
-///
-/// # Errors
-/// [`AuthorityError::Generation`]: no randomness for the salt.
-pub(super) fn pkcs12(
-    roots: &[CertificateDer<'_>],
-    own: &[CertificateDer<'_>],
-    password: &str,
-) -> Result<Vec<u8>, AuthorityError> {
-    let mut salt = [0; SALT_BYTES];
-    getrandom::fill(&mut salt).map_err(|_| AuthorityError::Generation)?;
+pub(super) fn pkcs12(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>], password: &str) -> Vec<u8> {
     let named = roots.iter().enumerate().map(|(at, root)| bag(&format!("root-{}", at + 1), root));
     let own = own.iter().zip([OWN_ALIAS, OWN_NEXT_ALIAS]).map(|(own, alias)| bag(alias, own));
     let bags: Vec<Vec<u8>> = named.chain(own).collect();
     let contents = sequence(&bags);
     let authenticated = sequence(&[data(&contents)]);
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &checksum_key(password, &salt));
+    // Of the content, so that the same content is the same file.
+    let digest = ring::digest::digest(&SHA256, &authenticated);
+    let salt = &digest.as_ref()[..SALT_BYTES];
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &checksum_key(password, salt));
     let checksum = hmac::sign(&key, &authenticated);
-    Ok(sequence(&[integer(3), data(&authenticated), mac_data(checksum.as_ref(), &salt)]))
+    sequence(&[integer(3), data(&authenticated), mac_data(checksum.as_ref(), salt)])
 }
 
 /// A SafeBag with one certificate, which Java is to trust for everything (RFC 7292, 4.2 and 4.2.3).
@@ -180,7 +173,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let all = certificates(count + 1);
         let path = directory.path().join("t.p12");
-        std::fs::write(&path, pkcs12(&all[..count], &all[count..=count], "changeit").unwrap()).unwrap();
+        std::fs::write(&path, pkcs12(&all[..count], &all[count..=count], "changeit")).unwrap();
         let path = path.to_str().unwrap().to_owned();
         (directory, path)
     }

@@ -190,8 +190,8 @@ fn bundle(public: &PublicPart, output: Option<&Path>, json: bool) -> Result<(), 
 }
 
 fn truststore(public: &PublicPart, path: &Path) -> Result<(), Failure> {
-    let bytes = public.truststore().map_err(|error| unusable(&error))?;
-    std::fs::write(path, bytes).map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))?;
+    std::fs::write(path, public.truststore())
+        .map_err(|error| Failure::other(format!("cannot write {}: {error}", path.display())))?;
     print::note(format_args!("wrote {}; its password is {TRUSTSTORE_PASSWORD}", path.display()));
     Ok(())
 }

@@ -27,6 +27,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let problems = process::harden();
     arguments.check()?;
     // The policy first: a bad one ends the process before a port is bound.
+    let known = reload::Stamp::settled(&arguments.policy);
     let loaded = config::load_policy(&arguments.policy, arguments.allow_exec)
         .map_err(|mistakes| Failure::policy(mistakes.report(config::Look::of_stderr())))?;
     // May replace this process by one with a clean environment: so far no thread exists and nothing was said.
@@ -45,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = process::Signals::listen().map_err(Failure::other)?;
         let sidecar = tokio::select! {
-            started = Sidecar::start(arguments, loaded, secrets, (channel, locked)) => started?,
+            started = Sidecar::start(arguments, loaded, secrets, (channel, locked, known)) => started?,
             // A credential's command can take its time.
             () = asked_to_end(&mut signals) => return Err(Failure::other("ended by a signal before it was ready")),
         };

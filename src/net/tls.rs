@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, TrustAnchor, pem::PemObject};
 use rustls::{ClientConfig, NoKeyLog, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::roots;
 
 /// Upstreams whose sessions one configuration remembers.
 const SESSIONS_MAX: usize = 256;
@@ -55,7 +57,13 @@ impl ClientTls {
     /// never vouch for an upstream.
     #[must_use]
     pub fn new(exclude_spki_sha256: [u8; 32]) -> Self {
-        let this = Self::with_system(system_certificates(), exclude_spki_sha256);
+        Self::of(&roots::read(), exclude_spki_sha256)
+    }
+
+    /// The same of what [`roots::read`] has read.
+    #[must_use]
+    pub fn of(certificates: &[CertificateDer<'_>], exclude_spki_sha256: [u8; 32]) -> Self {
+        let this = Self::with_system(certificates, exclude_spki_sha256);
         if this.is_built_in {
             tracing::info!("the system has no roots that can be read; Mozilla's, as they are built in, are used");
         }
@@ -66,10 +74,10 @@ impl ClientTls {
     /// the system trusted less, or others, than Mozilla's do.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        self.renewed_with(system_certificates())
+        self.renewed_with(&roots::read())
     }
 
-    fn renewed_with(&self, certificates: Vec<CertificateDer<'static>>) -> Self {
+    fn renewed_with(&self, certificates: &[CertificateDer<'_>]) -> Self {
         let next = Self::with_system(certificates, self.exclude_spki_sha256);
         if next.is_built_in && !self.is_built_in {
             tracing::warn!("the system's roots cannot be read any more; the last ones stay, until a restart");
@@ -78,11 +86,11 @@ impl ClientTls {
         next
     }
 
-    fn with_system(certificates: Vec<CertificateDer<'static>>, exclude_spki_sha256: [u8; 32]) -> Self {
-        let foreign =
-            certificates.into_iter().filter(|der| spki_sha256(der).is_some_and(|own| own != exclude_spki_sha256));
+    fn with_system(certificates: &[CertificateDer<'_>], exclude_spki_sha256: [u8; 32]) -> Self {
         let mut system = RootCertStore::empty();
-        system.add_parsable_certificates(foreign);
+        system.add_parsable_certificates(certificates.iter().cloned());
+        // Judged by what is verified with, not by what another parser makes of the certificate.
+        system.roots.retain(|anchor| spki_sha256_of(anchor) != Some(exclude_spki_sha256));
         let is_built_in = system.is_empty();
         if is_built_in {
             system.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -135,10 +143,6 @@ impl ClientTls {
     }
 }
 
-fn system_certificates() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
-}
-
 /// The same trust for another service, which does not resume the first one's sessions.
 #[must_use]
 pub fn apart(config: &ClientConfig) -> ClientConfig {
@@ -150,6 +154,23 @@ pub fn apart(config: &ClientConfig) -> ClientConfig {
 fn spki_sha256(der: &[u8]) -> Option<[u8; 32]> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     digest(&SHA256, certificate.public_key().raw).as_ref().try_into().ok()
+}
+
+/// The same of an anchor, which has the content of the SubjectPublicKeyInfo without its tag and length; `None` for one
+/// that is longer than any key.
+fn spki_sha256_of(anchor: &TrustAnchor<'_>) -> Option<[u8; 32]> {
+    const SEQUENCE: u8 = 0x30;
+    let content = anchor.subject_public_key_info.as_ref();
+    let [high, low] = u16::try_from(content.len()).ok()?.to_be_bytes();
+    let header: &[u8] = match (high, low) {
+        (0, 0..=0x7F) => &[SEQUENCE, low],
+        (0, _) => &[SEQUENCE, 0x81, low],
+        _ => &[SEQUENCE, 0x82, high, low],
+    };
+    let mut hash = Context::new(&SHA256);
+    hash.update(header);
+    hash.update(content);
+    hash.finish().as_ref().try_into().ok()
 }
 
 #[cfg(test)]
@@ -220,7 +241,7 @@ mod tests {
     #[test]
     fn a_services_own_ca_is_trusted_for_that_service_alone() {
         let (system, extra) = (Root::new(), Root::new());
-        let tls = ClientTls::with_system(vec![system.der()], [0; 32]);
+        let tls = ClientTls::with_system(&[system.der()], [0; 32]);
         let pem = extra.0.pem();
         let with = || tls.config(Some(pem.as_bytes()), &ALPN).unwrap();
         let without = || tls.config(None, &ALPN).unwrap();
@@ -234,7 +255,7 @@ mod tests {
     #[test]
     fn our_own_ca_never_vouches_for_an_upstream() {
         let (system, ours) = (Root::new(), Root::new());
-        let tls = ClientTls::with_system(vec![system.der(), ours.der()], ours.spki_sha256());
+        let tls = ClientTls::with_system(&[system.der(), ours.der()], ours.spki_sha256());
         assert_eq!(tls.system_roots(), 1);
         let config = tls.config(None, &ALPN).unwrap();
         assert!(is_unknown_issuer(&handshake(config, ours.server("api.test"), "api.test")));
@@ -242,8 +263,35 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_the_same_in_a_certificate_and_in_its_anchor() {
+        let lengths: std::collections::HashSet<_> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+            .iter()
+            .map(|der| {
+                let own = spki_sha256(der).unwrap();
+                let store = ClientTls::with_system(&[der.clone()], [0; 32]).system;
+                assert_eq!(spki_sha256_of(&store.roots[0]), Some(own));
+                assert!(ClientTls::with_system(&[der.clone()], own).is_built_in);
+                store.roots[0].subject_public_key_info.len()
+            })
+            .collect();
+        assert!(lengths.iter().any(|length| *length < 0x80), "one byte of length");
+        assert!(lengths.iter().any(|length| *length > 0xFF), "three");
+        assert_eq!(
+            spki_sha256_of(&TrustAnchor { subject_public_key_info: vec![0; 200].into(), ..anchor() })
+                .map(hex::encode)
+                .as_deref(),
+            Some(hex::encode(digest(&SHA256, &[&[0x30, 0x81, 200][..], &[0; 200]].concat())).as_str()),
+            "two"
+        );
+    }
+
+    fn anchor() -> TrustAnchor<'static> {
+        webpki_roots::TLS_SERVER_ROOTS[0].clone()
+    }
+
+    #[test]
     fn a_useless_upstream_ca_is_refused() {
-        let tls = ClientTls::with_system(vec![Root::new().der()], [0; 32]);
+        let tls = ClientTls::with_system(&[Root::new().der()], [0; 32]);
         let block = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
         let key = KeyPair::generate().unwrap().serialize_pem();
         let cut = Root::new().0.pem().replace("-----END", "----END");
@@ -264,7 +312,7 @@ mod tests {
     #[test]
     fn without_system_roots_mozillas_stand_in() {
         let ours = Root::new();
-        let tls = ClientTls::with_system(vec![ours.der()], ours.spki_sha256());
+        let tls = ClientTls::with_system(&[ours.der()], ours.spki_sha256());
         assert_eq!(tls.system_roots(), webpki_roots::TLS_SERVER_ROOTS.len());
         assert!(ClientTls::new([0; 32]).system_roots() > 0);
     }
@@ -275,18 +323,18 @@ mod tests {
         let trusts = |tls: &ClientTls, root: &Root| {
             handshake(tls.config(None, &ALPN).unwrap(), root.server("api.test"), "api.test").is_ok()
         };
-        let tls = ClientTls::with_system(vec![first.der()], [0; 32]);
-        let kept = tls.renewed_with(Vec::new());
+        let tls = ClientTls::with_system(&[first.der()], [0; 32]);
+        let kept = tls.renewed_with(&[]);
         assert!(trusts(&kept, &first) && kept.system_roots() == 1);
-        let next = kept.renewed_with(vec![second.der()]);
+        let next = kept.renewed_with(&[second.der()]);
         assert!(trusts(&next, &second) && !trusts(&next, &first), "others are taken");
-        let without = ClientTls::with_system(Vec::new(), [0; 32]).renewed_with(Vec::new());
+        let without = ClientTls::with_system(&[], [0; 32]).renewed_with(&[]);
         assert_eq!(without.system_roots(), webpki_roots::TLS_SERVER_ROOTS.len());
     }
 
     #[test]
     fn nothing_sent_early_and_nothing_logged() {
-        let config = ClientTls::with_system(Vec::new(), [0; 32]).config(None, &[b"http/1.1"]).unwrap();
+        let config = ClientTls::with_system(&[], [0; 32]).config(None, &[b"http/1.1"]).unwrap();
         assert!(!config.enable_early_data && config.enable_sni);
         assert!(!config.key_log.will_log("CLIENT_RANDOM"));
         assert_eq!(config.alpn_protocols, [b"http/1.1"]);

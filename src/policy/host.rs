@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::rule::BadSyntax;
+use super::suffix;
 use crate::model::{Destination, Host};
 
 /// The port of a host that is written without one.
@@ -67,8 +68,7 @@ fn check_wildcard(host: &Host) -> Result<(), BadSyntax> {
     if host.ip().is_some() {
         return Err(BadSyntax("an address has no wildcard".to_owned()));
     }
-    // A name that the list does not know counts its last label as a public suffix.
-    if psl::suffix_str(host.as_str()).is_none_or(|suffix| suffix == host.as_str()) {
+    if suffix::is_public(host.as_str()) {
         return Err(BadSyntax(format!(
             "`*.{host}` would cover names of strangers: `{host}` is a public suffix; name the hosts, or a domain below it"
         )));

@@ -28,9 +28,9 @@ impl Places {
         self.read.extend(homes);
     }
 
-    /// This very file can be read, and nothing beside it: not what takes its place.
-    pub fn read_alone(&mut self, path: &Path) {
-        self.read.extend(path.canonicalize());
+    /// These very files can be read, and nothing beside them: not what takes their place. No link is in their paths.
+    pub fn read_alone(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        self.read.extend(paths);
     }
 
     /// This file can be made, written, read and replaced, as can everything in its directory; or all that is in this

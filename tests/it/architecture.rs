@@ -24,7 +24,9 @@ const TABLE: &[Row] = &[
     Row { module: "metrics", may_use: &["model"], must_not_know: &["tokio", "hyper", "rustls", "toml"] },
     // Decisions and owned state.
     Row { module: "audit", may_use: with_words!(), must_not_know: &["hyper", "toml", "std::env"] },
-    Row { module: "authority", may_use: with_words!(), must_not_know: &["hyper", "toml", "std::env"] },
+    // Read by who verifies upstreams and by who publishes.
+    Row { module: "roots", may_use: &[], must_not_know: &["tokio", "hyper", "toml"] },
+    Row { module: "authority", may_use: with_words!("roots"), must_not_know: &["hyper", "toml", "std::env"] },
     Row { module: "lease", may_use: with_words!(), must_not_know: &["hyper", "toml", "std::env"] },
     Row {
         module: "policy",
@@ -38,7 +40,7 @@ const TABLE: &[Row] = &[
         must_not_know: &["tokio", "hyper", "rustls", "toml", "std::env", "Minter", "Lookup"],
     },
     // The outside world.
-    Row { module: "net", may_use: with_words!(), must_not_know: &["hyper", "toml", "std::env"] },
+    Row { module: "net", may_use: with_words!("roots"), must_not_know: &["hyper", "toml", "std::env"] },
     Row { module: "credential", may_use: with_words!("net"), must_not_know: &["toml"] },
     Row { module: "identity", may_use: with_words!("json", "net"), must_not_know: &["toml", "std::env"] },
     // Two planes, which never know each other.
@@ -86,6 +88,7 @@ const TABLE: &[Row] = &[
             "control",
             "config",
             "process",
+            "roots",
             "telemetry"
         ),
         must_not_know: &["toml"],

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -19,7 +20,7 @@ use super::confine::Needs;
 use super::listeners::{self, Bound, ControlSocket, Listeners};
 use super::ready::{remove_stale, replace};
 use super::record::open_audit;
-use super::reload::Reloading;
+use super::reload::{Reloading, Stamp};
 use super::remote::Gate;
 use super::webhooks;
 use super::{AUDIT_CLOSE, Arguments};
@@ -41,7 +42,7 @@ use crate::proxy::accept::Entrance;
 use crate::proxy::outer::OuterTls;
 use crate::proxy::relay::TlsProfiles;
 use crate::proxy::{self, Proxy};
-use crate::telemetry;
+use crate::{roots, telemetry};
 
 /// Values that were taken out of the environment, by variable.
 pub type Secrets = HashMap<String, Zeroizing<String>>;
@@ -87,7 +88,7 @@ impl Sidecar {
         arguments: &Arguments,
         loaded: Loaded,
         secrets: Secrets,
-        (channel, locked): (Option<std::os::unix::net::UnixStream>, Locked),
+        (channel, locked, known): (Option<std::os::unix::net::UnixStream>, Locked, Option<Stamp>),
     ) -> Result<Self, Failure> {
         let clock: SharedClock = Arc::new(SystemClock);
         let needs = Needs::of(&loaded);
@@ -98,7 +99,8 @@ impl Sidecar {
         let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
         // Without the local CA, which vouches for nobody but this sidecar.
-        let roots = ClientTls::new(authority.public_key_sha256());
+        let system = roots::read();
+        let roots = ClientTls::of(&system, authority.public_key_sha256());
         let tls = tls_profiles(&policy, &roots)?;
         let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &roots).map_err(Failure::policy)?);
         let control_tls = Gate::tls(&arguments.remote, &policy)?;
@@ -115,7 +117,7 @@ impl Sidecar {
         let scanner = arguments.reports.scanner(&roots, dialer.clone(), clock.clone())?;
         let audit = open_audit(arguments, &clock, (&policy, &bound), (&confinement, locked))?;
         // Only now: a start that fails must not replace what a running sidecar has published.
-        publish(arguments, &authority)?;
+        publish(arguments, &authority, &system)?;
         remove_stale(arguments);
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await; // says which cannot be had; the rest works
@@ -152,6 +154,7 @@ impl Sidecar {
             webhooks,
             gate,
             confinement,
+            known,
         };
         let sending = Sending { audit: audit.clone(), metrics: metrics.clone(), dialer };
         let shutdown = start_planes(Planes {
@@ -263,9 +266,9 @@ fn open_authority(arguments: &Arguments, clock: &SharedClock) -> Result<Authorit
     Authority::open(&home, clock.clone()).map_err(unusable)
 }
 
-fn publish(arguments: &Arguments, authority: &Authority) -> Result<(), Failure> {
+fn publish(arguments: &Arguments, authority: &Authority, system: &[CertificateDer<'static>]) -> Result<(), Failure> {
     let Some(directory) = &arguments.ca_publish else { return Ok(()) };
-    authority.publish(directory).map_err(unusable)
+    authority.publish_with(system, directory).map_err(unusable)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

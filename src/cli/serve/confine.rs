@@ -6,8 +6,8 @@ use super::Arguments;
 use crate::cli::Failure;
 use crate::config::{self, Loaded};
 use crate::identity::ScannerKeys;
-use crate::net::roots;
 use crate::process::{Confinement, Effort, Locked, Places, confine, lock_memory};
+use crate::roots;
 
 /// What a policy needs, kept from before it was taken apart.
 pub(super) struct Needs {
@@ -43,11 +43,9 @@ impl Needs {
         places.read(&arguments.policy);
         self.files.iter().for_each(|path| places.read(path));
         // The system's roots are read again with each policy, from wherever the links of a distribution lead.
-        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| std::env::var_os(name).unwrap_or_default());
-        let named = named.iter().flat_map(std::env::split_paths).filter(|path| path.exists());
-        for place in named.chain(roots::places()) {
-            places.read(&place);
-            roots::linked_from(&place).iter().for_each(|path| places.read_alone(path));
+        for place in roots::places().iter().filter(|place| place.exists()) {
+            places.read(place);
+            places.read_alone(roots::linked_from(place));
         }
         if let Some(ScannerKeys::File(path)) = &arguments.reports.leaks_github_keys {
             places.read(path);

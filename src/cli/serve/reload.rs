@@ -6,7 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -28,6 +28,8 @@ use crate::proxy::relay::TlsProfiles;
 
 /// How often it is looked whether the file has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A file that is older than this many seconds is told by its stamp from any that takes its place.
+const SETTLED: u64 = 2;
 
 /// Everything that a new policy has to reach.
 pub(super) struct Reloading {
@@ -44,6 +46,8 @@ pub(super) struct Reloading {
     pub(super) gate: Gate,
     /// What this process has shut itself off from.
     pub(super) confinement: Confinement,
+    /// The file as it was when it was read for the start, if that is certain.
+    pub(super) known: Option<Stamp>,
 }
 
 /// What is read before anything changes.
@@ -56,7 +60,7 @@ struct Read {
 
 /// What tells one state of the file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     file: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
@@ -64,6 +68,16 @@ struct Stamp {
 }
 
 impl Stamp {
+    /// Of a file that is read after this; `None` for one that changed only now, since a change within one tick of the
+    /// file system's clock could leave it the same stamp.
+    pub(super) fn settled(path: &Path) -> Option<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let is_settled = |stamp: &Self| {
+            [stamp.modified.0, stamp.changed.0].iter().all(|at| u64::try_from(*at).is_ok_and(|at| at + SETTLED < now))
+        };
+        Self::of(path).filter(is_settled)
+    }
+
     fn of(path: &Path) -> Option<Self> {
         // A pipe is read once, and only when somebody asks.
         let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
@@ -81,8 +95,7 @@ impl Reloading {
     pub(super) async fn run(self, asked: Arc<Notify>) {
         let this = Arc::new(self);
         let stamp = || Stamp::of(&this.arguments.policy);
-        // Nothing is known at first: the file may have changed since it was read for the start.
-        let (mut known, mut last) = (None, stamp());
+        let (mut known, mut last) = (this.known, stamp());
         loop {
             let is_asked = timeout(LOOK_EVERY, asked.notified()).await.is_ok();
             let now = stamp();
