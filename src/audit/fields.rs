@@ -14,6 +14,16 @@ use super::chain::Hash;
 use crate::model::Destination;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Every byte in hexadecimal.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [HEX_DIGITS[byte >> 4], HEX_DIGITS[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
 /// Characters of a record's hash in hexadecimal.
 pub(super) const HASH_CHARACTERS: usize = 64;
 /// Most digits of a number.
@@ -222,7 +232,7 @@ fn last_digit(number: u64) -> u8 {
 pub(super) fn hex(hash: &Hash) -> [u8; HASH_CHARACTERS] {
     let mut text = [0; HASH_CHARACTERS];
     for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(hash) {
-        *pair = [HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 0xf)]];
+        *pair = HEX_PAIRS[usize::from(*byte)];
     }
     text
 }

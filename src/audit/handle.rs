@@ -116,6 +116,9 @@ impl Drop for Handle {
     }
 }
 
+/// How every exchange's id begins.
+const EXCHANGE_ID_PREFIX: &str = "ex_";
+
 /// Makes ULIDs without asking the kernel for randomness each time: a random start, counted up.
 pub(super) struct ExchangeIds {
     start: u128,
@@ -134,6 +137,9 @@ impl ExchangeIds {
         // Only the lower 80 bits are used.
         let id = Ulid::from_parts(milliseconds, self.start.wrapping_add(count.into()));
         let mut digits = [0; ULID_LEN];
-        ["ex_", id.array_to_str(&mut digits)].concat()
+        let mut name = String::with_capacity(EXCHANGE_ID_PREFIX.len() + ULID_LEN);
+        name.push_str(EXCHANGE_ID_PREFIX);
+        name.push_str(id.array_to_str(&mut digits));
+        name
     }
 }
