@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use hyper::service::Service as _;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
@@ -70,6 +71,8 @@ async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>
         })
     };
     if is_h2 {
+        // Each exchange is a task here, and moved ten times until it is one and no more: boxed, since it is large.
+        let service = hyper::service::service_fn(move |request| Box::pin(service.call(request)));
         // Boxed: its state is large, and HTTP/1.1 has no use for it.
         Box::pin(serve_h2(proxy, &connection, Some(&destination), io, service)).await;
     } else {
