@@ -28,6 +28,9 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Longest path in the audit, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
 
+/// Digits of a length that fits into 64 bits whatever they are.
+const LENGTH_DIGITS_MAX: usize = 19;
+
 /// What stands in the audit where a credential would.
 const WITHHELD: &str = "WITHHELD";
 
@@ -85,10 +88,13 @@ fn is_framed_twice(headers: &HeaderMap) -> bool {
 /// is nothing that agents should have to guess. False where the answer has two lengths, or one that is none.
 fn says_length_once(headers: &mut HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let (Some(first), others) = (lengths.next(), lengths) else { return true };
+    let Some(first) = lengths.next() else { return true };
+    if lengths.next().is_none() && is_plainly_spelled(first.as_bytes()) {
+        return true; // as nearly always
+    }
     let first = first.clone();
-    let mut pieces =
-        std::iter::once(&first).chain(others).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let all = headers.get_all(CONTENT_LENGTH).iter();
+    let mut pieces = all.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let number = |piece: &[u8]| {
         let digits = piece.trim_ascii();
         let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
@@ -103,6 +109,12 @@ fn says_length_once(headers: &mut HeaderMap) -> bool {
         headers.insert(CONTENT_LENGTH, spelled);
     }
     true
+}
+
+/// A number as [`HeaderValue`] itself would write it, and one that fits.
+fn is_plainly_spelled(digits: &[u8]) -> bool {
+    let is_short = (1..=LENGTH_DIGITS_MAX).contains(&digits.len());
+    is_short && digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits[0] != b'0')
 }
 
 /// What refusals and records say of a request, taken before it is taken apart.
@@ -270,6 +282,37 @@ impl Proxy {
         };
         if let Some(service) = service {
             self.metrics.upstream(service, outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_comes_out_in_one_spelling() {
+        let said = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
+            }
+            let is_said = says_length_once(&mut headers);
+            let left: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().map(|value| value.to_str().unwrap()).collect();
+            is_said.then(|| left.join("|"))
+        };
+        let largest = u64::MAX.to_string();
+        for plain in ["0", "7", "10", "1024", "9999999999999999999", largest.leak()] {
+            assert_eq!(said(&[plain]).as_deref(), Some(plain));
+        }
+        assert_eq!(said(&[]).as_deref(), Some(""));
+        for several in [&["007"][..], &["7, 7"], &["7", "7"], &["7", "07"], &[" 7"], &["7,07", "7"]] {
+            assert_eq!(said(several).as_deref(), Some("7"), "{several:?}");
+        }
+        let none: [&[&str]; 8] =
+            [&[""], &["7", "8"], &["7,8"], &["-7"], &["+7"], &["7x"], &["18446744073709551616"], &["7", ""]];
+        for none in none {
+            assert_eq!(said(none), None, "{none:?}");
         }
     }
 }

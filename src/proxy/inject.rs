@@ -6,6 +6,7 @@
 mod shown;
 mod watched;
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -48,7 +49,7 @@ pub struct Armed {
 }
 
 /// Where the request goes and which connections it may share.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Errand {
     /// Scheme of the upstream leg.
     pub scheme: Scheme,
@@ -60,6 +61,16 @@ pub struct Errand {
     pub certificate: Option<Shown>,
     /// The service's name: its own roots and its reach.
     pub service: ServiceName,
+}
+
+/// Of what an agent can choose or time brings along. Only what the policy says is left out: what is alike but for that is
+/// few, and told apart by comparing.
+impl Hash for Errand {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let version = self.credential.as_ref().map_or(0, |(_, version)| *version);
+        state.write(self.destination.host.as_str().as_bytes());
+        state.write_u64(version.rotate_left(u16::BITS) ^ u64::from(self.destination.port));
+    }
 }
 
 /// What ties an exchange to its lease, for as long as its bodies flow.
