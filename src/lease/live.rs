@@ -37,11 +37,18 @@ pub struct Lease {
     task: TaskName,
 }
 
-/// What few leases have at a time.
+/// What few leases have at a time: many of a million may, so that of this as well each part is in a box of its own.
 #[derive(Default)]
 struct Rare {
-    uses: Option<Uses>,
+    uses: Option<Box<Uses>>,
     said: Option<Said>,
+    /// There from the beginning in what was delegated, and otherwise made with what comes first of it.
+    busy: OnceLock<Box<Busy>>,
+}
+
+/// What a lease has once it is used or delegated from.
+#[derive(Default)]
+struct Busy {
     /// Made by the first exchange that joins.
     cut: OnceLock<CancellationToken>,
     /// Made with the first request that a rule with a rate allows.
@@ -55,8 +62,14 @@ impl Rare {
         if uses.is_none() && said.is_none() && origin.is_none() {
             return OnceLock::new();
         }
-        let kin = origin.map_or_else(OnceLock::new, |origin| OnceLock::from(Box::new(Kin::of(origin))));
-        OnceLock::from(Box::new(Self { uses, said, cut: OnceLock::new(), rule_paces: OnceLock::new(), kin }))
+        let busy = origin.map_or_else(OnceLock::new, |origin| OnceLock::from(Box::new(Busy::below(origin))));
+        OnceLock::from(Box::new(Self { uses: uses.map(Box::new), said, busy }))
+    }
+}
+
+impl Busy {
+    fn below(origin: Origin) -> Self {
+        Self { kin: OnceLock::from(Box::new(Kin::of(origin))), ..Self::default() }
     }
 }
 
@@ -249,7 +262,7 @@ impl Lease {
 
     /// The second half of joining, in which the lease may end.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Membership> {
-        let token = self.rare.get_or_init(Box::default).cut.get_or_init(CancellationToken::new).clone();
+        let token = self.busy_or_new().cut.get_or_init(CancellationToken::new).clone();
         // Pairs with the fence in `cut`: either the token is seen there, or the cause here.
         fence(Ordering::SeqCst);
         self.cause_above().is_none().then(|| Membership { lease: self.clone(), token })
@@ -287,7 +300,7 @@ impl Lease {
     }
 
     fn token(&self) -> Option<&CancellationToken> {
-        self.rare.get().and_then(|rare| rare.cut.get())
+        self.busy().and_then(|busy| busy.cut.get())
     }
 
     /// What is left of this period, by both clocks; nothing once the whole store is gone.
@@ -316,21 +329,29 @@ impl Lease {
     }
 
     pub(super) fn uses(&self) -> Option<&Uses> {
-        self.rare.get().and_then(|rare| rare.uses.as_ref())
+        self.rare.get().and_then(|rare| rare.uses.as_deref())
     }
 
     /// Made where there are none.
     pub(super) fn rule_paces(&self) -> &RulePaces {
-        self.rare.get_or_init(Box::default).rule_paces.get_or_init(Box::default)
+        self.busy_or_new().rule_paces.get_or_init(Box::default)
     }
 
     pub(super) fn kin(&self) -> Option<&Kin> {
-        self.rare.get()?.kin.get().map(Box::as_ref)
+        self.busy()?.kin.get().map(Box::as_ref)
     }
 
     /// The same, made where there is none.
     pub(super) fn kin_or_new(&self) -> &Kin {
-        self.rare.get_or_init(Box::default).kin.get_or_init(Box::default)
+        self.busy_or_new().kin.get_or_init(Box::default)
+    }
+
+    fn busy(&self) -> Option<&Busy> {
+        self.rare.get()?.busy.get().map(Box::as_ref)
+    }
+
+    fn busy_or_new(&self) -> &Busy {
+        self.rare.get_or_init(Box::default).busy.get_or_init(Box::default)
     }
 
     /// How fast the scope at this place may be used.
@@ -404,5 +425,17 @@ impl Membership {
                 () = tokio::time::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX)) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of memory come in steps of 16 bytes, of which 8 are the allocator's; the lease itself has two counters.
+    #[test]
+    fn what_there_may_be_a_million_of_takes_the_blocks_that_it_was_made_for() {
+        let sizes = [size_of::<Lease>() + 16, size_of::<Rare>(), size_of::<Uses>()];
+        assert!(sizes.iter().zip([152, 40, 56]).all(|(size, most)| *size <= most), "{sizes:?}");
     }
 }

@@ -12,6 +12,9 @@ use super::Lease;
 /// Leases of one run at most.
 const RUN_MAX: usize = 128;
 
+/// Room for so many is made where a run has none left.
+const ROOM: usize = 16;
+
 /// A run that shrinks is looked at so often: whether its neighbour and it fit into one.
 const JOIN_EVERY: usize = 8;
 
@@ -71,6 +74,9 @@ impl<P: Place> Sorted<P> {
         let Err(at) = run.binary_search_by_key(&place, P::of) else { return };
         self.len += 1;
         if run.len() < RUN_MAX {
+            if run.len() == run.capacity() {
+                run.reserve_exact(ROOM.min(RUN_MAX - run.len()));
+            }
             run.insert(at, lease);
         } else if at == run.len() {
             // What comes in order fills its runs.
@@ -79,7 +85,9 @@ impl<P: Place> Sorted<P> {
             // What comes nearly in order fills them too, but for some room where it may come late.
             let mut upper = run.split_off(at.clamp(RUN_MAX / 2, RUN_MAX * 7 / 8));
             let part = if at <= run.len() { (&mut *run, at) } else { (&mut upper, at - run.len()) };
+            part.0.reserve_exact(ROOM);
             part.0.insert(part.1, lease);
+            run.shrink_to(run.len() + ROOM);
             if let Some(begin) = upper.first().map(P::of) {
                 self.runs.insert(begin, upper);
             }
@@ -209,9 +217,12 @@ mod tests {
         assert_eq!(room(&sorted(&leases(0..12_800))), 12_800);
         // Ten at a time in any order, as ids of one millisecond are.
         let nearly = leases((0..12_800).map(|number| number / 10 * 10 + (number % 10) * 7 % 10));
-        assert!(room(&sorted(&nearly)) < 12_800 * 5 / 4);
+        assert!(room(&sorted(&nearly)) < 12_800 * 9 / 8);
         let backwards = leases((0..12_800).rev());
-        assert!(room(&sorted(&backwards)) <= 12_800 * 2);
+        assert!(room(&sorted(&backwards)) <= 12_800 * 5 / 4);
+        // Hundreds of a millisecond in any order.
+        let hundreds = leases((0..12_800).map(|number| number / 200 * 200 + (number % 200) * 77 % 200));
+        assert!(room(&sorted(&hundreds)) <= 12_800 * 5 / 4);
         // Two that are in order each, as leases of two lengths are.
         let both = leases((0..12_800).map(|number| number / 2 + number % 2 * 1_000_000));
         assert!(room(&sorted(&both)) <= 12_800 + 2 * RUN_MAX);

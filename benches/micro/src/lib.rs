@@ -8,3 +8,4 @@ pub mod clock;
 pub mod minting;
 pub mod pauses;
 pub mod policies;
+pub mod steps;

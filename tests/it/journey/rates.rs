@@ -108,7 +108,8 @@ async fn a_rule_has_a_pace_of_its_own_for_each_nonce_and_all_above_it() {
     assert_eq!(outcome(&agent.get("api.test", "/slow/most", &other.nonce).await), (200, None), "each has its own");
 }
 
-/// 200 rounds, or as many as `VALETKEY_TEST_ROUNDS` says.
+/// 200 rounds, or as many as `VALETKEY_TEST_ROUNDS` says. The 64 keep their connections. Most of the time is debug builds':
+/// for many rounds, name a release binary in `VALETKEY_TEST_BINARY`.
 #[tokio::test]
 async fn of_64_clients_with_one_use_exactly_one_is_served() {
     let rounds: usize = std::env::var("VALETKEY_TEST_ROUNDS").map_or(200, |rounds| rounds.parse().expect("a number"));

@@ -13,6 +13,7 @@ use micro::clock::Ahead;
 use micro::minting::{self, People, SHORT};
 use micro::pauses::{Failure, Pauses, Queue, Random, Restless, Texts, nanoseconds};
 use micro::policies::{Question, policy};
+use micro::steps::Steps;
 use serde_json::{Map, Value, json};
 use valetkey::lease::{Config, Found, Lease, Lookup, Store};
 use valetkey::model::NonceHash;
@@ -45,6 +46,9 @@ labels, limits of uses and what else a minter may say and mostly does not.
   sweep_awake_pause_max_us     the longest of both without the time in which this thread or the sweeper's was ready and
                                had no core: what the sweep itself keeps others from
   sweep_awake_over_1_ms        how many of both took more than a millisecond even so
+  sweep_step_max_us            the longest that the sweep kept its thread at a time, in CPU time of its own: in the product
+                               the control API waits so long, which has one thread with the sweep, and agents have others
+  sweep_steps_over_1_ms        how many such steps took more than a millisecond; sweep_steps: of how many
   sweep_over_1_ms              how many of both took more than a millisecond; sweep_operations: of how many
   no_sweep_…                   the same for as long without a sweep: what the machine does by itself
   neighbour_…                  the same beside a thread that counts and touches nothing of the store: what the machine
@@ -168,7 +172,8 @@ fn sweep(
     let mut restless = Restless::new(store, people, texts);
     clock.advance(SHORT + Duration::from_secs(1));
     let start = Instant::now();
-    let sweeper = runtime.spawn(store.clone().sweep());
+    let steps = Steps::default();
+    let sweeper = runtime.spawn(steps.of(store.clone().sweep()));
     let during = restless.run(first, || ended.load(Ordering::Relaxed) >= due || start.elapsed() > SWEEP_MAX)?;
     let took = start.elapsed();
     // It sleeps from here on.
@@ -180,6 +185,9 @@ fn sweep(
     }
     figures.insert("sweep_seconds".into(), rounded(took.as_secs_f64()));
     figures.insert("sweep_ended".into(), json!(due));
+    figures.insert("sweep_step_max_us".into(), rounded(steps.longest()));
+    figures.insert("sweep_steps".into(), json!(steps.count()));
+    figures.insert("sweep_steps_over_1_ms".into(), json!(steps.long()));
     tell("sweep", &during, figures);
     tell("no_sweep", &after, figures);
     tell("neighbour", &beside_a_neighbour(&mut restless, took)?, figures);
