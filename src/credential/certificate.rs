@@ -117,6 +117,11 @@ impl ClientCertificate {
         Arc::clone(&self.certified)
     }
 
+    /// Of chain and key.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
     /// True for the same chain with the same key.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {

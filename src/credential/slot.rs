@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::source::{Loaded, Problem, Source};
+use super::value::Trace;
 use super::{Changes, Health, Unavailable, Versioned};
 use crate::clock::SharedClock;
-use crate::model::secret::Mark;
 use crate::model::{CredentialName, Deadline, Now};
 
 /// The first pause after a failure.
@@ -60,7 +60,7 @@ struct State {
     paused_until: Option<Deadline>,
     flight: Option<watch::Receiver<Option<Outcome>>>,
     /// Of the value that was let go of.
-    released: Option<Mark>,
+    released: Option<Trace>,
 }
 
 impl Slot {
@@ -125,7 +125,7 @@ impl Slot {
         let Some(held) = self.held.swap(None) else { return false };
         // Without randomness it is not known again, and the same value gets another version.
         let fill = |pad: &mut [u8]| getrandom::fill(pad).is_ok();
-        state.released = held.versioned.value.bytes().and_then(|bytes| Mark::of(bytes, fill));
+        state.released = held.versioned.value.trace(fill);
         true
     }
 
@@ -220,8 +220,7 @@ impl Slot {
         let versioned = match same.filter(|held| held.value.same_as(&value)) {
             Some(versioned) => versioned,
             None => {
-                let mark = state.released.take();
-                if !mark.zip(value.bytes()).is_some_and(|(mark, bytes)| mark.is_of(bytes)) {
+                if !state.released.take().is_some_and(|trace| trace.is_of(&value)) {
                     state.version += 1;
                 }
                 Arc::new(Versioned { name: self.label.name.clone(), version: state.version, value })

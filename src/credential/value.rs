@@ -2,6 +2,7 @@
 
 use super::certificate::ClientCertificate;
 use crate::model::Credential;
+use crate::model::secret::Mark;
 
 /// The secret itself.
 #[derive(Debug)]
@@ -31,9 +32,13 @@ impl Value {
         }
     }
 
-    /// What can be known again by its bytes; `None` for a certificate.
-    pub(super) fn bytes(&self) -> Option<&Credential> {
-        self.text().or(self.key_pair())
+    /// What it is known again by once it is let go of; `None` where `fill` finds no random bytes.
+    pub(super) fn trace(&self, fill: impl FnOnce(&mut [u8]) -> bool) -> Option<Trace> {
+        match self {
+            Self::Text(credential) | Self::KeyPair(credential) => Mark::of(credential, fill).map(Trace::Text),
+            // As hard to guess as the key that it is of.
+            Self::Certificate(certificate) => Some(Trace::Certificate(certificate.digest())),
+        }
     }
 
     /// True where it never stands in an answer, or is long enough to be found there.
@@ -51,6 +56,25 @@ impl Value {
             (Self::Text(one), Self::Text(other)) | (Self::KeyPair(one), Self::KeyPair(other)) => one.same_as(other),
             (Self::Certificate(one), Self::Certificate(other)) => one.same_as(other),
             (Self::Text(_) | Self::KeyPair(_) | Self::Certificate(_), _) => false,
+        }
+    }
+}
+
+/// What is left of a value that was let go of. Says nothing of it but whether another one is the same.
+pub(super) enum Trace {
+    Text(Mark),
+    Certificate([u8; 32]),
+}
+
+impl Trace {
+    /// True for the same secret.
+    pub(super) fn is_of(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Text(mark), Value::Text(credential) | Value::KeyPair(credential)) => mark.is_of(credential),
+            (Self::Certificate(digest), Value::Certificate(certificate)) => *digest == certificate.digest(),
+            (Self::Text(_), Value::Certificate(_)) | (Self::Certificate(_), Value::Text(_) | Value::KeyPair(_)) => {
+                false
+            }
         }
     }
 }

@@ -36,8 +36,8 @@ pub(super) const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-tok
 pub(super) const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 /// What was signed of the body; S3 wants it, others take the body itself.
 const CONTENT: HeaderName = HeaderName::from_static("x-amz-content-sha256");
-/// Names another object than the path does, which no rule can see.
-const COPY_SOURCE: &str = "x-amz-copy-source";
+/// How fields begin that name another object than the path does, which no rule can see.
+const OTHER_OBJECTS: [&str; 2] = ["x-amz-copy-source", "x-amz-rename-source"];
 /// How the fields begin that a signature has to cover.
 const AMZ_PREFIX: &str = "x-amz-";
 
@@ -252,6 +252,12 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
     }
 }
 
+/// True for a field, or a parameter that some servers read as one, that names another object than the path does.
+pub(super) fn names_other_object(name: &str) -> bool {
+    let begins = |known: &&str| name.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known));
+    OTHER_OBJECTS.iter().any(begins)
+}
+
 /// Where the request goes to and all that AWS reads of its fields has to be signed.
 fn check_covered(headers: &HeaderMap, said: &Authorization) -> Result<(), Denial> {
     let is_signed = |name: &str| said.headers.iter().any(|signed| signed == name);
@@ -263,7 +269,7 @@ fn check_covered(headers: &HeaderMap, said: &Authorization) -> Result<(), Denial
         if name.contains('_') && name.replace('_', "-").starts_with(AMZ_PREFIX) {
             return Err(refused(SignatureFault::NotSigned));
         }
-        if name.starts_with(COPY_SOURCE) {
+        if names_other_object(name) {
             return Err(refused(SignatureFault::CopySource));
         }
         if name.starts_with(AMZ_PREFIX) && !is_signed(name) {

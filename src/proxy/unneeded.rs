@@ -58,8 +58,10 @@ impl Proxy {
         let mut needed = HashSet::new();
         for service in rules.policy.services() {
             let scopes = service.scopes.iter().filter(|scope| self.leases.needs(&service.name, &scope.name));
-            let carried = scopes.map(|scope| &scope.credential).chain(&service.client_certificate);
-            needed.extend(carried.cloned());
+            // The certificate goes with each of them, and with none.
+            for scope in scopes {
+                needed.extend(service.client_certificate.iter().chain([&scope.credential]).cloned());
+            }
         }
         if self.leases.needs_any() {
             needed.extend(rules.policy.parent_proxy().and_then(|parent| parent.credential.clone()));

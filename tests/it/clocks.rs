@@ -4,12 +4,14 @@
 //! where it cannot, leaves them out and counts them as skipped. libfaketime cannot move the boot-time clock apart from
 //! the monotonic one, and the sidecar asks the kernel for it: `clocks/boot_clock.c` does that.
 
+mod crowded;
 mod stopped;
 mod wall;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -46,7 +48,7 @@ impl Faked {
         Self::of(|builder| {
             builder
                 .file("boot", "\0\0\0\0\0\0\0\0")
-                .environment("LD_PRELOAD", boot_clock().to_str().expect("a path"))
+                .environment("LD_PRELOAD", built("boot_clock").to_str().expect("a path"))
                 .environment("FAKE_BOOT_CLOCK", "{dir}/boot")
         })
         .await
@@ -104,18 +106,19 @@ fn libfaketime() -> Option<PathBuf> {
     library
 }
 
-/// The built `boot_clock.c`: the compiler that links this test is there.
-fn boot_clock() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clocks/boot_clock.c");
+/// What the C file of this name here was built to: the compiler that links this test is there.
+fn built(name: &'static str) -> &'static Path {
+    static BUILT: Mutex<BTreeMap<&str, &Path>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().expect("not poisoned");
+    built.entry(name).or_insert_with(|| {
+        let source = format!("{}/tests/it/clocks/{name}.c", env!("CARGO_MANIFEST_DIR"));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (library, own) = (directory.join("boot_clock.so"), format!("boot_clock.{}", std::process::id()));
+        let (library, own) = (directory.join(format!("{name}.so")), format!("{name}.{}", std::process::id()));
         let mut compile = Command::new("cc");
         compile.args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"]).arg(directory.join(&own));
-        assert!(compile.arg(source).status().expect("cc").success(), "{source} does not compile");
+        assert!(compile.arg(&source).status().expect("cc").success(), "{source} does not compile");
         std::fs::rename(directory.join(own), &library).expect("a file");
-        library
+        Box::leak(library.into_boxed_path())
     })
 }
 

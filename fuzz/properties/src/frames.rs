@@ -34,6 +34,8 @@ pub fn frames(data: &[u8]) {
             echo.judge(&text[status..], &masked[status..]);
         }
     }
+    let mut before_last = left.iter().rev().skip(1);
+    assert!(before_last.all(|(opcode, _)| *opcode != CLOSE), "nothing follows a close frame");
     if fault.is_none() {
         assert_eq!(left.len(), came.len(), "nothing is lost");
     }
@@ -54,23 +56,36 @@ fn pushed(echo: &Echo, pieces: Vec<Bytes>) -> (Vec<u8>, Option<FrameFault>) {
     (out.to_vec(), None)
 }
 
+/// What no frame may have set, stands for a message in two frames, cut in its middle.
+const IN_TWO: u8 = 0x40;
+
 /// Frames of an input: a byte for kind and end, a length, and a template of that length.
 fn spoken(echo: &Echo, mut input: Input<'_>) -> Vec<u8> {
     let mut wire = Vec::new();
     while !input.0.is_empty() {
         let (first, length) = (input.byte(), usize::from(input.byte() % 48));
         let text = echo.text(input.take(length));
-        wire.push(first);
-        match u8::try_from(text.len()) {
-            Ok(short) if short < 126 => wire.push(short),
-            _ => {
-                wire.push(126);
-                wire.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
-            }
+        if first & IN_TWO == 0 {
+            put(&mut wire, first, &text);
+        } else {
+            let (one, other) = text.split_at(text.len() / 2);
+            put(&mut wire, first & 0x0f, one);
+            put(&mut wire, 0x80, other);
         }
-        wire.extend_from_slice(&text);
     }
     wire
+}
+
+fn put(wire: &mut Vec<u8>, first: u8, text: &[u8]) {
+    wire.push(first);
+    match u8::try_from(text.len()) {
+        Ok(short) if short < 126 => wire.push(short),
+        _ => {
+            wire.push(126);
+            wire.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        }
+    }
+    wire.extend_from_slice(text);
 }
 
 /// What whole frames say, by a reader that trusts them; and whether they are frames to their end. What has not ended is

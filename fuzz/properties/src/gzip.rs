@@ -24,7 +24,7 @@ pub fn gzip(data: &[u8]) {
     let choice = input.byte();
     let echo = Echo::of(choice >> 1);
     let steps = input.take(3);
-    let closed = if choice & 1 == 0 { input.0.to_vec() } else { close(&echo.text(input.0)) };
+    let closed = if choice & 1 == 0 { input.0.to_vec() } else { members(&echo.text(input.0), steps) };
     let mut opened = Vec::new();
     let mut reader = MultiGzDecoder::new(&closed[..]).take(OPENED_BYTES_MAX);
     let is_whole = reader.read_to_end(&mut opened).is_ok();
@@ -44,6 +44,17 @@ pub fn gzip(data: &[u8]) {
         } else if choice & 1 == 1 {
             panic!("honest gzip did not end");
         }
+    }
+}
+
+/// As one member or, as some writers do it, as two.
+fn members(text: &[u8], steps: &[u8]) -> Vec<u8> {
+    match steps.first() {
+        Some(&cut) if cut > 0 => {
+            let (one, other) = text.split_at(usize::from(cut).min(text.len()));
+            [close(one), close(other)].concat()
+        }
+        Some(_) | None => close(text),
     }
 }
 

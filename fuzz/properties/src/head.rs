@@ -94,8 +94,10 @@ fn is_ours(authority: &str) -> bool {
 }
 
 /// At most one length, plain; or chunked once. Beside chunked a length means nothing (RFC 9112, 6.3), and does not go on.
+/// Neither does what only some servers take for one.
 fn judge_framing(fields: &[&[u8]], presented: &Presented) {
-    let (lengths, encodings) = (values(fields, "content-length"), values(fields, "transfer-encoding"));
+    let (lengths, encodings) = (spelled(fields, "content-length"), spelled(fields, "transfer-encoding"));
+    assert!(!presented.head.headers.contains_key("content_length"), "another length goes on");
     assert!(encodings.len() <= 1 && encodings.iter().all(|it| it.eq_ignore_ascii_case("chunked")), "{encodings:?}");
     let going: Vec<_> = presented.head.headers.get_all("content-length").iter().collect();
     let is_plain = |text: &str| text.parse::<u64>().is_ok_and(|length| length.to_string() == text);
@@ -141,6 +143,13 @@ fn judge_sent(fields: &[&[u8]], presented: &Presented) {
         let has = came.iter().any(|own| *own == text);
         assert!(is_slot || has || dashed == "te" && text == "trailers", "{name}: {text:?} goes on, {came:?} came");
     }
+}
+
+/// The values of a field of this very name, in any case.
+fn spelled(fields: &[&[u8]], name: &str) -> Vec<String> {
+    let is_it = |line: &&&[u8]| line.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()));
+    let own: Vec<&[u8]> = fields.iter().filter(is_it).copied().collect();
+    values(&own, name)
 }
 
 /// The values of a field, its name in any case and with `_` for `-`; blanks around name and value do not count.

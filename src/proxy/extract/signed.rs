@@ -1,13 +1,16 @@
 //! A nonce as the session token of a signature: the slot `aws-sigv4`.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Method, header, request};
+use percent_encoding::percent_decode_str;
 
 use super::fields;
 use super::lift::{Lifted, Slots};
 use crate::model::denial::SignatureFault;
 use crate::model::{Ambiguity, Denial, NonceHash};
 use crate::policy::{Service, Slot, Target};
-use crate::proxy::sigv4::{Line, SCHEME, Signed, TOKEN};
+use crate::proxy::sigv4::{Line, SCHEME, Signed, TOKEN, names_other_object};
 
 /// What else than its fields and its target was signed of a request, as it came.
 #[derive(Debug, Clone)]
@@ -50,6 +53,9 @@ pub fn from_signature(
     if scheme != SCHEME.as_bytes() {
         return Ok(None);
     }
+    if parameters(target).any(|name| names_other_object(&name)) {
+        return Err(Denial::SignatureRefused(SignatureFault::CopySource));
+    }
     let line = Line { method: &came.method, host: &came.host, target: target.as_str() };
     let signed = Signed::read(headers, line)?;
     if headers.keys().any(|other| fields::is_twin(&TOKEN, other)) {
@@ -65,10 +71,12 @@ pub fn from_signature(
 
 /// A signature in the query, of version 4 or 2.
 fn is_presigned(target: &Target) -> bool {
-    let is_of_one = |piece: &str| {
-        let name = piece.split('=').next().unwrap_or_default();
-        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-        ["x-amz-signature", "x-amz-algorithm", "awsaccesskeyid"].iter().any(|known| known.eq_ignore_ascii_case(&name))
-    };
-    target.query().is_some_and(|query| query.split(['&', ';']).any(is_of_one))
+    const OF_ONE: [&str; 3] = ["x-amz-signature", "x-amz-algorithm", "awsaccesskeyid"];
+    parameters(target).any(|name| OF_ONE.iter().any(|known| known.eq_ignore_ascii_case(&name)))
+}
+
+/// The names in the query, as a server may read them.
+fn parameters(target: &Target) -> impl Iterator<Item = Cow<'_, str>> {
+    let name = |piece| percent_decode_str(str::split(piece, '=').next().unwrap_or_default()).decode_utf8_lossy();
+    target.query().into_iter().flat_map(|query| query.split(['&', ';'])).map(name)
 }

@@ -1,5 +1,6 @@
 //! How many copies of a credential the process holds, as root sees it.
 
+mod kinds;
 mod needed;
 
 use std::io::{Read, Seek, SeekFrom};

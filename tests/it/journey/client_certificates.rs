@@ -1,6 +1,7 @@
 //! Certificates that services show upstream: by whom, to whom, and for how long.
 
 mod changing;
+mod kept;
 mod upstream;
 
 use serde_json::json;

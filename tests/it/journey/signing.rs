@@ -1,11 +1,14 @@
 //! The slot `aws-sigv4`: the agent's own signature is verified, and the request is signed again with the real key.
 
+mod attacked;
+mod forms;
+
 use serde_json::{Value, json};
 
 use crate::support::agent::{Reply, with};
 use crate::support::sigv4::{Fields, Signer, moment, sha_256};
 use crate::support::upstream::Seen;
-use crate::support::{FakeUpstream, TestSidecar, canary};
+use crate::support::{Builder, FakeUpstream, TestSidecar, canary};
 
 const POLICY: &str = r#"
 version = 1
@@ -64,6 +67,15 @@ impl Signing {
 
     /// With a real key of its own; the leak oracle hears of it and of the token.
     async fn with(token: Option<String>) -> Self {
+        Self::of(POLICY, token, FakeUpstream::start(&["api.test"]).await, |builder| builder).await
+    }
+
+    async fn of(
+        policy: &str,
+        token: Option<String>,
+        upstream: FakeUpstream,
+        edit: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let (region, service) = ("eu-west-1".to_owned(), "s3".to_owned());
         let real =
             Signer { id: "AKIDREALKEY234567".to_owned(), secret: canary(), token, region, service, date: moment(0) };
@@ -73,13 +85,11 @@ impl Signing {
             }
             None => json!({"Version": 1, "AccessKeyId": real.id, "SecretAccessKey": real.secret}),
         };
-        let upstream = FakeUpstream::start(&["api.test"]).await;
-        let sidecar = TestSidecar::with_policy(POLICY)
+        let builder = TestSidecar::with_policy(policy)
             .upstream(&["api.test"], "api", &upstream)
             .environment("OTHER_KEY", &canary())
-            .file("pair.json", &serde_json::to_string_pretty(&pair).expect("JSON"))
-            .start()
-            .await;
+            .file("pair.json", &serde_json::to_string_pretty(&pair).expect("JSON"));
+        let sidecar = edit(builder).start().await;
         Self { real, upstream, sidecar }
     }
 
@@ -98,17 +108,24 @@ impl Signing {
 
     /// Fails unless this is a signature of the real key over what has arrived.
     fn assert_signed(&self, seen: &Seen) {
+        self.assert_signed_as(seen, &seen.target);
+    }
+
+    /// The same, where this is the canonical form of the target.
+    fn assert_signed_as(&self, seen: &Seen, canonical: &str) {
         let said = seen.header("authorization").expect("a signature");
         let names = said.split("SignedHeaders=").nth(1).expect("names").split(',').next().expect("names");
         let names: Vec<&str> = names.split(';').collect();
+        let spaced = |text: &str| text.split([' ', '\t']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
         let fields: Fields = seen
             .headers
             .iter()
-            .map(|(name, _)| (name.to_string(), seen.header(name.as_str()).expect("text").to_owned()))
+            .map(|(name, value)| (name.to_string(), spaced(value.to_str().expect("text"))))
             .collect();
         let real = Signer { date: seen.header("x-amz-date").expect("a date").to_owned(), ..self.real.clone() };
         let body = String::from_utf8_lossy(&seen.body);
-        assert_eq!(said, real.authorization(&seen.method, "api.test", &seen.target, (&names, &fields), &body));
+        let host = seen.header("host").unwrap_or("api.test");
+        assert_eq!(said, real.authorization(&seen.method, host, canonical, (&names, &fields), &body));
         for name in seen.headers.keys().filter(|name| name.as_str().starts_with("x-amz-")) {
             assert!(names.contains(&name.as_str()), "{name} is not signed");
         }

@@ -59,6 +59,17 @@ impl Signer {
         method: &str,
         host: &str,
         target: &str,
+        signed: (&[&str], &Fields),
+        body: &str,
+    ) -> String {
+        self.authorization_of(&self.date[..8], (method, host, target), signed, body)
+    }
+
+    /// The same, in the scope of any day.
+    pub fn authorization_of(
+        &self,
+        day: &str,
+        (method, host, target): (&str, &str, &str),
         (names, fields): (&[&str], &Fields),
         body: &str,
     ) -> String {
@@ -80,7 +91,7 @@ impl Signer {
         let payload = content.map_or_else(|| sha_256(body), |(_, value)| value.clone());
         let names = names.join(";");
         let canonical = sha_256(&format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"));
-        let scope = format!("{}/{}/{}/aws4_request", &self.date[..8], self.region, self.service);
+        let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
         let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", self.date);
         let mut key = format!("AWS4{}", self.secret).into_bytes();
         for part in scope.split('/') {
