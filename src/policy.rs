@@ -447,3 +447,6 @@ fn reattest_min(services: &[Arc<Service>], agents: &[AgentRule]) -> Option<Durat
     let of_scopes = services.iter().flat_map(|service| &service.scopes).filter_map(|scope| scope.reattest);
     of_scopes.chain(agents.iter().filter_map(|agent| agent.limits.reattest)).min()
 }
+
+#[cfg(test)]
+mod tests;

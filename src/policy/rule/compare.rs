@@ -115,6 +115,13 @@ mod tests {
             ("* /v1/a", "GET /v1/a;v=1", true),
             ("* /v1/a", "GET /v1/a;{x}", true),
             ("* /v1/a", "GET /v1/b;{x}", false),
+            ("* /v1", "GET /v1/{*rest}", false),
+            ("* /{x}", "GET /{*rest}", true),
+            ("* /{x}", "GET /v1/{*rest}", false),
+            ("* /c/cus_{id}", "GET /c/cus_1", true),
+            ("* /c/cus_{id}", "GET /c/cu", false),
+            ("* /c/cus_", "GET /c/cus_{id}", true),
+            ("* /c/cus_1", "GET /c/cus_{id}", true),
         ] {
             assert_eq!(rule(deny).can_forbid(&rule(allow)), can, "{deny} and {allow}");
         }
