@@ -73,6 +73,11 @@ fn what_is_wrong_with_an_expression_is_said() {
         ("now.x == 1", "`x` is looked for in what is an int"),
         ("[1, 'x'] == [1]", "a list holds strings, or ints, or numbers, and nothing else beside them"),
         ("[] == []", "a list is empty"),
+        ("here == 1", "there is no `here`: inputs are request, path, body, nonce, risk and now"),
+        ("request.none == 1", "there is no `request.none`: a request has method, path, host, query and size"),
+        ("path.none == 'x'", "there is no `path.none`: the rule's path has id"),
+        ("body.none == 'x'", "`fields` of the body has no `none`"),
+        ("risk.none == 'x'", "`none` is looked for in what is a string"),
     ] {
         assert_eq!(refused(source), sentence, "{source}");
     }
@@ -153,6 +158,49 @@ fn texts_numbers_and_truth_values_go_on_record_and_what_is_not_there_does_not() 
         inputs.iter().map(|(source, value)| ((*source).to_owned(), (*value).to_owned())).collect();
     assert_eq!(recorded(body, &inputs.map(|(source, _)| source)), wanted);
     assert_eq!(recorded("{}", &["body.text", "nonce.instance", "risk"]), [("risk".to_owned(), "normal".to_owned())]);
+    let two = recorded(body, &["body.text", "body.int"]);
+    assert_eq!(two.len(), 2, "two inputs with one root: {two:?}");
+}
+
+#[test]
+fn what_is_looked_at_is_this_request_and_this_nonce() {
+    let body = fields();
+    let (host, target) = (Host::parse("s.test").unwrap(), Target::parse("/a%20b/c?q=1&r=%41").unwrap());
+    let facts = RequestFacts { method: "POST", websocket: false, host: &host, target: &target };
+    let (slash, root) = (Target::parse("/a/").unwrap(), Target::parse("/").unwrap());
+    let upgrade = RequestFacts { method: "GET", websocket: true, ..facts };
+    for (when, facts, wanted) in [
+        ("request.path == '/a b/c'", facts, Outcome::Holds),
+        ("request.path == '/'", facts, Outcome::Fails),
+        ("request.path == '/a/'", RequestFacts { target: &slash, ..facts }, Outcome::Holds),
+        ("request.path == '/'", RequestFacts { target: &root, ..facts }, Outcome::Holds),
+        ("request.method == 'POST'", facts, Outcome::Holds),
+        ("request.method == 'WEBSOCKET'", upgrade, Outcome::Holds),
+        ("request.host == 's.test'", facts, Outcome::Holds),
+        ("request.query['r'] == 'A'", facts, Outcome::Holds),
+        ("request.query.q == '2'", facts, Outcome::Fails),
+        ("request.query.none == '2'", facts, Outcome::Unknown(None)),
+        ("'q' in request.query", facts, Outcome::Holds),
+        ("'s' in request.query", facts, Outcome::Fails),
+        ("request.size == 5", facts, Outcome::Holds),
+        ("path.id == 'seven'", facts, Outcome::Holds),
+        ("nonce.age_seconds == 9 && nonce.uses == 2", facts, Outcome::Holds),
+        ("nonce.agent == 'a' && nonce.task == 't'", facts, Outcome::Holds),
+        ("nonce.instance == 'i'", facts, Outcome::Unknown(None)),
+        ("has(nonce.on_behalf_of)", facts, Outcome::Fails),
+        ("'pii' in nonce.data", facts, Outcome::Holds),
+        ("size(nonce.labels) == 1", facts, Outcome::Holds),
+        ("now % 4 == 3 && -now < 0 && !(now >= 8)", facts, Outcome::Holds),
+        ("body.int == 5", facts, Outcome::Holds),
+        ("body.int == 5 ? risk == 'normal' : false", facts, Outcome::Holds),
+    ] {
+        let expression = Expression::condition(when, &Variables { captures: &["id"], body: Some(&body) }).unwrap();
+        let condition =
+            Condition { body: Some(Arc::new(fields())), when: Some(expression), because: None, record: Vec::new() };
+        let path = [("id".into(), "seven".to_owned())];
+        let judged = condition.judge(&facts, &path, Some(&circumstances("{\"int\": 5}")), Readings::One);
+        assert_eq!(judged, wanted, "{when}");
+    }
 }
 
 #[test]
@@ -194,6 +242,37 @@ fn a_field_is_of_its_type_or_the_body_is_refused() {
         ("", Ok(0)),
     ] {
         assert_eq!(form(body), wanted, "{body}");
+    }
+}
+
+#[test]
+fn a_body_is_read_under_its_own_type_and_beside_its_query() {
+    let form = BodyRule { kind: BodyKind::Form, ..fields() };
+    for (rule, content_type, target, body, wanted) in [
+        (fields(), "application/json", "/x", "{}", Ok(0)),
+        (fields(), "Application/JSON ; charset=UTF-8", "/x", "{}", Ok(0)),
+        (fields(), "application/json; charset=\"utf-8\"", "/x", "{}", Ok(0)),
+        (fields(), "application/json; charset=latin1", "/x", "{}", Err(BodyFault::ContentType)),
+        (fields(), "text/plain; charset=utf-8", "/x", "{}", Err(BodyFault::ContentType)),
+        (fields(), "text/plain", "/x", "{}", Err(BodyFault::ContentType)),
+        (form.clone(), "application/json", "/x", "", Err(BodyFault::ContentType)),
+        (fields(), "application/json", "/x?int=1", "{\"int\": 5}", Err(BodyFault::InQueryToo)),
+        (fields(), "application/json", "/x?other&int", "{\"int\": 5}", Err(BodyFault::InQueryToo)),
+        (fields(), "application/json", "/x?i%6Et=1", "{\"int\": 5}", Err(BodyFault::InQueryToo)),
+        (fields(), "application/json", "/x?text=1", "{\"int\": 5}", Ok(1)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x?int=1", "int=5", Err(BodyFault::InQueryToo)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=a%4", Err(BodyFault::Malformed)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=%zz", Err(BodyFault::Malformed)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=a;b", Err(BodyFault::Malformed)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=a b", Err(BodyFault::Malformed)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=a%4z", Err(BodyFault::Malformed)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=%41+b", Ok(1)),
+        (form.clone(), "application/x-www-form-urlencoded", "/x", "text=%00", Err(BodyFault::Malformed)),
+        (form, "application/x-www-form-urlencoded", "/x", "text=a&text=b", Err(BodyFault::Repeated)),
+    ] {
+        let given = HeldBody { content_type: Some(content_type), ..circumstances(body).body.unwrap() };
+        let read = rule.read(&given, &Target::parse(target).unwrap());
+        assert_eq!(read.map(|fields| fields.len()), wanted, "{content_type} {target} {body}");
     }
 }
 

@@ -114,3 +114,15 @@ fn a_rule_has_as_many_bytes_as_it_may_and_no_more() {
     assert_eq!(refused(&method(32)), "");
     assert_eq!(refused(&method(33)), "a method has at most 32 bytes");
 }
+
+#[test]
+fn a_rule_says_whether_it_is_for_every_method_or_for_upgrades() {
+    for (text, any, websocket) in [
+        ("* /a", true, false),
+        ("WEBSOCKET /a", false, true),
+        ("GET /a", false, false),
+        ("GET /WEBSOCKET", false, false),
+    ] {
+        assert_eq!((rule(text).is_any_method(), rule(text).is_websocket()), (any, websocket), "{text}");
+    }
+}

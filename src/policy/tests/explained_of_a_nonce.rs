@@ -159,6 +159,20 @@ fn a_nonce_has_what_it_holds_as_far_as_all_above_it_have_it() {
 }
 
 #[test]
+fn what_would_do_is_told_of_the_services_that_it_is_for() {
+    let policy = policy(POLICY);
+    for (held, wanted) in [("a read", vec!["s:write"]), ("a t:read", vec![]), ("a read t:read", vec!["s:write"])] {
+        let answer = asked(&policy, &[held], "POST https://s.test/v1/x", |_| {});
+        let would: Vec<String> = answer.would.iter().map(|way| format!("{}:{}", way.service, way.scope)).collect();
+        assert_eq!(
+            (answer.code, would),
+            (Some("out_of_scope"), wanted.into_iter().map(str::to_owned).collect()),
+            "{held}"
+        );
+    }
+}
+
+#[test]
 fn what_is_spent_or_restricted_is_said_so() {
     let policy = policy(POLICY);
     let spent = asked(&policy, &["a read"], "GET https://s.test/v1/x", |question| question.is_spent = true);

@@ -147,6 +147,7 @@ fn as_much_of_a_body_is_wanted_as_the_largest_rule_that_concerns_the_request_tak
             with_facts("POST //bodies.test/x", |facts| policy.body_wanted(&service(name), &scopes(held), facts));
         assert_eq!(found, None, "{name}");
     }
+    assert!(!policy.service(&service("plain")).unwrap().signs());
     for (name, looks) in [("bodies", true), ("plain", false), ("rated", false), ("gone", false)] {
         assert_eq!(policy.looks_at_bodies(&service(name)), looks, "{name}");
     }
@@ -199,6 +200,8 @@ fn a_deny_is_found_by_method_upgrade_host_and_every_reading_of_the_path() {
         ("DELETE //s.test/any", Some("* /any")),
         ("WEBSOCKET //s.test/any", Some("* /any")),
         ("GET //s.test/any/", Some("* /any")),
+        ("GET //s.test/any.", Some("* /any")),
+        ("GET //s.test/%20any", Some("* /any")),
         ("GET //s.test/there", None),
         ("GET //t.test/there", Some("* t.test/there")),
         ("GET //s.test/keys/one", Some("* /keys/{name}")),
@@ -299,4 +302,41 @@ deny = ["* /guarded"]
         assert_eq!(scope.map(|scope| scope.name.as_str()), wanted, "{held}: {request} at {now}");
     }
     assert!(with_facts("GET //s.test/x", |facts| policy.observed(&service("t"), &[], facts, before)).is_none());
+}
+
+#[test]
+fn what_a_rule_wants_on_record_is_told_with_the_verdict() {
+    let text = r#"
+[services.s]
+hosts = ["s.test"]
+credential = "c"
+slots = ["bearer"]
+[[services.s.scopes]]
+name = "r"
+risk = "low"
+rules = [
+  { allow = "GET /a/{id}", record = ["path.id", "nonce.task"] },
+  { allow = "GET /b/{id}" },
+  { allow = "GET /c/{id}", when = "path.id == '5'", record = ["path.id"] },
+  { allow = "GET /d/{id}", when = "path.id == '5'" },
+]
+"#;
+    let policy = policy(text);
+    let both = vec![("path.id".to_owned(), "7".to_owned()), ("nonce.task".to_owned(), "t".to_owned())];
+    for (path, is_allowed, wanted) in [
+        ("/a/7", true, Some(both)),
+        ("/b/7", true, None),
+        ("/c/5", true, Some(vec![("path.id".to_owned(), "5".to_owned())])),
+        ("/c/6", false, Some(vec![("path.id".to_owned(), "6".to_owned())])),
+        ("/d/6", false, None),
+    ] {
+        let (was_allowed, recorded) = with_facts(&format!("GET //s.test{path}"), |facts| {
+            match policy.decide_given(&service("s"), &scopes("r"), &[], facts, Some(&|| aged(0))) {
+                Verdict::Allow { recording, .. } => (true, recording.map(|it| it.inputs(facts, &|| aged(0)))),
+                Verdict::Unmet(unmet) => (false, unmet.recording.map(|it| it.inputs(facts, &|| aged(0)))),
+                other @ (Verdict::Deny { .. } | Verdict::Ambiguous(_)) => panic!("{path}: {other:?}"),
+            }
+        });
+        assert_eq!((was_allowed, recorded), (is_allowed, wanted), "{path}");
+    }
 }
