@@ -72,6 +72,8 @@ fn what_is_wrong_with_an_expression_is_said() {
         ("now", "gives an int, and a condition gives true or false"),
         ("now.x == 1", "`x` is looked for in what is an int"),
         ("[1, 'x'] == [1]", "a list holds strings, or ints, or numbers, and nothing else beside them"),
+        ("1 in ['x']", "`in` does not go with an int and a list"),
+        ("1 in [1, 2]", ""),
         ("[] == []", "a list is empty"),
         ("here == 1", "there is no `here`: inputs are request, path, body, nonce, risk and now"),
         ("request.none == 1", "there is no `request.none`: a request has method, path, host, query and size"),

@@ -276,6 +276,7 @@ fn the_request_is_told_as_it_was_read() {
         ("GET HTTPS://S.test:443/v1/x?q=1#top", "GET", "https", "s.test", "/v1/x"),
         ("GET http://s.test:8080?q", "GET", "http", "s.test:8080", "/"),
         ("WEBSOCKET https://s.test", "GET", "https", "s.test", "/"),
+        ("POST wss://s.test/x", "POST", "https", "s.test", "/x"),
         ("GET ws://s.test/a/../b?q", "GET", "http", "s.test", "/a/../b"),
     ] {
         let answer = asked(&policy, line, "", "", "").unwrap();

@@ -178,6 +178,8 @@ rules = [
   { deny = "PUT /c/{x}" },
   { deny = "PUT /e/{x}", when = "nonce.age_seconds < 60", because = "old ones only" },
   { deny = "PUT /ids/{id}", when = "path.id == '5'" },
+  { allow = "PATCH /two/{x}", when = "nonce.age_seconds > 60", because = "one" },
+  { allow = "PATCH /two/{y}", when = "nonce.age_seconds > 90", because = "other" },
 ]
 "#;
 
@@ -210,6 +212,9 @@ fn a_deny_is_found_by_method_upgrade_host_and_every_reading_of_the_path() {
         ("GET //s.test/keys;v=1/one", Some("* /keys/{name}")),
         ("GET //s.test/keys./one", Some("* /keys/{name}")),
         ("GET //s.test/keys/one%3Fx/two", Some("* /keys/{name}")),
+        ("GET //s.test/keys%3Fx/one", Some("* /keys/{name}")),
+        ("GET //s.test/keys.;v=1/one", Some("* /keys/{name}")),
+        ("GET //s.test/keys.%2Fone", Some("* /keys/{name}")),
         ("GET //s.test/keys/one/two", None),
         ("GET //s.test/keys", None),
         ("GET //s.test/long/a/b/c", Some("* /long/{*rest}")),
@@ -245,6 +250,9 @@ fn a_deny_without_a_condition_goes_before_one_with_a_condition() {
         ("PUT //s.test/c/d", 0, "deny"),
         ("PUT //s.test/e/x", 0, "unmet PUT /e/{x}: old ones only"),
         ("PUT //s.test/e/x", 60, "allow"),
+        // Of several allows whose conditions fail the first is told.
+        ("PATCH //s.test/two/x", 0, "unmet PATCH /two/{x}: one"),
+        ("PATCH //s.test/two/x", 91, "allow"),
     ] {
         assert_eq!(decided(&policy, request, age), wanted, "{request}");
     }
@@ -339,4 +347,11 @@ rules = [
         });
         assert_eq!((was_allowed, recorded), (is_allowed, wanted), "{path}");
     }
+    // What only records is no condition: it needs nothing to be known.
+    let is_allowed = |path: &str| {
+        with_facts(&format!("GET //s.test{path}"), |facts| {
+            matches!(policy.decide(&service("s"), &scopes("r"), &[], facts), Verdict::Allow { .. })
+        })
+    };
+    assert_eq!(["/a/7", "/b/7", "/c/5"].map(is_allowed), [true, true, false]);
 }
