@@ -35,6 +35,8 @@ mod signing;
 mod slot;
 mod suffix;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,15 +135,13 @@ impl Policy {
         Self { is_reloaded: true, ..self }
     }
 
-    /// True for a scope that the agent may still have. A nonce was minted with no more than the policy gave then, so
-    /// that only a reload can have taken it back.
+    /// True for a scope that the agent may still have. A nonce was minted with no more than the policy gave then, so that only a reload can have taken it back.
     #[must_use]
     pub fn still_grants(&self, agent: &AgentName, service: &ServiceName, scope: &ScopeName) -> bool {
         !self.is_reloaded || self.grantable(agent, service).contains(scope)
     }
 
-    /// Who may present an agent's nonces, where a reload may have changed it since they were minted; `None` for what
-    /// they say themselves.
+    /// Who may present an agent's nonces, where a reload may have changed it since they were minted; `None` for what they say themselves.
     #[must_use]
     pub fn identities_since(&self, agent: &AgentName) -> Option<&[IdentityRule]> {
         if self.is_reloaded { self.agent(agent).map(|agent| &*agent.identities) } else { None }
@@ -207,8 +207,7 @@ impl Policy {
         self.by_name.get(name).map(|at| &self.services[*at])
     }
 
-    /// Decides a request to a service over the scopes that a lease holds of it. `grantable` are the scopes that the
-    /// agent may have. A service that this policy does not have allows nothing.
+    /// Decides a request to a service over the scopes that a lease holds of it. `grantable` are the scopes that the agent may have. A service that this policy does not have allows nothing.
     ///
     /// ```
     /// # use valetkey::model::{Ambiguity, Host};

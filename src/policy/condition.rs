@@ -115,3 +115,6 @@ impl Condition {
         rule.read(&held, facts.target).map(Some).map_err(Some)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,14 @@ mod tests {
             ("bedrock-runtime.us-west-2.amazonaws.com", "us-west-2", "bedrock"),
             ("api.ecr.eu-west-1.amazonaws.com", "eu-west-1", "ecr"),
             ("sqs.cn-north-1.amazonaws.com.cn", "cn-north-1", "sqs"),
+            ("s3-eu-west-1.amazonaws.com", "eu-west-1", "s3"),
+            // What looks like a region and is none names the service.
+            ("a-b2-1.eu-west-1.amazonaws.com", "eu-west-1", "a-b2-1"),
+            ("eu-west-12.amazonaws.com", "eu-west-1", "eu-west-12"),
+            ("eu-west-x.eu-west-1.amazonaws.com", "eu-west-1", "eu-west-x"),
+            ("hosts-west-1.eu-west-1.amazonaws.com", "eu-west-1", "hosts-west-1"),
+            ("db-1.eu-west-1.amazonaws.com", "eu-west-1", "db-1"),
+            ("us-iso-b-east-1.eu-west-1.amazonaws.com", "eu-west-1", "us-iso-b-east-1"),
         ] {
             assert!(meant(host, region, service), "{host}");
         }
@@ -113,8 +121,26 @@ mod tests {
             ("s3.example.com", "us-east-1", "s3"),
             ("s3.amazonaws.com.example.com", "us-east-1", "s3"),
             ("xamazonaws.com", "us-east-1", "x"),
+            ("sts.eu-west-1.amazonaws.com", "eu-west-1", "s3"),
+            ("s3-accelerate.amazonaws.com", "eu-west-1", "sts"),
+            ("s3-eu-west-1.amazonaws.com", "eu-west-1", "sts"),
+            ("eu-west-1.amazonaws.com", "eu-west-1", "eu-west-1"),
         ] {
             assert!(!meant(host, region, service), "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_aws_are_known_by_their_domain() {
+        for (host, is_of) in [
+            ("sts.amazonaws.com", true),
+            ("s3.cn-north-1.amazonaws.com.cn", true),
+            ("lambda.us-east-1.api.aws", true),
+            ("amazonaws.com", false),
+            ("s3.example.com", false),
+            ("xamazonaws.com", false),
+        ] {
+            assert_eq!(is_of_aws(host), is_of, "{host}");
         }
     }
 

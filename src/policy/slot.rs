@@ -289,6 +289,19 @@ mod tests {
         ] {
             assert!(Placeholder::parse(bad).is_err(), "{bad:?}");
         }
-        assert!(Placeholder::parse(&format!("{}{{nonce}}", "a".repeat(129))).is_err());
+        for (before, after, is_taken) in [(128, 0, true), (100, 28, true), (100, 29, false), (129, 0, false)] {
+            let text = format!("{}{{nonce}}{}", "a".repeat(before), "b".repeat(after));
+            assert_eq!(Placeholder::parse(&text).is_ok(), is_taken, "{before} and {after}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_as_many_bytes_as_it_may_and_no_more() {
+        for kind in ["header", "query"] {
+            for (bytes, is_taken) in [(1, true), (64, true), (65, false), (66, false)] {
+                let text = format!("{kind}:{}", "k".repeat(bytes));
+                assert_eq!(Slot::parse(&text).is_ok(), is_taken, "{kind} of {bytes}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask test`, `attack`, `faults`, `soak`, `fuzz`, `check`, `deny` and `bench`.
+//! The project's chores: `cargo xtask test`, `attack`, `faults`, `soak`, `fuzz`, `mutants`, `check`, `deny` and `bench`.
 
 mod attack;
 mod bench;
@@ -7,6 +7,7 @@ mod counts;
 mod deny;
 mod faults;
 mod fuzz;
+mod mutants;
 mod prepare;
 mod suites;
 mod tee;
@@ -41,6 +42,8 @@ enum Chore {
     Soak(faults::Soak),
     /// Try the properties of parsers and scrubber on inputs that nobody thought of, each for a while.
     Fuzz(fuzz::Arguments),
+    /// Try whether the tests of a subject catch small defects of it. Takes hours.
+    Mutants(mutants::Arguments),
     /// Formatting, lints, documentation, and the licences, bans and sources of the dependencies.
     Check(Network),
     /// The licences, bans and sources of the dependencies, as deny.toml has them.
@@ -87,6 +90,7 @@ fn run(chore: &Chore) -> anyhow::Result<ExitCode> {
         Chore::Faults(arguments) => faults::run(&Workspace::open(false)?, arguments)?,
         Chore::Soak(arguments) => faults::soak(&Workspace::open(false)?, arguments)?,
         Chore::Fuzz(arguments) => fuzz::run(&Workspace::open(true)?, arguments)?,
+        Chore::Mutants(arguments) => mutants::run(&Workspace::open(true)?, arguments)?,
         Chore::Check(network) => check::run(&Workspace::open(network.offline)?)?,
         Chore::Deny(network) => deny::run(&Workspace::open(network.offline)?)?,
     };

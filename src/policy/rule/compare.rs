@@ -66,12 +66,10 @@ impl Segment {
     /// Of a deny, which also reads a segment without what follows `;`, `?` or `#`, and without blanks and dots at its ends.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Literal(own), Self::Literal(others)) => {
-                own == others || **own == *without_ends(before_delimiter(others))
-            }
+            (Self::Literal(own), Self::Literal(others)) => own == others || can_read_as(others, own),
+            // The beginning alone is within reach, too: what is captured can be all delimiter or blanks.
             (Self::Literal(own), Self::Capture(beginning)) => {
-                own.len() > beginning.len() && own.starts_with(&**beginning)
-                    || **own == *without_ends(before_delimiter(beginning))
+                own.starts_with(&**beginning) || can_read_as(beginning, own)
             }
             (Self::Capture(beginning), Self::Literal(others)) => {
                 others.len() > beginning.len() && others.starts_with(&**beginning)
@@ -79,6 +77,12 @@ impl Segment {
             (Self::Capture(own), Self::Capture(others)) => own.starts_with(&**others) || others.starts_with(&**own),
         }
     }
+}
+
+/// True when a deny can read a segment that begins so as this one: cut at a delimiter, with or without its ends.
+fn can_read_as(text: &str, own: &str) -> bool {
+    let cut = before_delimiter(text);
+    own == cut || own == without_ends(cut)
 }
 
 #[cfg(test)]
@@ -115,6 +119,19 @@ mod tests {
             ("* /v1/a", "GET /v1/a;v=1", true),
             ("* /v1/a", "GET /v1/a;{x}", true),
             ("* /v1/a", "GET /v1/b;{x}", false),
+            ("* /v1", "GET /v1/{*rest}", false),
+            ("* /{x}", "GET /{*rest}", true),
+            ("* /{x}", "GET /v1/{*rest}", false),
+            ("* /c/cus_{id}", "GET /c/cus_1", true),
+            ("* /c/cus_{id}", "GET /c/cu", false),
+            ("* /c/cus_", "GET /c/cus_{id}", true),
+            ("* /c/cus_1", "GET /c/cus_{id}", true),
+            ("* /c/card_1", "GET /c/cus_{id}", false),
+            ("* /a.", "GET /a.;v=1", true),
+            ("* /a.", "GET /a.;{x}", true),
+            ("* /a.", "GET /a.{x}", true),
+            ("* /a;b", "GET /a;b{x}", true),
+            ("* /b", "GET /a;b{x}", false),
         ] {
             assert_eq!(rule(deny).can_forbid(&rule(allow)), can, "{deny} and {allow}");
         }

@@ -103,3 +103,26 @@ fn query_conditions_name_each_parameter_once() {
         assert!(Rule::parse("GET /x", bad, false).is_err());
     }
 }
+
+#[test]
+fn a_rule_has_as_many_bytes_as_it_may_and_no_more() {
+    let refused = |text: &str| Rule::parse(text, QueryRule::Any, false).err().map_or_else(String::new, |bad| bad.0);
+    let whole = |bytes: usize| format!("GET /{}", "a".repeat(bytes - "GET /".len()));
+    assert_eq!(refused(&whole(RULE_BYTES_MAX)), "");
+    assert_eq!(refused(&whole(RULE_BYTES_MAX + 1)), "a rule has at most 2048 bytes");
+    let method = |bytes: usize| format!("{} /a", "M".repeat(bytes));
+    assert_eq!(refused(&method(32)), "");
+    assert_eq!(refused(&method(33)), "a method has at most 32 bytes");
+}
+
+#[test]
+fn a_rule_says_whether_it_is_for_every_method_or_for_upgrades() {
+    for (text, any, websocket) in [
+        ("* /a", true, false),
+        ("WEBSOCKET /a", false, true),
+        ("GET /a", false, false),
+        ("GET /WEBSOCKET", false, false),
+    ] {
+        assert_eq!((rule(text).is_any_method(), rule(text).is_websocket()), (any, websocket), "{text}");
+    }
+}
