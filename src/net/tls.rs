@@ -268,9 +268,9 @@ mod tests {
             .iter()
             .map(|der| {
                 let own = spki_sha256(der).unwrap();
-                let store = ClientTls::with_system(&[der.clone()], [0; 32]).system;
+                let store = ClientTls::with_system(std::slice::from_ref(der), [0; 32]).system;
                 assert_eq!(spki_sha256_of(&store.roots[0]), Some(own));
-                assert!(ClientTls::with_system(&[der.clone()], own).is_built_in);
+                assert!(ClientTls::with_system(std::slice::from_ref(der), own).is_built_in);
                 store.roots[0].subject_public_key_info.len()
             })
             .collect();

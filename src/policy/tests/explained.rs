@@ -71,6 +71,7 @@ fn asked(policy: &Policy, line: &str, who: &str, about: &str, holds: &str) -> Re
             _ => Holds::Scopes(&names),
         },
         now: Timestamp::UNIX_EPOCH,
+        supposed: None,
     };
     Ok(read(policy, &question)?.map_or_else(|answer| answer, |question| explain(policy, &question)))
 }
@@ -255,7 +256,7 @@ fn grants_are_of_services_that_there_are() {
         let grants = [(service.to_owned(), vec![scope.to_owned()])];
         let (method, url) = ("DELETE", "https://s.test/v1/x");
         let (holds, now) = (Holds::Grants(&grants), Timestamp::UNIX_EPOCH);
-        let read = read(&policy, &Asked { method, url, agent: None, service: None, holds, now })?;
+        let read = read(&policy, &Asked { method, url, agent: None, service: None, holds, now, supposed: None })?;
         Ok::<_, String>(word(&explain(&policy, &read.expect("a target that can be read"))))
     };
     for (service, scope, wanted) in [

@@ -223,7 +223,7 @@ fn a_deny_is_found_by_method_upgrade_host_and_every_reading_of_the_path() {
         let found = with_facts(request, |facts| policy.denying(&service("s"), &[], facts).map(str::to_owned));
         assert_eq!(found.as_deref(), wanted, "{request}");
     }
-    assert_eq!(with_facts("GET //s.test/get", |facts| policy.denying(&service("gone"), &[], facts).is_some()), false);
+    assert!(!with_facts("GET //s.test/get", |facts| policy.denying(&service("gone"), &[], facts).is_some()));
 }
 
 /// `allow`, `deny` without a condition, or `unmet` with the rule.
