@@ -83,6 +83,8 @@ fn what_is_wrong_with_an_expression_is_said() {
     ] {
         assert_eq!(refused(source), sentence, "{source}");
     }
+    let bare = Expression::condition("path.id == 'x'", &Variables { captures: &[], body: None });
+    assert_eq!(bare.err().unwrap().0, "there is no `path.id`: the rule's path has no placeholder");
     // Where, and what: not that nothing more was tried.
     let unread = refused("risk ==\n 'a' 'b'");
     assert!(unread.starts_with("is no CEL expression: column 6: Syntax error"), "{unread}");
@@ -230,6 +232,10 @@ fn a_field_is_of_its_type_or_the_body_is_refused() {
         ("{\"texts\": [\"a\", 1]}", Err(BodyFault::WrongType)),
         ("{\"any\": {\"deep\": [null]}}", Ok(1)),
         ("{\"other\": 1}", Err(BodyFault::Undeclared)),
+        // To whoever keeps texts as C does, it ends at NUL.
+        ("{\"text\": \"a\\u0000b\"}", Err(BodyFault::Malformed)),
+        ("{\"text\\u0000\": \"a\"}", Err(BodyFault::Malformed)),
+        ("{\"any\": [\"a\\u0000\"]}", Err(BodyFault::Malformed)),
     ] {
         assert_eq!(json(body), wanted, "{body}");
     }
