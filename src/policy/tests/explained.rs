@@ -82,6 +82,7 @@ fn word(answer: &Answer) -> &'static str {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table: one request after the other")]
 fn every_answer_says_why() {
     let policy = policy(POLICY);
     for (line, who, holds, code, why) in [
