@@ -125,7 +125,7 @@ pub enum SignatureFault {
     OtherBody,
     /// It leaves the body out where nothing else covers it.
     UnsignedBody,
-    /// A form that is not supported: in the query, in chunks of a body, SigV4A, or for a WebSocket.
+    /// A form that is not supported: in the query, SigV4A, or for a WebSocket.
     Unsupported,
     /// The request copies another object than its path names.
     CopySource,

@@ -3,13 +3,15 @@
 //! - `canonical`: the one text that both sides make of a request
 //! - `authorization`: the header field that carries a signature
 //! - `calendar`: the time in it
+//! - `chunks`: a body that is signed chunk by chunk
 //!
-//! Only the form in header fields is known, with one signature over the whole request. Signatures in the query
-//! (presigned URLs), of each chunk of a body, and by elliptic curves (SigV4A) are refused.
+//! Only the form in header fields is known. Signatures in the query (presigned URLs) and by elliptic curves (SigV4A) are
+//! refused.
 
 mod authorization;
 mod calendar;
 mod canonical;
+mod chunks;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +24,8 @@ use zeroize::Zeroizing;
 
 use self::authorization::Authorization;
 use self::canonical::Canonical;
+use self::chunks::{Announced, Chain};
+pub(super) use self::chunks::{ChunkFault, Chunks};
 use super::flow::Seen;
 use crate::lease::StandIn;
 use crate::model::denial::SignatureFault;
@@ -69,6 +73,10 @@ pub struct Signed {
     /// All that was signed but for the body. Holds what the nonce was hashed into, not the nonce.
     canonical: Canonical,
     payload: Payload,
+    /// What is said of a body that is signed chunk by chunk.
+    announced: Option<Announced>,
+    /// What has verified the head of such a one.
+    verifying: Option<hmac::Key>,
 }
 
 /// What stands for the body in what is signed.
@@ -82,6 +90,18 @@ enum Payload {
     Unsigned,
     /// Nothing, with a checksum behind the body.
     UnsignedWithTrailer,
+    /// Nothing yet: each chunk of the body has a signature of its own.
+    Chunks,
+    /// The same, and so has the checksum behind the body.
+    ChunksWithTrailer,
+}
+
+/// What goes out in the place of a signature that was verified.
+pub(super) struct Again {
+    /// The value of `Authorization`.
+    pub(super) authorization: String,
+    /// What signs the body again, where that is signed chunk by chunk.
+    pub(super) chunks: Option<Box<Chunks>>,
 }
 
 impl fmt::Debug for Signed {
@@ -118,10 +138,14 @@ impl Signed {
             return Err(refused(SignatureFault::Malformed));
         }
         let payload = Payload::read(headers)?;
+        let announced = Announced::read(payload, headers)?;
+        if announced.is_some() && !said.is_s3() {
+            return Err(refused(SignatureFault::Unsupported));
+        }
         check_covered(headers, &said)?;
         let canonical =
             Canonical::of(line, said.is_s3(), headers, &said.headers).ok_or(refused(SignatureFault::NotSigned))?;
-        Ok(Self { date: date.to_owned(), said, canonical, payload })
+        Ok(Self { date: date.to_owned(), said, canonical, payload, announced, verifying: None })
     }
 
     /// Region and service that it is for.
@@ -133,7 +157,20 @@ impl Signed {
     pub(super) fn looks_at_body(&self) -> bool {
         match self.payload {
             Payload::Body | Payload::Named(_) => true,
-            Payload::Unsigned | Payload::UnsignedWithTrailer => false,
+            Payload::Unsigned | Payload::UnsignedWithTrailer | Payload::Chunks | Payload::ChunksWithTrailer => false,
+        }
+    }
+
+    /// True where the body is signed chunk by chunk, and so cannot be missing.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// True where the body is data with something between it, whatever `Content-Encoding` says.
+    pub(super) fn frames_body(&self) -> bool {
+        match self.payload {
+            Payload::Body | Payload::Named(_) | Payload::Unsigned => false,
+            Payload::UnsignedWithTrailer | Payload::Chunks | Payload::ChunksWithTrailer => true,
         }
     }
 
@@ -157,7 +194,11 @@ impl Signed {
         let is_signed = hmac::verify(&key, text.as_bytes(), &self.said.signature).is_ok();
         // The id is no secret; it is compared so that it means what it says.
         let is_ours = self.said.access_key_id == pair.access_key_id;
-        if is_signed && is_ours { Ok(()) } else { Err(refused(SignatureFault::Mismatch)) }
+        if !(is_signed && is_ours) {
+            return Err(refused(SignatureFault::Mismatch));
+        }
+        self.verifying = self.is_in_chunks().then_some(key);
+        Ok(())
     }
 
     /// From here on the hash of the body is known.
@@ -167,6 +208,8 @@ impl Signed {
                 let is_covered = scheme == Scheme::Https;
                 return if is_covered { Ok(()) } else { Err(refused(SignatureFault::UnsignedBody)) };
             }
+            // Each of them is checked on its way.
+            (Payload::Chunks | Payload::ChunksWithTrailer, _) => return Ok(()),
             (Payload::Body | Payload::Named(_), Some(seen)) => {
                 if !seen.is_whole || seen.bytes.len() > HELD_BYTES_MAX {
                     return Err(Denial::RequestTooLarge(crate::model::denial::TooLarge::Body));
@@ -180,7 +223,12 @@ impl Signed {
         };
         match self.payload {
             Payload::Named(named) if named != hash => Err(refused(SignatureFault::OtherBody)),
-            Payload::Body | Payload::Named(_) | Payload::Unsigned | Payload::UnsignedWithTrailer => {
+            Payload::Body
+            | Payload::Named(_)
+            | Payload::Unsigned
+            | Payload::UnsignedWithTrailer
+            | Payload::Chunks
+            | Payload::ChunksWithTrailer => {
                 self.payload = Payload::Named(hash);
                 Ok(())
             }
@@ -188,11 +236,11 @@ impl Signed {
     }
 
     /// Signs what goes out with the real key: the fields that the agent has signed as far as they are still there,
-    /// and the others that AWS wants. The result is the value of `Authorization`.
+    /// and the others that AWS wants.
     ///
     /// # Errors
     /// [`Denial::Internal`]: it was not verified, or a field cannot be signed.
-    pub(super) fn sign_again(&self, pair: &KeyPair<'_>, headers: &HeaderMap, line: Line<'_>) -> Result<String, Denial> {
+    pub(super) fn sign_again(&self, pair: &KeyPair<'_>, headers: &HeaderMap, line: Line<'_>) -> Result<Again, Denial> {
         if self.payload == Payload::Body {
             return Err(Denial::Internal);
         }
@@ -206,13 +254,19 @@ impl Signed {
         names.dedup();
         let canonical = Canonical::of(line, self.said.is_s3(), headers, &names).ok_or(Denial::Internal)?;
         let key = self.said.signing_key(pair.secret);
-        let signature = hmac::sign(&key, self.text_to_sign(&canonical).as_bytes());
+        let signature = hex::encode(hmac::sign(&key, self.text_to_sign(&canonical).as_bytes()));
         let (scope, names) = (self.said.scope(), names.join(";"));
-        Ok(format!(
-            "{SCHEME} Credential={}/{scope}, SignedHeaders={names}, Signature={}",
-            pair.access_key_id,
-            hex::encode(signature)
-        ))
+        let authorization =
+            format!("{SCHEME} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", pair.access_key_id);
+        Ok(Again { authorization, chunks: self.chunks_again(Chain { key, last: signature }, scope)? })
+    }
+
+    /// What signs the body again, in a chain that begins with the signature of the head.
+    fn chunks_again(&self, ours: Chain, scope: String) -> Result<Option<Box<Chunks>>, Denial> {
+        let Some(announced) = &self.announced else { return Ok(None) };
+        let key = self.verifying.clone().ok_or(Denial::Internal)?;
+        let theirs = Chain { key, last: hex::encode(self.said.signature) };
+        Ok(Some(Box::new(Chunks::new((theirs, ours), announced.clone(), (self.date.clone(), scope)))))
     }
 
     fn text_to_sign(&self, canonical: &Canonical) -> String {
@@ -222,6 +276,8 @@ impl Signed {
             Payload::Named(hash) => canonical.finish(&hex::encode(hash)),
             Payload::Unsigned => canonical.finish(UNSIGNED),
             Payload::UnsignedWithTrailer => canonical.finish(UNSIGNED_WITH_TRAILER),
+            Payload::Chunks => canonical.finish(CHUNKS),
+            Payload::ChunksWithTrailer => canonical.finish(CHUNKS_WITH_TRAILER),
         };
         format!("{SCHEME}\n{}\n{}\n{hash}", self.date, self.said.scope())
     }
@@ -229,6 +285,8 @@ impl Signed {
 
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const UNSIGNED_WITH_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const CHUNKS_WITH_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
 
 impl Payload {
     fn read(headers: &HeaderMap) -> Result<Self, Denial> {
@@ -236,6 +294,8 @@ impl Payload {
             None => Ok(Self::Body),
             Some(UNSIGNED) => Ok(Self::Unsigned),
             Some(UNSIGNED_WITH_TRAILER) => Ok(Self::UnsignedWithTrailer),
+            Some(CHUNKS) => Ok(Self::Chunks),
+            Some(CHUNKS_WITH_TRAILER) => Ok(Self::ChunksWithTrailer),
             Some(text) if text.starts_with("STREAMING-") => Err(refused(SignatureFault::Unsupported)),
             Some(text) => authorization::hash(text).map(Self::Named).ok_or(refused(SignatureFault::Malformed)),
         }

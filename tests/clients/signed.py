@@ -138,7 +138,7 @@ def uses(aws: dict[str, str], sidecar: Sidecar) -> list[str]:
         s3.get_object(Bucket="bucket", Key="a b/\u00e4+~(1)!'*.txt")["Body"].read(),
         s3.get_object(Bucket="bucket", Key="k", Range="bytes=0-9")["Body"].read(),
         s3.put_object(Bucket="bucket", Key="k", Body=b"a body", Metadata={"one": "two  words"}),
-        s3.put_object(Bucket="bucket", Key="k", Body=open(__file__, "rb")),
+        s3.put_object(Bucket="bucket", Key="k", Body=(Path(__file__).parent / "rows.py").open("rb")),
         covered.put_object(Bucket="bucket", Key="k", Body=b"a body", ChecksumAlgorithm="SHA256"),
         client("lambda", aws, sidecar).invoke(FunctionName="arn:aws:lambda:eu-west-1:1:function:f:$LATEST", Payload=b"{}"),
         client("sqs", aws, sidecar).list_queues(QueueNamePrefix="a b&c=d"),

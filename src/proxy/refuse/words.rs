@@ -267,7 +267,7 @@ fn signature(fault: SignatureFault) -> &'static str {
         SignatureFault::OtherBody => "its body is not the one that was signed",
         SignatureFault::UnsignedBody => "its AWS signature leaves out the body, or what comes behind it",
         SignatureFault::Unsupported => {
-            "this form of an AWS signature is not supported: in a URL, in chunks, SigV4A, or for a WebSocket"
+            "this form of an AWS signature is not supported: in a URL, SigV4A, or for a WebSocket"
         }
         SignatureFault::CopySource => "x-amz-copy-source reads another object than its path names, unseen by any rule",
     }

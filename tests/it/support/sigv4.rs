@@ -80,14 +80,42 @@ impl Signer {
         let payload = content.map_or_else(|| sha_256(body), |(_, value)| value.clone());
         let names = names.join(";");
         let canonical = sha_256(&format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"));
-        let scope = format!("{}/{}/{}/aws4_request", &self.date[..8], self.region, self.service);
+        let scope = self.scope();
         let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", self.date);
+        let signature = self.signature(&text);
+        format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", self.id)
+    }
+
+    /// `20150830/us-east-1/iam/aws4_request`
+    pub fn scope(&self) -> String {
+        format!("{}/{}/{}/aws4_request", &self.date[..8], self.region, self.service)
+    }
+
+    /// The signature of a text, in hex.
+    pub fn signature(&self, text: &str) -> String {
         let mut key = format!("AWS4{}", self.secret).into_bytes();
-        for part in scope.split('/') {
+        for part in self.scope().split('/') {
             key = keyed(&key, part);
         }
-        let signature = hex::encode(keyed(&key, &text));
-        format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", self.id)
+        hex::encode(keyed(&key, text))
+    }
+
+    /// A body in chunks, each signed after the one before it, the first one after the head.
+    pub fn chunked(&self, seed: &str, pieces: &[&str], trailer: Option<(&str, &str)>) -> String {
+        let (mut body, mut last) = (String::new(), seed.to_owned());
+        let (date, scope, empty) = (&self.date, self.scope(), sha_256(""));
+        for data in pieces.iter().copied().chain([""]) {
+            let hash = sha_256(data);
+            last = self.signature(&format!("AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{last}\n{empty}\n{hash}"));
+            body += &format!("{:x};chunk-signature={last}\r\n{data}", data.len());
+            body += if data.is_empty() && trailer.is_some() { "" } else { "\r\n" };
+        }
+        if let Some((name, value)) = trailer {
+            let hash = sha_256(&format!("{name}:{value}\n"));
+            last = self.signature(&format!("AWS4-HMAC-SHA256-TRAILER\n{date}\n{scope}\n{last}\n{hash}"));
+            body += &format!("{name}:{value}\r\nx-amz-trailer-signature:{last}\r\n\r\n");
+        }
+        body
     }
 }
 
