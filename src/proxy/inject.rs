@@ -24,7 +24,7 @@ use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
 use super::leaks::Tap;
 use super::scrub::{Needles, narrow_accepted};
-use super::sigv4::{Again, Chunks, Line, TOKEN};
+use super::sigv4::{Again, Chunks, Line, Placed, TOKEN};
 use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
@@ -180,7 +180,15 @@ pub fn inject(
                 needles = Some(searches.of(versioned));
             }
             match (&lifted.signed, versioned.text(), &carried.certificate) {
-                (Some(_), _, _) => chunks = sign(session, &mut head, presented.target.as_str(), (&lifted, versioned))?,
+                (Some(_), _, _) => {
+                    let again = sign(session, &mut head, presented.target.as_str(), (&lifted, versioned))?;
+                    if let Placed::Target(target) = again.placed {
+                        // In a URL it may come back by itself, as in a redirection.
+                        needles = needles.map(|needles| needles_with(&needles, &again.signature));
+                        filled = Some(target);
+                    }
+                    chunks = again.chunks;
+                }
                 (None, Some(text), _) => filled = fill(&mut head.headers, &lifted, text)?,
                 (None, None, Some(_)) => leave_empty(&mut head.headers, &lifted),
                 (None, None, None) => return Err(Denial::Internal),
@@ -241,14 +249,19 @@ fn make_searchable(headers: &mut HeaderMap) {
     }
 }
 
-/// Signs again what goes out, with the real key and over the fields that are still there: after everything else. Gives
-/// what does so with each chunk of the body.
+/// The same search, and one for a signature beside it.
+fn needles_with(needles: &Needles, signature: &str) -> Needles {
+    Needles::any_of([needles, &Needles::new(signature.as_bytes(), &[])].into_iter())
+}
+
+/// Signs again what goes out, with the real key and over the fields that are still there: after everything else. What came
+/// in fields goes into them.
 fn sign(
     session: &Session,
     head: &mut request::Parts,
     target: &str,
     (lifted, versioned): (&Lifted, &Versioned),
-) -> Result<Option<Box<Chunks>>, Denial> {
+) -> Result<Again, Denial> {
     const UNUSABLE: Denial = Denial::CredentialUnavailable { retry_after: None };
     let signed = lifted.signed.as_ref().ok_or(Denial::Internal)?;
     let pair = key_pair(versioned).ok_or(UNUSABLE)?;
@@ -257,7 +270,7 @@ fn sign(
         value.set_sensitive(true);
         Ok::<_, Denial>(value)
     };
-    match pair.session_token {
+    match pair.session_token.filter(|_| lifted.fills(&TOKEN)) {
         Some(token) => {
             head.headers.insert(TOKEN, secret(joined("", token))?);
         }
@@ -269,9 +282,11 @@ fn sign(
     }
     let authority = session.authority.of(session).ok_or(Denial::Internal)?;
     let line = Line { method: &head.method, host: authority.as_str(), target };
-    let Again { authorization, chunks } = signed.sign_again(&pair, &head.headers, line)?;
-    head.headers.insert(header::AUTHORIZATION, secret(authorization.into())?);
-    Ok(chunks)
+    let again = signed.sign_again(&pair, &head.headers, line)?;
+    if let Placed::Field(field) = &again.placed {
+        head.headers.insert(header::AUTHORIZATION, secret(joined("", field))?);
+    }
+    Ok(again)
 }
 
 /// Writes the credential into its slot; for a slot in the query the result is the target that holds it.

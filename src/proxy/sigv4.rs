@@ -3,15 +3,16 @@
 //! - `canonical`: the one text that both sides make of a request
 //! - `authorization`: the header field that carries a signature
 //! - `calendar`: the time in it
+//! - `presigned`: the query that carries one
 //! - `chunks`: a body that is signed chunk by chunk
 //!
-//! Only the form in header fields is known. Signatures in the query (presigned URLs) and by elliptic curves (SigV4A) are
-//! refused.
+//! Signatures by elliptic curves (SigV4A) and of version 2 are refused.
 
 mod authorization;
 mod calendar;
 mod canonical;
 mod chunks;
+mod presigned;
 
 use std::fmt;
 use std::time::Duration;
@@ -26,11 +27,14 @@ use self::authorization::Authorization;
 use self::canonical::Canonical;
 use self::chunks::{Announced, Chain};
 pub(super) use self::chunks::{ChunkFault, Chunks};
+pub(super) use self::presigned::Parameters;
+use self::presigned::{Filling, Query};
 use super::flow::Seen;
 use crate::lease::StandIn;
 use crate::model::denial::SignatureFault;
 use crate::model::key_pair::KeyPair;
 use crate::model::{Ambiguity, Denial, Scheme};
+use crate::policy::Target;
 
 /// The scheme of `Authorization`.
 pub(super) const SCHEME: &str = "AWS4-HMAC-SHA256";
@@ -77,6 +81,8 @@ pub struct Signed {
     announced: Option<Announced>,
     /// What has verified the head of such a one.
     verifying: Option<hmac::Key>,
+    /// The query that it came in, if it did.
+    query: Option<Query>,
 }
 
 /// What stands for the body in what is signed.
@@ -98,10 +104,20 @@ enum Payload {
 
 /// What goes out in the place of a signature that was verified.
 pub(super) struct Again {
-    /// The value of `Authorization`.
-    pub(super) authorization: String,
+    /// Where it goes.
+    pub(super) placed: Placed,
+    /// The signature itself.
+    pub(super) signature: String,
     /// What signs the body again, where that is signed chunk by chunk.
     pub(super) chunks: Option<Box<Chunks>>,
+}
+
+/// Where a signature goes: where it came.
+pub(super) enum Placed {
+    /// The value of `Authorization`.
+    Field(String),
+    /// Path and query, with all that was signed in them.
+    Target(Zeroizing<String>),
 }
 
 impl fmt::Debug for Signed {
@@ -142,15 +158,20 @@ impl Signed {
         if announced.is_some() && !said.is_s3() {
             return Err(refused(SignatureFault::Unsupported));
         }
-        check_covered(headers, &said)?;
+        check_covered(headers, &said, &[header::HOST, DATE, TOKEN])?;
         let canonical =
             Canonical::of(line, said.is_s3(), headers, &said.headers).ok_or(refused(SignatureFault::NotSigned))?;
-        Ok(Self { date: date.to_owned(), said, canonical, payload, announced, verifying: None })
+        Ok(Self { date: date.to_owned(), said, canonical, payload, announced, verifying: None, query: None })
     }
 
     /// Region and service that it is for.
     pub(super) fn scope(&self) -> (&str, &str) {
         (&self.said.region, &self.said.service)
+    }
+
+    /// The target that rules judge, where that is not the one that came.
+    pub(super) fn rest(&self) -> Option<&Target> {
+        self.query.as_ref().map(Query::rest)
     }
 
     /// True where the body has to be read before it can be verified.
@@ -185,10 +206,7 @@ impl Signed {
         (scheme, now): (Scheme, Timestamp),
     ) -> Result<(), Denial> {
         self.check_body(seen, scheme)?;
-        let at = calendar::parse(&self.date).ok_or(refused(SignatureFault::Malformed))?;
-        if at.duration_since(now).unsigned_abs() > SKEW_MAX {
-            return Err(refused(SignatureFault::Stale));
-        }
+        self.check_time(now)?;
         let text = self.text_to_sign(&self.canonical);
         let key = self.said.signing_key(&pair.secret);
         let is_signed = hmac::verify(&key, text.as_bytes(), &self.said.signature).is_ok();
@@ -199,6 +217,19 @@ impl Signed {
         }
         self.verifying = self.is_in_chunks().then_some(key);
         Ok(())
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<(), Denial> {
+        let at = calendar::parse(&self.date).ok_or(refused(SignatureFault::Malformed))?;
+        let age = now.duration_since(at);
+        match &self.query {
+            Some(query) if !age.is_negative() && age.unsigned_abs() > query.expires => {
+                Err(refused(SignatureFault::Expired))
+            }
+            Some(_) if !age.is_negative() => Ok(()),
+            Some(_) | None if age.unsigned_abs() > SKEW_MAX => Err(refused(SignatureFault::Stale)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// From here on the hash of the body is known.
@@ -252,13 +283,30 @@ impl Signed {
         let mut names: Vec<String> = names.map(str::to_owned).chain([header::HOST.as_str().to_owned()]).collect();
         names.sort_unstable();
         names.dedup();
-        let canonical = Canonical::of(line, self.said.is_s3(), headers, &names).ok_or(Denial::Internal)?;
         let key = self.said.signing_key(pair.secret);
-        let signature = hex::encode(hmac::sign(&key, self.text_to_sign(&canonical).as_bytes()));
-        let (scope, names) = (self.said.scope(), names.join(";"));
-        let authorization =
-            format!("{SCHEME} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", pair.access_key_id);
-        Ok(Again { authorization, chunks: self.chunks_again(Chain { key, last: signature }, scope)? })
+        let sign = |line: Line<'_>| {
+            let canonical = Canonical::of(line, self.said.is_s3(), headers, &names).ok_or(Denial::Internal)?;
+            Ok::<_, Denial>(hex::encode(hmac::sign(&key, self.text_to_sign(&canonical).as_bytes())))
+        };
+        let (scope, listed) = (self.said.scope(), names.join(";"));
+        let credential = format!("{}/{scope}", pair.access_key_id);
+        let (placed, signature) = match &self.query {
+            None => {
+                let signature = sign(line)?;
+                let field = format!("{SCHEME} Credential={credential}, SignedHeaders={listed}, Signature={signature}");
+                (Placed::Field(field), signature)
+            }
+            Some(query) => {
+                let signed_headers = (names != self.said.headers).then_some(&*listed);
+                let (credential, token) = (&*credential, pair.session_token);
+                let mut filling = Filling { credential, signed_headers, token, signature: None };
+                let signature = sign(Line { target: &query.filled(&filling), ..line })?;
+                filling.signature = Some(&signature);
+                (Placed::Target(query.filled(&filling)), signature)
+            }
+        };
+        let chunks = self.chunks_again(Chain { key, last: signature.clone() }, scope)?;
+        Ok(Again { placed, signature, chunks })
     }
 
     /// What signs the body again, in a chain that begins with the signature of the head.
@@ -312,10 +360,10 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
     }
 }
 
-/// Where the request goes to and all that AWS reads of its fields has to be signed.
-fn check_covered(headers: &HeaderMap, said: &Authorization) -> Result<(), Denial> {
+/// Where the request goes to and all that AWS reads of its fields has to be signed, and so have these.
+fn check_covered(headers: &HeaderMap, said: &Authorization, these: &[HeaderName]) -> Result<(), Denial> {
     let is_signed = |name: &str| said.headers.iter().any(|signed| signed == name);
-    if ![header::HOST.as_str(), DATE.as_str(), TOKEN.as_str()].into_iter().all(is_signed) {
+    if !these.iter().all(|name| is_signed(name.as_str())) {
         return Err(refused(SignatureFault::NotSigned));
     }
     for name in headers.keys().map(HeaderName::as_str) {

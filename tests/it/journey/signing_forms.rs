@@ -1,4 +1,4 @@
-//! The slot `aws-sigv4` in its other forms: bodies that are signed chunk by chunk.
+//! The slot `aws-sigv4` in its other forms: bodies that are signed chunk by chunk, and presigned URLs.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use tokio::sync::Mutex;
 
 use super::signing::{Signing, set};
 use crate::support::agent::with;
-use crate::support::sigv4::{Fields, Signer};
+use crate::support::sigv4::{Fields, Signer, moment};
+use crate::support::upstream::Seen;
 use crate::support::{FakeUpstream, canary};
 
 const TRAILER: (&str, &str) = ("x-amz-checksum-crc32c", "sOO8/Q==");
@@ -160,4 +161,127 @@ async fn a_nonce_in_a_signed_chunk_is_found() {
     let (fields, body) = upload(&signer, &["before", &text], None);
     assert_eq!(stage.send("PUT", "/a", &fields, &body).await.status, 200);
     stage.sidecar.audited(|record| record["type"] == "alarm" && record["kind"] == "nonce_in_body").await;
+}
+
+impl Signing {
+    /// Fails unless the URL that arrived is signed by the real key, in the place of the one that was sent.
+    fn assert_presigned(&self, seen: &Seen, sent: (&Signer, &str)) {
+        let (unsigned, signature) = seen.target.split_once("&X-Amz-Signature=").expect("a signature at the end");
+        assert_eq!(signature, self.real.of_query(&seen.method, "api.test", unsigned), "{}", seen.target);
+        let (signer, sent) = sent;
+        let nonce = format!("X-Amz-Security-Token={}", signer.token.as_ref().expect("a nonce"));
+        let token = self.real.token.as_ref().map(|token| format!("X-Amz-Security-Token={token}"));
+        let sent = sent.split_once("&X-Amz-Signature=").expect("a signature at the end").0;
+        let wanted = sent.replace(&signer.id, &self.real.id).replace(&nonce, token.as_deref().unwrap_or("-"));
+        assert_eq!(unsigned, wanted.replace("&-", ""), "all else is where it was");
+        assert!(seen.header("authorization").is_none() && seen.header("x-amz-security-token").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_presigned_url_is_signed_again_with_the_real_key() {
+    for token in [Some(canary()), None] {
+        let stage = Signing::with(token).await;
+        let minted = stage.mint("write").await;
+        let signer = Signer::of(&minted);
+        let stage = Signing { real: Signer { date: signer.date.clone(), ..stage.real.clone() }, ..stage };
+        for (method, target, body) in [
+            ("GET", "/a", ""),
+            ("GET", "/a%20b/~c?versions&prefix=x%2Fy&max-keys=2", ""),
+            ("PUT", "/a?x-id=PutObject", "a body that nothing covers but TLS"),
+        ] {
+            for over_h2 in [false, true] {
+                let url = signer.presign(method, "api.test", target, 3600);
+                let (request, agent) =
+                    (with(method, "api.test", &url, &[("range", "bytes=0-1")], body), stage.sidecar.agent());
+                let reply = if over_h2 { agent.send_h2(request).await } else { agent.send(request).await };
+                assert_eq!(reply.status, 200, "{method} {target}: {}", reply.text());
+                let seen = stage.upstream.only();
+                stage.assert_presigned(&seen, (&signer, &url));
+                assert_eq!(seen.body, body);
+                stage.upstream.forget();
+            }
+        }
+        let audit = stage.sidecar.audit_text();
+        assert!(!audit.contains("X-Amz") && !audit.contains("max-keys"), "the audit holds no query");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_presigned_url_comes_back() {
+    let stage = Signing::new().await;
+    let signer = stage.signer().await;
+    for path in ["/echo", "/header", "/gzip", "/zstd"] {
+        let url = signer.presign("GET", "api.test", path, 60);
+        let reply = stage.send("GET", &url, &vec![], "").await;
+        assert_eq!(reply.status, 200, "{path}");
+        let seen = stage.upstream.only();
+        let signature = seen.target.split_once("&X-Amz-Signature=").expect("a signature").1.to_owned();
+        let token = stage.real.token.clone().expect("a token");
+        let all = format!("{:?} {}", reply.headers, reply.text()).to_ascii_lowercase();
+        for secret in [&stage.real.id, &token, &signature] {
+            assert!(!all.contains(&secret.to_ascii_lowercase()), "{path}: {secret} in {all}");
+        }
+        stage.upstream.forget();
+    }
+}
+
+#[tokio::test]
+async fn a_presigned_url_is_for_its_time_and_for_what_it_names() {
+    let stage = Signing::new().await;
+    let signer = stage.signer().await;
+    let good = signer.presign("GET", "api.test", "/a", 60);
+    let (at, other) = (|seconds| Signer { date: moment(seconds), ..signer.clone() }, stage.signer().await);
+    let refused = "signature_refused";
+    for (what, method, url, code) in [
+        ("over", "GET", at(-120).presign("GET", "api.test", "/a", 60), refused),
+        ("to come", "GET", at(1200).presign("GET", "api.test", "/a", 60), refused),
+        ("too long", "GET", signer.presign("GET", "api.test", "/a", 604_801), refused),
+        ("method", "PUT", good.clone(), refused),
+        ("path", "GET", good.replace("/a?", "/b?"), refused),
+        ("query", "GET", format!("{good}&acl"), refused),
+        ("time", "GET", good.replace("Expires=60", "Expires=61"), refused),
+        ("host", "GET", signer.presign("GET", "other.test", "/a", 60), refused),
+        ("twice", "GET", format!("{good}&X-Amz-Date=20130524T000000Z"), refused),
+        ("in another case", "GET", good.replace("X-Amz-Date", "x-amz-date"), refused),
+        ("no token", "GET", Signer { token: None, ..signer.clone() }.presign("GET", "api.test", "/a", 60), refused),
+        (
+            "another's",
+            "GET",
+            Signer { token: other.token.clone(), ..signer.clone() }.presign("GET", "api.test", "/a", 60),
+            refused,
+        ),
+        (
+            "region",
+            "GET",
+            Signer { region: "us-east-1".to_owned(), ..signer.clone() }.presign("GET", "api.test", "/a", 60),
+            refused,
+        ),
+        ("a copy", "PUT", signer.presign("PUT", "api.test", "/a?x-amz-copy-source=%2Fb%2Fc", 60), refused),
+        ("version 2", "GET", "/a?AWSAccessKeyId=A&Expires=1&Signature=x".to_owned(), refused),
+        (
+            "a token that is no nonce",
+            "GET",
+            Signer { token: Some("no nonce".to_owned()), ..signer.clone() }.presign("GET", "api.test", "/a", 60),
+            "foreign_credential",
+        ),
+        (
+            "the nonce once more",
+            "GET",
+            signer.presign("GET", "api.test", &format!("/a?b={}", signer.token.as_ref().expect("a nonce")), 60),
+            "nonce_misplaced",
+        ),
+    ] {
+        stage.assert_refused(&stage.send(method, &url, &vec![], "").await, code, what);
+    }
+    let fields = signer.sign("GET", "api.test", &good, &[], "");
+    stage.assert_refused(&stage.send("GET", &good, &fields, "").await, refused, "both forms");
+    let bearer = vec![("authorization".to_owned(), "Bearer x".to_owned())];
+    stage.assert_refused(&stage.send("GET", &good, &bearer, "").await, refused, "a bearer beside it");
+    let unsigned = vec![("x-amz-acl".to_owned(), "public-read".to_owned())];
+    stage.assert_refused(&stage.send("GET", &good, &unsigned, "").await, refused, "a field that is not signed");
+    let reader = Signer::of(&stage.mint("read").await);
+    let url = reader.presign("PUT", "api.test", "/a", 60);
+    stage.assert_refused(&stage.send("PUT", &url, &vec![], "x").await, "out_of_scope", "writing");
+    assert_eq!(stage.send("GET", &at(-1800).presign("GET", "api.test", "/a", 3600), &vec![], "").await.status, 200);
 }

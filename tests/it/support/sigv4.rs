@@ -2,6 +2,10 @@
 
 use ring::{digest, hmac};
 
+/// What stays as it is in a canonical query.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A client's key and what it signs for.
 #[derive(Debug, Clone)]
 pub struct Signer {
@@ -98,6 +102,34 @@ impl Signer {
             key = keyed(&key, part);
         }
         hex::encode(keyed(&key, text))
+    }
+
+    /// A URL that is good for so many seconds. The query has to be encoded as AWS has it.
+    pub fn presign(&self, method: &str, host: &str, target: &str, expires: u32) -> String {
+        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, UNRESERVED).to_string();
+        let credential = encoded(&format!("{}/{}", self.id, self.scope()));
+        let (separator, date) = (if target.contains('?') { '&' } else { '?' }, &self.date);
+        let token =
+            self.token.as_ref().map_or_else(String::new, |token| format!("&X-Amz-Security-Token={}", encoded(token)));
+        let unsigned = format!(
+            "{target}{separator}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
+             &X-Amz-Expires={expires}{token}&X-Amz-SignedHeaders=host"
+        );
+        let signature = self.of_query(method, host, &unsigned);
+        format!("{unsigned}&X-Amz-Signature={signature}")
+    }
+
+    /// The signature of a URL, in which there is none yet.
+    pub fn of_query(&self, method: &str, host: &str, unsigned: &str) -> String {
+        let (path, query) = unsigned.split_once('?').expect("a query");
+        let mut pairs: Vec<String> = query
+            .split('&')
+            .map(|pair| if pair.contains('=') { pair.to_owned() } else { format!("{pair}=") })
+            .collect();
+        pairs.sort_unstable();
+        let query = pairs.join("&");
+        let canonical = sha_256(&format!("{method}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"));
+        self.signature(&format!("AWS4-HMAC-SHA256\n{}\n{}\n{canonical}", self.date, self.scope()))
     }
 
     /// A body in chunks, each signed after the one before it, the first one after the head.

@@ -98,7 +98,7 @@ fn the_published_head_and_its_chunks_are_verified() {
     let line = Head { method: &Method::PUT, host: "s3.amazonaws.com", target: "/examplebucket/chunkObject.txt" };
     let canonical = Canonical::of(line, true, &headers, &said.headers).unwrap();
     let (date, key) = (headers[DATE].to_str().unwrap().to_owned(), said.signing_key(SECRET));
-    let signed = Signed { date, said, canonical, payload, announced, verifying: None };
+    let signed = Signed { date, said, canonical, payload, announced, verifying: None, query: None };
     let text = signed.text_to_sign(&signed.canonical);
     hmac::verify(&key, text.as_bytes(), &signed.said.signature).unwrap();
     for (body, seed, trailers) in [(plain_body(), SEED, None), (trailed_body(), SEED_WITH_TRAILER, CRC)] {
