@@ -371,6 +371,9 @@ impl Proxy {
         exchange.dialled(None, carried.credential.as_ref().map(|credential| credential.version));
         let (mut armed, search) = inject(session, &rules.searches, recorded, &carried)?; // the lease still lives
         armed.tap = tap;
+        if let (Some(chunks), Some(tie)) = (&mut armed.chunks, &armed.tie) {
+            chunks.hold_in(self.hold.clone(), tie.lease.terms().agent.clone());
+        }
         Ok((relay(&rules.upstream, &self.limits, armed, meter).await?, search))
     }
 }

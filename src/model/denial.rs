@@ -119,13 +119,15 @@ pub enum SignatureFault {
     NotSigned,
     /// It was made too long ago, or will be.
     Stale,
+    /// It was made for a time that is over.
+    Expired,
     /// It is for a service or region that is not the host's.
     Scope,
     /// The body has another hash than the one that was signed.
     OtherBody,
     /// It leaves the body out where nothing else covers it.
     UnsignedBody,
-    /// A form that is not supported: in the query, in chunks of a body, SigV4A, or for a WebSocket.
+    /// A form that is not supported: SigV2, SigV4A, over events, or for a WebSocket.
     Unsupported,
     /// The request copies another object than its path names.
     CopySource,

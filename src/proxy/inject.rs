@@ -25,7 +25,7 @@ use super::flow::Inbound;
 use super::grant::{Licence, Permit, dead};
 use super::leaks::Tap;
 use super::scrub::{Needles, narrow_accepted};
-use super::sigv4::{Line, TOKEN};
+use super::sigv4::{Again, Chunks, Line, Placed, TOKEN};
 use super::websocket::Handshake;
 use crate::audit::Recorded;
 use crate::credential::Versioned;
@@ -46,6 +46,8 @@ pub struct Armed {
     pub(super) websocket: Option<Handshake>,
     /// Looks at the body on its way.
     pub(super) tap: Option<Box<Tap>>,
+    /// Verifies the body on its way and signs it again, where it is signed chunk by chunk.
+    pub(super) chunks: Option<Box<Chunks>>,
 }
 
 /// Where the request goes and which connections it may share.
@@ -178,8 +180,7 @@ pub fn inject(
 ) -> Result<(Armed, Search), Denial> {
     let Permit { presented, service, licence, .. } = *recorded.into_inner();
     let (mut head, mut websocket) = (presented.head, presented.websocket);
-    let mut filled = None;
-    let mut needles = None;
+    let (mut filled, mut needles, mut chunks) = (None, None, None);
     let credential = carried.credential.as_deref();
     let (reservation, tie) = match (licence, credential, presented.lifted) {
         (Licence::Anonymous, _, _) => (None, None),
@@ -190,7 +191,15 @@ pub fn inject(
                 needles = Some(searches.of(versioned));
             }
             match (&lifted.signed, versioned.text(), &carried.certificate) {
-                (Some(_), _, _) => sign(session, &mut head, presented.target.as_str(), (&lifted, versioned))?,
+                (Some(_), _, _) => {
+                    let again = sign(session, &mut head, presented.target.as_str(), (&lifted, versioned))?;
+                    if let Placed::Target(target) = again.placed {
+                        // In a URL it may come back by itself, as in a redirection.
+                        needles = needles.map(|needles| needles_with(&needles, &again.signature));
+                        filled = Some(target);
+                    }
+                    chunks = again.chunks;
+                }
                 (None, Some(text), _) => filled = fill(&mut head.headers, &lifted, text)?,
                 (None, None, Some(_)) => leave_empty(&mut head.headers, &lifted),
                 (None, None, None) => return Err(Denial::Internal),
@@ -212,7 +221,8 @@ pub fn inject(
         head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let errand = errand(session, &service, carried)?;
-    Ok((Armed { head, body: presented.body, errand, reservation, tie, websocket, tap: None }, Search { needles }))
+    let armed = Armed { head, body: presented.body, errand, reservation, tie, websocket, tap: None, chunks };
+    Ok((armed, Search { needles }))
 }
 
 fn errand(session: &Session, service: &Service, carried: &Carried) -> Result<Errand, Denial> {
@@ -250,13 +260,19 @@ fn make_searchable(headers: &mut HeaderMap) {
     }
 }
 
-/// Signs again what goes out, with the real key and over the fields that are still there: after everything else.
+/// The same search, and one for a signature beside it.
+fn needles_with(needles: &Needles, signature: &str) -> Needles {
+    Needles::any_of([needles, &Needles::new(signature.as_bytes(), &[])].into_iter())
+}
+
+/// Signs again what goes out, with the real key and over the fields that are still there: after everything else. What came
+/// in fields goes into them.
 fn sign(
     session: &Session,
     head: &mut request::Parts,
     target: &str,
     (lifted, versioned): (&Lifted, &Versioned),
-) -> Result<(), Denial> {
+) -> Result<Again, Denial> {
     const UNUSABLE: Denial = Denial::CredentialUnavailable { retry_after: None };
     let signed = lifted.signed.as_ref().ok_or(Denial::Internal)?;
     let pair = key_pair(versioned).ok_or(UNUSABLE)?;
@@ -265,7 +281,7 @@ fn sign(
         value.set_sensitive(true);
         Ok::<_, Denial>(value)
     };
-    match pair.session_token {
+    match pair.session_token.filter(|_| lifted.fills(&TOKEN)) {
         Some(token) => {
             head.headers.insert(TOKEN, secret(joined("", token))?);
         }
@@ -277,9 +293,11 @@ fn sign(
     }
     let authority = session.authority.of(session).ok_or(Denial::Internal)?;
     let line = Line { method: &head.method, host: authority.as_str(), target };
-    let value = signed.sign_again(&pair, &head.headers, line)?;
-    head.headers.insert(header::AUTHORIZATION, secret(value.into())?);
-    Ok(())
+    let again = signed.sign_again(&pair, &head.headers, line)?;
+    if let Placed::Field(field) = &again.placed {
+        head.headers.insert(header::AUTHORIZATION, secret(joined("", field))?);
+    }
+    Ok(again)
 }
 
 /// Writes the credential into its slot; for a slot in the query the result is the target that holds it.

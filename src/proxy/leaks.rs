@@ -42,10 +42,15 @@ impl Default for Leaks {
     }
 }
 
+/// Codings in which a body stands as it is; with AWS's there are only lines between its chunks.
+const PLAIN: [&[u8]; 2] = [b"identity", b"aws-chunked"];
+
 /// Whether a body can be looked at: what is encoded is not.
 fn is_plain(headers: &HeaderMap) -> bool {
-    let identity = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    headers.get_all(header::CONTENT_ENCODING).iter().all(identity)
+    let is_plain = |value: &http::HeaderValue| {
+        PLAIN.iter().any(|coding| value.as_bytes().trim_ascii().eq_ignore_ascii_case(coding))
+    };
+    headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain)
 }
 
 impl Proxy {

@@ -66,7 +66,7 @@ pub(super) async fn relay(
     armed: Armed,
     meter: &Meter,
 ) -> Result<Answer, Setback> {
-    let Armed { head, body, errand, reservation, tie, websocket, tap } = armed;
+    let Armed { head, body, errand, reservation, tie, websocket, tap, chunks } = armed;
     if let Some(handshake) = websocket {
         let asking = upgrade::Asking { head, errand, use_taken: UseTaken(reservation), tie, handshake };
         return Ok(Box::pin(asking.ask(upstream, limits)).await?);
@@ -75,9 +75,9 @@ pub(super) async fn relay(
     let repeat = Repeat::of(&head.method);
     let wanted = if head.headers.contains_key(header::EXPECT) { Wanted::NotYet } else { Wanted::Yes };
     let want = (!body.is_end_stream()).then(|| Want::new(wanted, body));
-    let upload = want
-        .clone()
-        .map_or_else(Upload::none, |want| Upload::new(want, meter.clone(), limits.idle_timeout, tie.clone(), tap));
+    let upload = want.clone().map_or_else(Upload::none, |want| {
+        Upload::new(want, meter.clone(), limits.idle_timeout, tie.clone(), (tap, chunks))
+    });
     let upload_fault = upload.fault();
     let lines = upstream.lines(&errand)?;
     let service = errand.service;

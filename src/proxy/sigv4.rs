@@ -3,13 +3,16 @@
 //! - `canonical`: the one text that both sides make of a request
 //! - `authorization`: the header field that carries a signature
 //! - `calendar`: the time in it
+//! - `presigned`: the query that carries one
+//! - `chunks`: a body that is signed chunk by chunk
 //!
-//! Only the form in header fields is known, with one signature over the whole request. Signatures in the query
-//! (presigned URLs), of each chunk of a body, and by elliptic curves (SigV4A) are refused.
+//! Signatures by elliptic curves (SigV4A) and of version 2 are refused.
 
 mod authorization;
 mod calendar;
 mod canonical;
+mod chunks;
+mod presigned;
 
 use std::fmt;
 use std::time::Duration;
@@ -22,11 +25,16 @@ use zeroize::Zeroizing;
 
 use self::authorization::Authorization;
 use self::canonical::Canonical;
+use self::chunks::{Announced, Chain};
+pub(super) use self::chunks::{ChunkFault, Chunks};
+pub(super) use self::presigned::Parameters;
+use self::presigned::{Filling, Query};
 use super::flow::Seen;
 use crate::lease::StandIn;
 use crate::model::denial::SignatureFault;
 use crate::model::key_pair::KeyPair;
 use crate::model::{Ambiguity, Denial, Scheme};
+use crate::policy::Target;
 
 /// The scheme of `Authorization`.
 pub(super) const SCHEME: &str = "AWS4-HMAC-SHA256";
@@ -69,6 +77,12 @@ pub struct Signed {
     /// All that was signed but for the body. Holds what the nonce was hashed into, not the nonce.
     canonical: Canonical,
     payload: Payload,
+    /// What is said of a body that is signed chunk by chunk.
+    announced: Option<Announced>,
+    /// What has verified the head of such a one.
+    verifying: Option<hmac::Key>,
+    /// The query that it came in, if it did.
+    query: Option<Query>,
 }
 
 /// What stands for the body in what is signed.
@@ -82,6 +96,28 @@ enum Payload {
     Unsigned,
     /// Nothing, with a checksum behind the body.
     UnsignedWithTrailer,
+    /// Nothing yet: each chunk of the body has a signature of its own.
+    Chunks,
+    /// The same, and so has the checksum behind the body.
+    ChunksWithTrailer,
+}
+
+/// What goes out in the place of a signature that was verified.
+pub(super) struct Again {
+    /// Where it goes.
+    pub(super) placed: Placed,
+    /// The signature itself.
+    pub(super) signature: String,
+    /// What signs the body again, where that is signed chunk by chunk.
+    pub(super) chunks: Option<Box<Chunks>>,
+}
+
+/// Where a signature goes: where it came.
+pub(super) enum Placed {
+    /// The value of `Authorization`.
+    Field(String),
+    /// Path and query, with all that was signed in them.
+    Target(Zeroizing<String>),
 }
 
 impl fmt::Debug for Signed {
@@ -118,10 +154,14 @@ impl Signed {
             return Err(refused(SignatureFault::Malformed));
         }
         let payload = Payload::read(headers)?;
-        check_covered(headers, &said)?;
+        let announced = Announced::read(payload, headers)?;
+        if announced.is_some() && !said.is_s3() {
+            return Err(refused(SignatureFault::Unsupported));
+        }
+        check_covered(headers, &said, &[header::HOST, DATE, TOKEN])?;
         let canonical =
             Canonical::of(line, said.is_s3(), headers, &said.headers).ok_or(refused(SignatureFault::NotSigned))?;
-        Ok(Self { date: date.to_owned(), said, canonical, payload })
+        Ok(Self { date: date.to_owned(), said, canonical, payload, announced, verifying: None, query: None })
     }
 
     /// Region and service that it is for.
@@ -129,11 +169,29 @@ impl Signed {
         (&self.said.region, &self.said.service)
     }
 
+    /// The target that rules judge, where that is not the one that came.
+    pub(super) fn rest(&self) -> Option<&Target> {
+        self.query.as_ref().map(Query::rest)
+    }
+
     /// True where the body has to be read before it can be verified.
     pub(super) fn looks_at_body(&self) -> bool {
         match self.payload {
             Payload::Body | Payload::Named(_) => true,
-            Payload::Unsigned | Payload::UnsignedWithTrailer => false,
+            Payload::Unsigned | Payload::UnsignedWithTrailer | Payload::Chunks | Payload::ChunksWithTrailer => false,
+        }
+    }
+
+    /// True where the body is signed chunk by chunk, and so cannot be missing.
+    pub(super) fn is_in_chunks(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// True where the body is data with something between it, whatever `Content-Encoding` says.
+    pub(super) fn frames_body(&self) -> bool {
+        match self.payload {
+            Payload::Body | Payload::Named(_) | Payload::Unsigned => false,
+            Payload::UnsignedWithTrailer | Payload::Chunks | Payload::ChunksWithTrailer => true,
         }
     }
 
@@ -148,16 +206,30 @@ impl Signed {
         (scheme, now): (Scheme, Timestamp),
     ) -> Result<(), Denial> {
         self.check_body(seen, scheme)?;
-        let at = calendar::parse(&self.date).ok_or(refused(SignatureFault::Malformed))?;
-        if at.duration_since(now).unsigned_abs() > SKEW_MAX {
-            return Err(refused(SignatureFault::Stale));
-        }
+        self.check_time(now)?;
         let text = self.text_to_sign(&self.canonical);
         let key = self.said.signing_key(&pair.secret);
         let is_signed = hmac::verify(&key, text.as_bytes(), &self.said.signature).is_ok();
         // The id is no secret; it is compared so that it means what it says.
         let is_ours = self.said.access_key_id == pair.access_key_id;
-        if is_signed && is_ours { Ok(()) } else { Err(refused(SignatureFault::Mismatch)) }
+        if !(is_signed && is_ours) {
+            return Err(refused(SignatureFault::Mismatch));
+        }
+        self.verifying = self.is_in_chunks().then_some(key);
+        Ok(())
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<(), Denial> {
+        let at = calendar::parse(&self.date).ok_or(refused(SignatureFault::Malformed))?;
+        let age = now.duration_since(at);
+        match &self.query {
+            Some(query) if !age.is_negative() && age.unsigned_abs() > query.expires => {
+                Err(refused(SignatureFault::Expired))
+            }
+            Some(_) if !age.is_negative() => Ok(()),
+            Some(_) | None if age.unsigned_abs() > SKEW_MAX => Err(refused(SignatureFault::Stale)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// From here on the hash of the body is known.
@@ -167,6 +239,8 @@ impl Signed {
                 let is_covered = scheme == Scheme::Https;
                 return if is_covered { Ok(()) } else { Err(refused(SignatureFault::UnsignedBody)) };
             }
+            // Each of them is checked on its way.
+            (Payload::Chunks | Payload::ChunksWithTrailer, _) => return Ok(()),
             (Payload::Body | Payload::Named(_), Some(seen)) => {
                 if !seen.is_whole || seen.bytes.len() > HELD_BYTES_MAX {
                     return Err(Denial::RequestTooLarge(crate::model::denial::TooLarge::Body));
@@ -180,7 +254,12 @@ impl Signed {
         };
         match self.payload {
             Payload::Named(named) if named != hash => Err(refused(SignatureFault::OtherBody)),
-            Payload::Body | Payload::Named(_) | Payload::Unsigned | Payload::UnsignedWithTrailer => {
+            Payload::Body
+            | Payload::Named(_)
+            | Payload::Unsigned
+            | Payload::UnsignedWithTrailer
+            | Payload::Chunks
+            | Payload::ChunksWithTrailer => {
                 self.payload = Payload::Named(hash);
                 Ok(())
             }
@@ -188,11 +267,11 @@ impl Signed {
     }
 
     /// Signs what goes out with the real key: the fields that the agent has signed as far as they are still there,
-    /// and the others that AWS wants. The result is the value of `Authorization`.
+    /// and the others that AWS wants.
     ///
     /// # Errors
     /// [`Denial::Internal`]: it was not verified, or a field cannot be signed.
-    pub(super) fn sign_again(&self, pair: &KeyPair<'_>, headers: &HeaderMap, line: Line<'_>) -> Result<String, Denial> {
+    pub(super) fn sign_again(&self, pair: &KeyPair<'_>, headers: &HeaderMap, line: Line<'_>) -> Result<Again, Denial> {
         if self.payload == Payload::Body {
             return Err(Denial::Internal);
         }
@@ -204,15 +283,38 @@ impl Signed {
         let mut names: Vec<String> = names.map(str::to_owned).chain([header::HOST.as_str().to_owned()]).collect();
         names.sort_unstable();
         names.dedup();
-        let canonical = Canonical::of(line, self.said.is_s3(), headers, &names).ok_or(Denial::Internal)?;
         let key = self.said.signing_key(pair.secret);
-        let signature = hmac::sign(&key, self.text_to_sign(&canonical).as_bytes());
-        let (scope, names) = (self.said.scope(), names.join(";"));
-        Ok(format!(
-            "{SCHEME} Credential={}/{scope}, SignedHeaders={names}, Signature={}",
-            pair.access_key_id,
-            hex::encode(signature)
-        ))
+        let sign = |line: Line<'_>| {
+            let canonical = Canonical::of(line, self.said.is_s3(), headers, &names).ok_or(Denial::Internal)?;
+            Ok::<_, Denial>(hex::encode(hmac::sign(&key, self.text_to_sign(&canonical).as_bytes())))
+        };
+        let (scope, listed) = (self.said.scope(), names.join(";"));
+        let credential = format!("{}/{scope}", pair.access_key_id);
+        let (placed, signature) = match &self.query {
+            None => {
+                let signature = sign(line)?;
+                let field = format!("{SCHEME} Credential={credential}, SignedHeaders={listed}, Signature={signature}");
+                (Placed::Field(field), signature)
+            }
+            Some(query) => {
+                let signed_headers = (names != self.said.headers).then_some(&*listed);
+                let (credential, token) = (&*credential, pair.session_token);
+                let mut filling = Filling { credential, signed_headers, token, signature: None };
+                let signature = sign(Line { target: &query.filled(&filling), ..line })?;
+                filling.signature = Some(&signature);
+                (Placed::Target(query.filled(&filling)), signature)
+            }
+        };
+        let chunks = self.chunks_again(Chain { key, last: signature.clone() }, scope)?;
+        Ok(Again { placed, signature, chunks })
+    }
+
+    /// What signs the body again, in a chain that begins with the signature of the head.
+    fn chunks_again(&self, ours: Chain, scope: String) -> Result<Option<Box<Chunks>>, Denial> {
+        let Some(announced) = &self.announced else { return Ok(None) };
+        let key = self.verifying.clone().ok_or(Denial::Internal)?;
+        let theirs = Chain { key, last: hex::encode(self.said.signature) };
+        Ok(Some(Box::new(Chunks::new((theirs, ours), announced.clone(), (self.date.clone(), scope)))))
     }
 
     fn text_to_sign(&self, canonical: &Canonical) -> String {
@@ -222,6 +324,8 @@ impl Signed {
             Payload::Named(hash) => canonical.finish(&hex::encode(hash)),
             Payload::Unsigned => canonical.finish(UNSIGNED),
             Payload::UnsignedWithTrailer => canonical.finish(UNSIGNED_WITH_TRAILER),
+            Payload::Chunks => canonical.finish(CHUNKS),
+            Payload::ChunksWithTrailer => canonical.finish(CHUNKS_WITH_TRAILER),
         };
         format!("{SCHEME}\n{}\n{}\n{hash}", self.date, self.said.scope())
     }
@@ -229,6 +333,8 @@ impl Signed {
 
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const UNSIGNED_WITH_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const CHUNKS_WITH_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
 
 impl Payload {
     fn read(headers: &HeaderMap) -> Result<Self, Denial> {
@@ -236,6 +342,8 @@ impl Payload {
             None => Ok(Self::Body),
             Some(UNSIGNED) => Ok(Self::Unsigned),
             Some(UNSIGNED_WITH_TRAILER) => Ok(Self::UnsignedWithTrailer),
+            Some(CHUNKS) => Ok(Self::Chunks),
+            Some(CHUNKS_WITH_TRAILER) => Ok(Self::ChunksWithTrailer),
             Some(text) if text.starts_with("STREAMING-") => Err(refused(SignatureFault::Unsupported)),
             Some(text) => authorization::hash(text).map(Self::Named).ok_or(refused(SignatureFault::Malformed)),
         }
@@ -253,15 +361,14 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
 }
 
 /// True for a field, or a parameter that some servers read as one, that names another object than the path does.
-pub(super) fn names_other_object(name: &str) -> bool {
-    let begins = |known: &&str| name.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known));
-    OTHER_OBJECTS.iter().any(begins)
+fn names_other_object(name: &str) -> bool {
+    OTHER_OBJECTS.iter().any(|known| name.starts_with(known))
 }
 
-/// Where the request goes to and all that AWS reads of its fields has to be signed.
-fn check_covered(headers: &HeaderMap, said: &Authorization) -> Result<(), Denial> {
+/// Where the request goes to and all that AWS reads of its fields has to be signed, and so have these.
+fn check_covered(headers: &HeaderMap, said: &Authorization, these: &[HeaderName]) -> Result<(), Denial> {
     let is_signed = |name: &str| said.headers.iter().any(|signed| signed == name);
-    if ![header::HOST.as_str(), DATE.as_str(), TOKEN.as_str()].into_iter().all(is_signed) {
+    if !these.iter().all(|name| is_signed(name.as_str())) {
         return Err(refused(SignatureFault::NotSigned));
     }
     for name in headers.keys().map(HeaderName::as_str) {

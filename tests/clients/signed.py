@@ -6,6 +6,7 @@ key, and wants the same signature.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import ssl
@@ -14,7 +15,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import botocore.auth
 import botocore.session
@@ -67,7 +68,7 @@ class Upstream(BaseHTTPRequestHandler):
         good = self._is_signed(body)
         Upstream.verdicts.append((f"{self.command} {self.headers['Host']}{self.path}", good))
         # What is echoed holds the real token and the real id.
-        text = b"<Echo>" + self.headers.as_string().encode() + b"</Echo>"
+        text = b"<Echo>" + self.path.encode() + self.headers.as_string().encode() + b"</Echo>"
         text = text if self.headers["Host"].startswith("s3") else b"{}"
         self.send_response(200 if good else 403)
         self.send_header("Content-Type", "application/xml")
@@ -87,7 +88,23 @@ class Upstream(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
+    def _is_presigned(self) -> bool:
+        """A URL that was presigned, for S3: nothing is said of the body."""
+        unsigned, signature = self.path.split("&X-Amz-Signature=")
+        said = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        _, _, region, service, _ = said["X-Amz-Credential"].split("/")
+        judge = botocore.auth.S3SigV4Auth(REAL, service, region)
+        headers = {name: self.headers[name] for name in said["X-Amz-SignedHeaders"].split(";")}
+        request = AWSRequest(self.command, f"https://{self.headers['Host']}{unsigned}", headers=headers)
+        request.context["timestamp"] = said["X-Amz-Date"]
+        judge.payload = lambda _: "UNSIGNED-PAYLOAD"  # type: ignore[method-assign]
+        text = judge.string_to_sign(request, judge.canonical_request(request))
+        is_real = said["X-Amz-Credential"].startswith(REAL.access_key + "/") and said["X-Amz-Security-Token"] == REAL.token
+        return is_real and judge.signature(text, request) == signature
+
     def _is_signed(self, body: bytes) -> bool:
+        if "X-Amz-Signature=" in self.path:
+            return self._is_presigned()
         said = self.headers["Authorization"]
         parts = dict(part.strip().split("=", 1) for part in said.split(" ", 1)[1].split(","))
         _, _, region, service, _ = parts["Credential"].split("/")
@@ -129,6 +146,40 @@ def client(name: str, aws: dict[str, str], sidecar: Sidecar, **config: Any) -> A
     return session.create_client(name, region_name=REGION, config=settings, verify=bundle)
 
 
+def fetched(method: str, url: str, sidecar: Sidecar, body: bytes | None = None) -> tuple[int, bytes]:
+    """A URL through the proxy, by a client that knows nothing of signatures."""
+    proxy, parts = urlsplit(sidecar.proxy), urlsplit(url)
+    context = ssl.create_default_context(cafile=str(sidecar.directory / "public" / "ca.pem"))
+    connection = http.client.HTTPSConnection(str(proxy.hostname), proxy.port, context=context, timeout=20)
+    connection.set_tunnel(str(parts.hostname), 443)
+    try:
+        connection.request(method, f"{parts.path}?{parts.query}", body=body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def presigned(aws: dict[str, str], sidecar: Sidecar) -> list[str]:
+    """URLs that botocore has presigned, used by others; what went wrong."""
+    s3 = client("s3", aws, sidecar, s3={"addressing_style": "path"}, signature_version="s3v4")
+    wrong: list[str] = []
+    got = {"Bucket": "bucket", "Key": "a b/\u00e4+~(1)!'*.txt", "ResponseContentType": "text/plain; a=b"}
+    put = {"Bucket": "bucket", "Key": "k"}
+    for what, method, url, body in (
+        ("get", "GET", s3.generate_presigned_url("get_object", Params=got, ExpiresIn=600), None),
+        ("put", "PUT", s3.generate_presigned_url("put_object", Params=put), b"a body"),
+    ):
+        status, text = fetched(method, url, sidecar, body)
+        if status != 200:
+            wrong.append(f"{what}: {status} {text[:300]!r}")
+        wrong += [f"{what}: {secret} came back" for secret in (REAL.access_key, REAL.token) if str(secret).encode() in text]
+        status, text = fetched(method, url.replace("/bucket/", "/bucket2/"), sidecar, body)
+        if status != 403 or b"valetkey" not in text:
+            wrong.append(f"{what} of another bucket: {status}")
+    return wrong
+
+
 def uses(aws: dict[str, str], sidecar: Sidecar) -> list[str]:
     """Calls each in its way; what went wrong."""
     wrong: list[str] = []
@@ -138,7 +189,7 @@ def uses(aws: dict[str, str], sidecar: Sidecar) -> list[str]:
         s3.get_object(Bucket="bucket", Key="a b/\u00e4+~(1)!'*.txt")["Body"].read(),
         s3.get_object(Bucket="bucket", Key="k", Range="bytes=0-9")["Body"].read(),
         s3.put_object(Bucket="bucket", Key="k", Body=b"a body", Metadata={"one": "two  words"}),
-        s3.put_object(Bucket="bucket", Key="k", Body=open(__file__, "rb")),
+        s3.put_object(Bucket="bucket", Key="k", Body=(Path(__file__).parent / "rows.py").open("rb")),
         covered.put_object(Bucket="bucket", Key="k", Body=b"a body", ChecksumAlgorithm="SHA256"),
         client("lambda", aws, sidecar).invoke(FunctionName="arn:aws:lambda:eu-west-1:1:function:f:$LATEST", Payload=b"{}"),
         client("sqs", aws, sidecar).list_queues(QueueNamePrefix="a b&c=d"),
@@ -171,6 +222,7 @@ def run_signed(binary: Path, tally: Tally) -> None:
             grants = [{"service": "aws", "scopes": ["use"]}]
             minted = sidecar._call("POST", "/v1/nonces", {"agent": "worker", "task": "t", "grants": grants})
             wrong = uses(minted["aws"], sidecar)
+            from_urls = presigned(minted["aws"], sidecar)
             texts = b"".join(sidecar.written().values()).decode(errors="replace")
             secrets = (REAL.secret_key, str(REAL.token), minted["nonce"], minted["aws"]["secret_access_key"])
             written = ["a secret was written" for secret in secrets if secret in texts]
@@ -178,5 +230,6 @@ def run_signed(binary: Path, tally: Tally) -> None:
             sidecar.stop()
     unsigned = [unquote(urlsplit(what).path) for what, good in Upstream.verdicts if not good]
     tally.settle("botocore: calls are answered, and what is denied is refused", wrong)
+    tally.settle("botocore: URLs that it has presigned are answered, for what they name", from_urls)
     tally.settle("botocore: no secret is written down", written)
     tally.settle("botocore: all is signed by the real key", unsigned if Upstream.verdicts else ["nothing has arrived"])

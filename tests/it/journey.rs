@@ -32,6 +32,7 @@ mod rates;
 mod relaying;
 mod services;
 mod signing;
+mod signing_forms;
 mod starting;
 mod stopping;
 mod tunnelling;

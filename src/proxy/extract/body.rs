@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Presented;
 use crate::model::{AgentName, Denial};
 use crate::policy::HeldBody;
-use crate::proxy::fair::Fair;
+use crate::proxy::fair::{Fair, Place};
 
 /// Bytes of bodies that are held at a time, in the whole process.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -39,6 +39,12 @@ impl Hold {
         presented.seen = Some(Box::new(seen));
         Ok(())
     }
+
+    /// Room for so much of an agent's bodies, until it is dropped; `None` where there is none.
+    #[must_use]
+    pub(in crate::proxy) fn room(&self, agent: &AgentName, bytes: usize) -> Option<Place> {
+        self.0.take(Some(agent.clone()), bytes)
+    }
 }
 
 /// What conditions see of it.
@@ -50,11 +56,13 @@ pub fn held(presented: &Presented) -> Option<HeldBody<'_>> {
         (Some(only), None) => only.to_str().ok(),
         (None, _) | (Some(_), Some(_)) => None,
     };
+    let signed = presented.lifted.as_ref().and_then(|lifted| lifted.signed.as_ref());
+    let is_framed = signed.is_some_and(|signed| signed.frames_body());
     Some(HeldBody {
         bytes: &seen.bytes,
         is_whole: seen.is_whole,
         has_trailers: seen.has_trailers,
         content_type,
-        is_encoded: headers.contains_key(http::header::CONTENT_ENCODING),
+        is_encoded: is_framed || headers.contains_key(http::header::CONTENT_ENCODING),
     })
 }

@@ -43,7 +43,14 @@ pub struct Lifted {
 impl Lifted {
     /// True for the fields that it filled: a signature has one beside the nonce's.
     pub fn fills(&self, name: &HeaderName) -> bool {
-        self.field.as_ref() == Some(name) || (self.signed.is_some() && name == header::AUTHORIZATION)
+        let Some(field) = &self.field else { return false };
+        field == name || (self.signed.is_some() && name == header::AUTHORIZATION)
+    }
+
+    /// What rules judge: the target without what filled the slot; `None` where it is as it came.
+    fn rest(&self) -> Option<&Target> {
+        let signed = self.signed.as_ref().and_then(|signed| signed.rest());
+        self.parameter.as_ref().map(QuerySlot::rest).or(signed)
     }
 }
 
@@ -135,7 +142,7 @@ pub fn lift(
         }
     }
     // What the rules judge is the target without the slot's own parameter.
-    let rest = found.as_ref().and_then(|lifted| lifted.parameter.as_ref()).map(|place| place.rest().clone());
+    let rest = found.as_ref().and_then(Lifted::rest).cloned();
     Ok((found, rest.unwrap_or(target)))
 }
 

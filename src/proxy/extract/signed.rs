@@ -1,16 +1,13 @@
 //! A nonce as the session token of a signature: the slot `aws-sigv4`.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderValue, Method, header, request};
-use percent_encoding::percent_decode_str;
 
 use super::fields;
 use super::lift::{Lifted, Slots};
 use crate::model::denial::SignatureFault;
 use crate::model::{Ambiguity, Denial, NonceHash};
 use crate::policy::{Service, Slot, Target};
-use crate::proxy::sigv4::{Line, SCHEME, Signed, TOKEN, names_other_object};
+use crate::proxy::sigv4::{Line, Parameters, SCHEME, Signed, TOKEN};
 
 /// What else than its fields and its target was signed of a request, as it came.
 #[derive(Debug, Clone)]
@@ -31,7 +28,8 @@ impl Came {
     }
 }
 
-/// Lifts the nonce out of a signed request. Both fields stay in their places, empty. `None` where it is not signed.
+/// Lifts the nonce out of a signed request. Both fields stay in their places, empty; parameters leave the target that is
+/// judged. `None` where it is not signed.
 ///
 /// # Errors
 /// [`Denial`]: a signature that is not read, or a token that is no nonce.
@@ -47,14 +45,14 @@ pub fn from_signature(
         (value, _) => value.map_or(&b""[..], HeaderValue::as_bytes),
     };
     let scheme = value.split(|byte| *byte == b' ').next().unwrap_or_default();
-    if is_presigned(target) || (scheme.starts_with(b"AWS4-") && scheme != SCHEME.as_bytes()) {
+    if let Some(parameters) = Parameters::find(target)? {
+        return from_query(headers, &parameters, target, (slots, came)).map(Some);
+    }
+    if scheme.starts_with(b"AWS4-") && scheme != SCHEME.as_bytes() {
         return Err(Denial::SignatureRefused(SignatureFault::Unsupported));
     }
     if scheme != SCHEME.as_bytes() {
         return Ok(None);
-    }
-    if parameters(target).any(|name| names_other_object(&name)) {
-        return Err(Denial::SignatureRefused(SignatureFault::CopySource));
     }
     let line = Line { method: &came.method, host: &came.host, target: target.as_str() };
     let signed = Signed::read(headers, line)?;
@@ -69,14 +67,17 @@ pub fn from_signature(
     Ok(Some(Lifted { hash, slot: Slot::AwsSigV4, field: Some(TOKEN), basic: None, parameter: None, signed }))
 }
 
-/// A signature in the query, of version 4 or 2.
-fn is_presigned(target: &Target) -> bool {
-    const OF_ONE: [&str; 3] = ["x-amz-signature", "x-amz-algorithm", "awsaccesskeyid"];
-    parameters(target).any(|name| OF_ONE.iter().any(|known| known.eq_ignore_ascii_case(&name)))
-}
-
-/// The names in the query, as a server may read them.
-fn parameters(target: &Target) -> impl Iterator<Item = Cow<'_, str>> {
-    let name = |piece| percent_decode_str(str::split(piece, '=').next().unwrap_or_default()).decode_utf8_lossy();
-    target.query().into_iter().flat_map(|query| query.split(['&', ';'])).map(name)
+/// The same of a URL that was presigned.
+fn from_query(
+    headers: &HeaderMap,
+    parameters: &Parameters<'_>,
+    target: &Target,
+    (slots, came): (&Slots<'_>, &Came),
+) -> Result<Lifted, Denial> {
+    let line = Line { method: &came.method, host: &came.host, target: target.as_str() };
+    let signed = Signed::read_query(headers, line, parameters)?;
+    let token = parameters.token().ok_or(Denial::SignatureRefused(SignatureFault::NotSigned))?;
+    let hash = NonceHash::of(slots.nonce(token).ok_or(Denial::ForeignCredential)?.as_bytes());
+    let signed = Some(Box::new(signed));
+    Ok(Lifted { hash, slot: Slot::AwsSigV4, field: None, basic: None, parameter: None, signed })
 }

@@ -12,10 +12,11 @@ use super::alarms::{CutAlarm, IdleAlarm};
 use super::want::{ASK_TIME_MAX, Want, Wanted};
 use super::{Meter, carrier};
 use crate::model::Denial;
-use crate::model::denial::Misplaced;
+use crate::model::denial::{Misplaced, SignatureFault, TooLarge};
 use crate::proxy::extract::check_trailers;
 use crate::proxy::inject::Tie;
 use crate::proxy::leaks::Tap;
+use crate::proxy::sigv4::{ChunkFault, Chunks};
 
 /// What ends an upload early, towards the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,15 @@ pub enum UploadFault {
     /// A real credential in the body or the trailers.
     #[error("the agent's body holds a real credential")]
     CredentialExposed,
+    /// A chunk that is not signed as its head is.
+    #[error("the agent's body is not signed as its head says")]
+    Signature(SignatureFault),
+    /// A chunk that is larger than any that is held.
+    #[error("a signed chunk of the agent's body is larger than allowed")]
+    ChunkTooLarge,
+    /// There is no room to hold a chunk.
+    #[error("there is no room for a signed chunk of the agent's body")]
+    NoRoom,
     /// The nonce was revoked.
     #[error("the nonce was revoked")]
     Cut,
@@ -55,10 +65,23 @@ impl UploadFault {
             Self::NonceMisplaced => Denial::NonceMisplaced(Misplaced::Header),
             Self::NonceInBody => Denial::NonceMisplaced(Misplaced::Body),
             Self::CredentialExposed => Denial::CredentialExposed,
+            Self::Signature(fault) => Denial::SignatureRefused(fault),
+            Self::ChunkTooLarge => Denial::RequestTooLarge(TooLarge::Body),
+            Self::NoRoom => Denial::Overloaded,
             Self::Cut => Denial::NonceRevoked { at: jiff::Timestamp::now() },
             Self::Idle => Denial::RequestTimeout,
             // Comes after an answer, when nobody is told anything any more.
             Self::Unwanted => Denial::Internal,
+        }
+    }
+}
+
+impl From<ChunkFault> for UploadFault {
+    fn from(fault: ChunkFault) -> Self {
+        match fault {
+            ChunkFault::Signature(fault) => Self::Signature(fault),
+            ChunkFault::TooLarge => Self::ChunkTooLarge,
+            ChunkFault::NoRoom => Self::NoRoom,
         }
     }
 }
@@ -76,6 +99,8 @@ struct Flowing {
     cut: CutAlarm,
     /// Looks at what flows, where the service wants that.
     tap: Option<Box<Tap>>,
+    /// Verifies what flows and signs it again, where it is signed chunk by chunk; before it is looked at.
+    chunks: Option<Box<Chunks>>,
 }
 
 impl Upload {
@@ -84,17 +109,17 @@ impl Upload {
         Self(None)
     }
 
-    /// A body, looked at by the tap where there is one.
+    /// A body, looked at by the tap where there is one, and signed again where that is to be done.
     pub(in crate::proxy) fn new(
         want: Want,
         meter: Meter,
         idle: Duration,
         tie: Option<Arc<Tie>>,
-        tap: Option<Box<Tap>>,
+        (tap, chunks): (Option<Box<Tap>>, Option<Box<Chunks>>),
     ) -> Self {
         let (patience, fault) = (IdleAlarm::new(ASK_TIME_MAX), Arc::default());
         let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
-        Self(Some(Box::new(Flowing { want, patience, fault, meter, idle, cut, tap })))
+        Self(Some(Box::new(Flowing { want, patience, fault, meter, idle, cut, tap, chunks })))
     }
 
     /// Where it says what ended it early, once something has.
@@ -137,14 +162,38 @@ impl Flowing {
             if let Some(rest) = self.tap.as_mut().and_then(|tap| tap.rest()) {
                 return Poll::Ready(rest.map(Ok));
             }
-            let Poll::Ready(frame) = want.poll_frame(cx) else {
+            let Poll::Ready(frame) = self.poll_verified(want, cx) else {
                 let held = self.tap.as_mut().and_then(|tap| tap.release());
                 return held.map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok(frame))));
             };
-            let frame = frame.map(|frame| frame.map_err(|_| UploadFault::Agent).and_then(judged));
             let Some(tap) = &mut self.tap else { return Poll::Ready(frame) };
             if let Some(passed) = tap.pass(frame) {
                 return Poll::Ready(passed);
+            }
+        }
+    }
+
+    /// The next of the body, judged; of one that is signed chunk by chunk, what was verified.
+    fn poll_verified(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        let Some(chunks) = &mut self.chunks else {
+            return want.poll_frame(cx).map(|frame| frame.map(|frame| judged(frame.map_err(|_| UploadFault::Agent)?)));
+        };
+        loop {
+            match chunks.next() {
+                Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Some(Err(fault.into()))),
+            }
+            let frame = match ready!(want.poll_frame(cx)) {
+                Some(frame) => frame.map_err(|_| UploadFault::Agent)?,
+                None if chunks.is_over() => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Err(UploadFault::Signature(SignatureFault::Malformed)))),
+            };
+            self.meter.moved(); // what is held moves, too
+            match frame.into_data() {
+                Ok(data) => chunks.push(data),
+                // No signature covers them.
+                Err(_trailers) => return Poll::Ready(Some(Err(UploadFault::Signature(SignatureFault::UnsignedBody)))),
             }
         }
     }
@@ -195,14 +244,19 @@ impl HttpBody for Upload {
 
     fn is_end_stream(&self) -> bool {
         self.0.as_ref().is_none_or(|flowing| {
-            flowing.want.is_end_stream() && !flowing.tap.as_ref().is_some_and(|tap| tap.has_more())
+            flowing.want.is_end_stream()
+                && flowing.chunks.as_ref().is_none_or(|chunks| chunks.is_over())
+                && !flowing.tap.as_ref().is_some_and(|tap| tap.has_more())
         })
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(flowing) = &self.0 else { return SizeHint::with_exact(0) };
         let rest = flowing.want.size_hint();
-        let held = flowing.tap.as_ref().map_or(0, |tap| tap.held_bytes() as u64);
+        let tapped = flowing.tap.as_ref().map_or(0, |tap| tap.held_bytes());
+        // Signed again, they are as long as they were.
+        let unverified = flowing.chunks.as_ref().map_or(0, |chunks| chunks.held_bytes());
+        let held = (tapped + unverified) as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(held));
         if let Some(upper) = rest.upper() {

@@ -31,6 +31,9 @@ pub fn verify(leases: &Lookup, session: &Session, presented: &mut Presented) -> 
     if presented.websocket.is_some() {
         return Err(Denial::SignatureRefused(SignatureFault::Unsupported));
     }
+    if signed.is_in_chunks() && presented.body.is_end_stream() {
+        return Err(Denial::SignatureRefused(SignatureFault::Malformed)); // not even the last one is there
+    }
     let pair = leases.stand_in(&lifted.hash).ok_or(Denial::Internal)?;
     let seen = presented.seen.as_deref();
     if seen.is_none() && signed.looks_at_body() && !presented.body.is_end_stream() {

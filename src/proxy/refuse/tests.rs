@@ -90,6 +90,7 @@ fn every_denial() -> Vec<Denial> {
             SignatureFault::Mismatch,
             SignatureFault::NotSigned,
             SignatureFault::Stale,
+            SignatureFault::Expired,
             SignatureFault::Scope,
             SignatureFault::OtherBody,
             SignatureFault::UnsignedBody,

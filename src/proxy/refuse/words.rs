@@ -259,17 +259,20 @@ fn too_large(what: TooLarge) -> &'static str {
 
 fn signature(fault: SignatureFault) -> &'static str {
     match fault {
-        SignatureFault::Malformed => "its AWS signature is not written as Signature Version 4 in header fields has it",
+        SignatureFault::Malformed => "its AWS signature is not written, once, as Signature Version 4 has it",
         SignatureFault::Mismatch => "its AWS signature is not one over this request by the key pair of this nonce",
         SignatureFault::NotSigned => "its AWS signature leaves out Host, X-Amz-Date, the token or another X-Amz- field",
         SignatureFault::Stale => "its AWS signature was made more than 15 minutes from now",
+        SignatureFault::Expired => "its URL was presigned for a time that is over",
         SignatureFault::Scope => "its AWS signature is for another service or region than this host",
         SignatureFault::OtherBody => "its body is not the one that was signed",
         SignatureFault::UnsignedBody => "its AWS signature leaves out the body, or what comes behind it",
         SignatureFault::Unsupported => {
-            "this form of an AWS signature is not supported: in a URL, in chunks, SigV4A, or for a WebSocket"
+            "this form of an AWS signature is not supported: SigV2, SigV4A, over events, or for a WebSocket"
         }
-        SignatureFault::CopySource => "x-amz-copy-source reads another object than its path names, unseen by any rule",
+        SignatureFault::CopySource => {
+            "x-amz-copy-source and x-amz-rename-source reach another object than its path names, unseen by any rule"
+        }
     }
 }
 
@@ -282,10 +285,11 @@ fn signature_steps(fault: SignatureFault) -> &'static [&'static str] {
             "sign with the key pair that came with the nonce, the nonce as session token, and change nothing after it",
         ],
         SignatureFault::Stale => &["set the clock of the agent right, and sign again"],
+        SignatureFault::Expired => &["presign another URL"],
         SignatureFault::Scope => &["set the region and endpoint of the client to those of the service"],
         SignatureFault::UnsignedBody => &["sign the body, or use https"],
-        SignatureFault::Unsupported => &["let the client sign the whole request in its header fields (SigV4)"],
-        SignatureFault::CopySource => &["read the object and write it again", OWNER],
+        SignatureFault::Unsupported => &["let the client sign the request with SigV4 (HMAC-SHA256)"],
+        SignatureFault::CopySource => &["read the object and write it again under the other name", OWNER],
     }
 }
 

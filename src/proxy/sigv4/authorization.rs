@@ -33,10 +33,16 @@ impl Authorization {
         let mut parts = rest.split(',').map(|part| part.trim_matches(' '));
         let credential = parts.next()?.strip_prefix("Credential=")?;
         let headers = parts.next()?.strip_prefix("SignedHeaders=")?;
-        let signature = hash(parts.next()?.strip_prefix("Signature=")?)?;
+        let signature = parts.next()?.strip_prefix("Signature=")?;
         if parts.next().is_some() {
             return None;
         }
+        Self::of(credential, headers, signature)
+    }
+
+    /// Of its three parts.
+    pub(super) fn of(credential: &str, headers: &str, signature: &str) -> Option<Self> {
+        let signature = hash(signature)?;
         let mut words = credential.split('/');
         let [id, date, region, service, end] = [(); 5].map(|()| words.next());
         if words.next().is_some() || end? != TERMINATOR {

@@ -9,7 +9,7 @@ use ring::digest;
 use super::Line;
 
 /// Everything but the unreserved characters of RFC 3986, 2.3.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same, without the slash between segments.
 const PATH: &AsciiSet = &QUERY.remove(b'/');
 

@@ -97,7 +97,8 @@ fn published_signatures_are_made() {
         let said = Authorization::parse(&said).unwrap();
         let canonical = Canonical::of(line, said.is_s3(), &headers, &names).unwrap();
         let payload = Payload::Named(sha_256(vector.body.as_bytes()));
-        let signed = Signed { date: date.to_owned(), said, canonical, payload };
+        let date = date.to_owned();
+        let signed = Signed { date, said, canonical, payload, announced: None, verifying: None, query: None };
         let key = signed.said.signing_key(vector.secret);
         let signature = hmac::sign(&key, signed.text_to_sign(&signed.canonical).as_bytes());
         assert_eq!(hex::encode(signature), vector.signature, "{:?}", vector.line);

@@ -54,20 +54,25 @@ grants = { store = ["read", "write"], plain = ["read"] }
 delegate = { to = ["worker"], depth = 1 }
 "#;
 
-struct Signing {
-    real: Signer,
-    upstream: FakeUpstream,
-    sidecar: TestSidecar,
+pub(super) struct Signing {
+    pub(super) real: Signer,
+    pub(super) upstream: FakeUpstream,
+    pub(super) sidecar: TestSidecar,
 }
 
 impl Signing {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(Some(canary())).await
     }
 
     /// With a real key of its own; the leak oracle hears of it and of the token.
-    async fn with(token: Option<String>) -> Self {
-        Self::of(POLICY, token, FakeUpstream::start(&["api.test"]).await, |builder| builder).await
+    pub(super) async fn with(token: Option<String>) -> Self {
+        Self::at(FakeUpstream::start(&["api.test"]).await, token).await
+    }
+
+    /// The same at an upstream that plays something else.
+    pub(super) async fn at(upstream: FakeUpstream, token: Option<String>) -> Self {
+        Self::of(POLICY, token, upstream, |builder| builder).await
     }
 
     async fn of(
@@ -93,21 +98,21 @@ impl Signing {
         Self { real, upstream, sidecar }
     }
 
-    async fn mint(&self, scope: &str) -> Value {
+    pub(super) async fn mint(&self, scope: &str) -> Value {
         self.sidecar.orchestrator().mint("worker", "store", scope).await.answer
     }
 
-    async fn signer(&self) -> Signer {
+    pub(super) async fn signer(&self) -> Signer {
         Signer::of(&self.mint("write").await)
     }
 
-    async fn send(&self, method: &str, target: &str, fields: &Fields, body: &str) -> Reply {
+    pub(super) async fn send(&self, method: &str, target: &str, fields: &Fields, body: &str) -> Reply {
         let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
         self.sidecar.agent().send(with(method, "api.test", target, &fields, body)).await
     }
 
     /// Fails unless this is a signature of the real key over what has arrived.
-    fn assert_signed(&self, seen: &Seen) {
+    pub(super) fn assert_signed(&self, seen: &Seen) {
         self.assert_signed_as(seen, &seen.target);
     }
 
@@ -132,13 +137,13 @@ impl Signing {
         assert_eq!(seen.header("x-amz-security-token"), self.real.token.as_deref());
     }
 
-    fn assert_refused(&self, reply: &Reply, code: &str, what: &str) {
+    pub(super) fn assert_refused(&self, reply: &Reply, code: &str, what: &str) {
         assert_eq!(reply.refusal(), Some(code), "{what}: {} {}", reply.status, reply.text());
         assert!(self.upstream.seen().is_empty(), "{what}: something went out");
     }
 }
 
-fn set(fields: &Fields, name: &str, edit: impl Fn(&str) -> String) -> Fields {
+pub(super) fn set(fields: &Fields, name: &str, edit: impl Fn(&str) -> String) -> Fields {
     let edited =
         |(known, value): &(String, String)| (known.clone(), if known == name { edit(value) } else { value.clone() });
     fields.iter().map(edited).collect()

@@ -2,6 +2,10 @@
 
 use ring::{digest, hmac};
 
+/// What stays as it is in a canonical query.
+const UNRESERVED: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A client's key and what it signs for.
 #[derive(Debug, Clone)]
 pub struct Signer {
@@ -91,14 +95,78 @@ impl Signer {
         let payload = content.map_or_else(|| sha_256(body), |(_, value)| value.clone());
         let names = names.join(";");
         let canonical = sha_256(&format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"));
-        let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
+        let scope = self.scope_of(day);
         let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", self.date);
+        let signature = self.signature_in(&scope, &text);
+        format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", self.id)
+    }
+
+    /// `20150830/us-east-1/iam/aws4_request`
+    pub fn scope(&self) -> String {
+        self.scope_of(&self.date[..8])
+    }
+
+    fn scope_of(&self, day: &str) -> String {
+        format!("{day}/{}/{}/aws4_request", self.region, self.service)
+    }
+
+    /// The signature of a text, in hex.
+    pub fn signature(&self, text: &str) -> String {
+        self.signature_in(&self.scope(), text)
+    }
+
+    fn signature_in(&self, scope: &str, text: &str) -> String {
         let mut key = format!("AWS4{}", self.secret).into_bytes();
         for part in scope.split('/') {
             key = keyed(&key, part);
         }
-        let signature = hex::encode(keyed(&key, &text));
-        format!("AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={names}, Signature={signature}", self.id)
+        hex::encode(keyed(&key, text))
+    }
+
+    /// A URL that is good for so many seconds. The query has to be encoded as AWS has it.
+    pub fn presign(&self, method: &str, host: &str, target: &str, expires: u32) -> String {
+        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, UNRESERVED).to_string();
+        let credential = encoded(&format!("{}/{}", self.id, self.scope()));
+        let (separator, date) = (if target.contains('?') { '&' } else { '?' }, &self.date);
+        let token =
+            self.token.as_ref().map_or_else(String::new, |token| format!("&X-Amz-Security-Token={}", encoded(token)));
+        let unsigned = format!(
+            "{target}{separator}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
+             &X-Amz-Expires={expires}{token}&X-Amz-SignedHeaders=host"
+        );
+        let signature = self.of_query(method, host, &unsigned);
+        format!("{unsigned}&X-Amz-Signature={signature}")
+    }
+
+    /// The signature of a URL, in which there is none yet.
+    pub fn of_query(&self, method: &str, host: &str, unsigned: &str) -> String {
+        let (path, query) = unsigned.split_once('?').expect("a query");
+        let mut pairs: Vec<String> = query
+            .split('&')
+            .map(|pair| if pair.contains('=') { pair.to_owned() } else { format!("{pair}=") })
+            .collect();
+        pairs.sort_unstable();
+        let query = pairs.join("&");
+        let canonical = sha_256(&format!("{method}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"));
+        self.signature(&format!("AWS4-HMAC-SHA256\n{}\n{}\n{canonical}", self.date, self.scope()))
+    }
+
+    /// A body in chunks, each signed after the one before it, the first one after the head.
+    pub fn chunked(&self, seed: &str, pieces: &[&str], trailer: Option<(&str, &str)>) -> String {
+        let (mut body, mut last) = (String::new(), seed.to_owned());
+        let (date, scope, empty) = (&self.date, self.scope(), sha_256(""));
+        for data in pieces.iter().copied().chain([""]) {
+            let hash = sha_256(data);
+            last = self.signature(&format!("AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{last}\n{empty}\n{hash}"));
+            body += &format!("{:x};chunk-signature={last}\r\n{data}", data.len());
+            body += if data.is_empty() && trailer.is_some() { "" } else { "\r\n" };
+        }
+        if let Some((name, value)) = trailer {
+            let hash = sha_256(&format!("{name}:{value}\n"));
+            last = self.signature(&format!("AWS4-HMAC-SHA256-TRAILER\n{date}\n{scope}\n{last}\n{hash}"));
+            body += &format!("{name}:{value}\r\nx-amz-trailer-signature:{last}\r\n\r\n");
+        }
+        body
     }
 }
 
