@@ -14,6 +14,8 @@ use crate::model::secret::CREDENTIAL_BYTES_SCRUBBABLE;
 /// Shortest form that is searched for, in bytes.
 pub(super) const FORM_BYTES_MIN: usize = 12;
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// A spelling, in lower case, wiped on drop.
 ///
 /// The credential itself is one: searches for the same credential share theirs ([`super::Needles::plainly`]).
@@ -113,6 +115,8 @@ fn add_text(text: &[u8], forms: &mut Vec<Form>) {
     forms.push(escaped(&escaped(text, ESCAPES[1]), ESCAPES[1]));
     forms.push(escaped(&escaped(text, ESCAPES[7]), ESCAPES[7]));
     forms.push(hex::encode(text).into_bytes().into());
+    // As S3 shows what it was sent, and as dumps and fingerprints are written.
+    forms.extend([b' ', b':'].map(|between| hex_apart(text, between)));
     forms.push(utf_16(text));
     for offset in 0..3 {
         for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
@@ -125,6 +129,18 @@ fn add_text(text: &[u8], forms: &mut Vec<Form>) {
             forms.push(blob);
         }
     }
+}
+
+/// In hex, with something between the bytes.
+fn hex_apart(text: &[u8], between: u8) -> Form {
+    let mut out = Zeroizing::new(Vec::with_capacity(text.len() * 3));
+    for &byte in text {
+        if !out.is_empty() {
+            out.push(between);
+        }
+        out.extend([byte >> 4, byte & 0xf].map(|digit| HEX_DIGITS[usize::from(digit)]));
+    }
+    out
 }
 
 fn escaped(text: &[u8], escape: Escape) -> Form {

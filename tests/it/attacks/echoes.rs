@@ -75,12 +75,18 @@ async fn no_field_of_any_answer_brings_it_back() {
     assert_eq!(stage.upstream.connections(), 1, "whoever redirects is not followed");
 }
 
+fn apart(text: &str, between: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(between)
+}
+
 /// Ways of writing a text, each of which is listed as found.
 fn spellings(text: &str) -> Vec<(&'static str, String)> {
     let each = |form: fn(u8) -> String| text.bytes().map(form).collect::<String>();
     let mut all = leak::forms(text);
     all.extend([
         ("HEX", hex::encode_upper(text)),
+        ("hex with spaces", apart(text, " ")),
+        ("hex with colons", apart(text, ":")),
         ("percent in small letters", each(|byte| format!("%{byte:02x}"))),
         ("JSON escapes in capitals", each(|byte| format!("\\u{byte:04X}"))),
         ("decimal entities", each(|byte| format!("&#{byte};"))),
