@@ -92,6 +92,7 @@ pub fn all(medians: &Medians, own: &Own) -> Vec<Goal> {
         Goal::new("1,000,000 live nonces", AtMost(250.0), "MB", nonces("rss_mib").map(|mib| mib * 1.048_576)),
         Goal::new("lookup among them, p99", AtMost(2.0), "µs", nonces("lookup_p99_ns").map(|ns| ns / 1000.0)),
         Goal::new("longest pause by a sweep", AtMost(1000.0), "µs", pause()),
+        Goal::new("the same: longest step of the sweep", AtMost(1000.0), "µs of CPU", nonces("sweep_step_max_us")),
         Goal::new("mints in process", AtLeast(100_000.0), "/s", nonces("mints_per_second")),
         Goal::new("idle memory", AtMost(12.0), "MiB", own.idle_mib),
         Goal::new(
