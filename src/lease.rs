@@ -69,6 +69,7 @@ mod live;
 mod many;
 mod needs;
 pub(crate) mod pace;
+mod redirects;
 mod risk;
 mod rule_pace;
 mod said;

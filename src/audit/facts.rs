@@ -71,6 +71,8 @@ pub struct DecisionFacts {
     pub scope: Option<ScopeName>,
     /// Its risk.
     pub risk: Option<Risk>,
+    /// What kind of data the policy says it gives.
+    pub data: Option<String>,
     /// The rule, as the policy spells it.
     pub rule: Option<String>,
     /// What would have been refused with this code, were the service's path rules enforced.
@@ -91,6 +93,7 @@ impl DecisionFacts {
     /// Bounded and masked, whatever the caller did.
     pub(super) fn bounded(mut self) -> Self {
         self.on_behalf_of = self.on_behalf_of.map(|text| bounded(text, TEXT_BYTES_MAX));
+        self.data = self.data.map(|text| bounded(text, TEXT_BYTES_MAX));
         self.rule = self.rule.map(|text| bounded(text, TEXT_BYTES_MAX));
         self.inputs.truncate(INPUTS_MAX);
         for (name, value) in &mut self.inputs {
@@ -107,7 +110,7 @@ impl DecisionFacts {
 
     /// Whether [`DecisionFacts::bounded`] would change nothing.
     fn is_bounded(&self) -> bool {
-        let mut texts = self.on_behalf_of.iter().chain(&self.rule);
+        let mut texts = self.on_behalf_of.iter().chain(&self.data).chain(&self.rule);
         let mut inputs = self.inputs.iter().flat_map(|(name, value)| [name, value]);
         self.inputs.len() <= INPUTS_MAX
             && texts.all(|text| is_bounded(text, TEXT_BYTES_MAX))
@@ -212,6 +215,8 @@ pub enum Event {
         digest: Arc<str>,
         /// `adopted`, or `refused` for a file with mistakes.
         outcome: &'static str,
+        /// Services of the policy in force whose answers are not searched.
+        unscrubbed: Vec<String>,
     },
     /// Many leases were ended by one call; each has an end of its own.
     Revocation {

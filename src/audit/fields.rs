@@ -167,6 +167,13 @@ impl<'a> Fields<'a> {
         self.value(value);
     }
 
+    /// Adds any value, or nothing.
+    pub(super) fn json_some<T: Serialize + ?Sized>(&mut self, key: Key, value: Option<&T>) {
+        if let Some(value) = value {
+            self.json(key, value);
+        }
+    }
+
     /// Adds any value, or `…` for one that takes more than `bytes_max`, its name counted.
     pub(super) fn json_bounded<T: Serialize + ?Sized>(&mut self, key: Key, value: &T, bytes_max: usize) {
         let before = self.0.len();

@@ -55,6 +55,7 @@ fn full_facts() -> DecisionFacts {
         service: Some(ServiceName::parse("stripe").unwrap()),
         scope: Some(ScopeName::parse("read:customers").unwrap()),
         risk: Some(Risk::Medium),
+        data: None,
         rule: Some("GET /v1/customers/{id}".into()),
         observed: None,
         inputs: vec![("body.charge".into(), NASTY.into()), ("body.amount".into(), "5000".into())],

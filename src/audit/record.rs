@@ -239,12 +239,11 @@ impl DecisionFacts {
         fields.text_some(key!("on_behalf_of"), self.on_behalf_of.as_deref());
         fields.text_some(key!("scope"), self.scope.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("risk"), self.risk.map(|risk| risk.as_str()));
+        fields.text_some(key!("data"), self.data.as_deref());
         fields.text_some(key!("rule"), self.rule.as_deref());
         fields.text_some(key!("observed"), self.observed);
-        if !self.inputs.is_empty() {
-            let inputs: BTreeMap<&str, &str> = self.inputs.iter().map(|(name, value)| (&**name, &**value)).collect();
-            fields.json(key!("inputs"), &inputs);
-        }
+        let inputs: BTreeMap<&str, &str> = self.inputs.iter().map(|(name, value)| (&**name, &**value)).collect();
+        fields.json_some(key!("inputs"), (!inputs.is_empty()).then_some(&inputs));
         fields.text_some(key!("credential"), self.credential.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("client_certificate"), self.client_certificate.as_ref().map(|name| name.as_str()));
         fields.text_some(key!("policy.digest"), self.policy_digest.as_deref());
@@ -353,9 +352,10 @@ impl Event {
                 fields.text(key!("event"), event);
                 fields.number(key!("attempts"), u64::from(*attempts));
             }
-            Self::PolicyRead { digest, outcome } => {
+            Self::PolicyRead { digest, outcome, unscrubbed } => {
                 fields.text(key!("policy.digest"), digest);
                 fields.text(key!("outcome"), outcome);
+                fields.json_some(key!("unscrubbed"), (!unscrubbed.is_empty()).then_some(unscrubbed));
             }
             Self::Revocation { .. } | Self::LeakReport { .. } | Self::Leaked { .. } | Self::Risk { .. } => {
                 self.write_many(fields);

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::kin::{Kin, Origin};
+use super::redirects::Redirects;
 use super::rule_pace::RulePaces;
 use super::said::Said;
 use super::state::{Period, State};
@@ -48,11 +49,13 @@ struct Rare {
 
 /// What a lease has once it is used or delegated from.
 #[derive(Default)]
-struct Busy {
+pub(super) struct Busy {
     /// Made by the first exchange that joins.
     cut: OnceLock<CancellationToken>,
     /// Made with the first request that a rule with a rate allows.
     rule_paces: OnceLock<Box<RulePaces>>,
+    /// Made with the first redirect to another host.
+    pub(super) redirects: OnceLock<Box<Redirects>>,
     /// There from the beginning in what was delegated, and otherwise made with the first child.
     kin: OnceLock<Box<Kin>>,
 }
@@ -346,11 +349,11 @@ impl Lease {
         self.busy_or_new().kin.get_or_init(Box::default)
     }
 
-    fn busy(&self) -> Option<&Busy> {
+    pub(super) fn busy(&self) -> Option<&Busy> {
         self.rare.get()?.busy.get().map(Box::as_ref)
     }
 
-    fn busy_or_new(&self) -> &Busy {
+    pub(super) fn busy_or_new(&self) -> &Busy {
         self.rare.get_or_init(Box::default).busy.get_or_init(Box::default)
     }
 

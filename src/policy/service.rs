@@ -86,6 +86,14 @@ pub struct Service {
     pub scopes: Vec<Scope>,
 }
 
+impl super::Policy {
+    /// Names of the services whose answers are not searched for the credential.
+    #[must_use]
+    pub fn unscrubbed(&self) -> Vec<String> {
+        self.services().iter().filter(|service| !service.scrub).map(|service| service.name.to_string()).collect()
+    }
+}
+
 /// A named set of rules.
 #[derive(Debug)]
 pub struct Scope {

@@ -10,6 +10,7 @@ mod signature;
 mod who;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use exposed::exposed;
 pub use given::{Wanted, body_wanted};
@@ -20,7 +21,7 @@ use super::extract::{Presented, Stray};
 use super::fair::Place;
 use super::inject::Tie;
 use super::refused::{Refused, Story};
-use crate::audit::{Alarm, AlarmOutcome, Decided, DecisionFacts};
+use crate::audit::{AlarmOutcome, Decided, DecisionFacts};
 use crate::lease::{Found, Lease, Lookup, NoUse, Reservation, Restriction};
 use crate::model::denial::{Misplaced, Missing};
 use crate::model::{CredentialName, Denial, NonceHash, Scheme, ScopeName};
@@ -188,7 +189,7 @@ impl Scene<'_> {
     /// A nonce outside every slot: refused whatever it is; a live one is revoked where the policy says so.
     fn stray(&self, stray: &Stray, presented: &Presented, mut facts: DecisionFacts) -> Refused {
         let mut place = stray.place;
-        facts.alarm = self.canary_among(&presented.strays);
+        facts.alarm = alarms::canary_among(self.leases, &presented.strays);
         match self.leases.find(&stray.hash) {
             Found::Live(lease) => {
                 describe(&lease, &mut facts);
@@ -205,16 +206,11 @@ impl Scene<'_> {
         Refused::new(Denial::NonceMisplaced(place), facts).at(&presented.services)
     }
 
-    /// A canary anywhere among them; to whoever sent it, it is a text like any other.
-    fn canary_among(&self, strays: &[Stray]) -> Option<Box<Alarm>> {
-        strays.iter().find_map(|stray| match self.leases.find(&stray.hash) {
-            Found::Canary(lease) => Some(alarms::canary(&lease, stray.place.as_str())),
-            Found::Live(_) | Found::Dead(_) | Found::Unknown => None,
-        })
-    }
-
     fn on_misplaced(&self, lease: &Lease) -> AlarmOutcome {
+        let host = &self.session.destination.host;
         let outcome = match self.policy.on_misplaced() {
+            // An upstream's own redirect brought it here: refused as any other, and no reason to end it.
+            OnMisplaced::Revoke if lease.was_redirected_to(host, Instant::now()) => AlarmOutcome::Refused,
             OnMisplaced::Revoke => {
                 self.leases.misplaced(lease);
                 AlarmOutcome::Revoked
@@ -411,6 +407,7 @@ impl Scene<'_> {
             facts.service = Some(service.name.clone());
             facts.scope = Some(scope.name.clone());
             facts.risk = Some(scope.risk);
+            facts.data.clone_from(&scope.data);
             facts.rule = (!rule.is_empty()).then(|| rule.to_owned());
             facts.credential = Some(scope.credential.clone());
             facts.client_certificate.clone_from(&service.client_certificate);

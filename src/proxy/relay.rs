@@ -8,6 +8,7 @@ mod interim;
 mod lines;
 mod parent;
 mod pool;
+mod redirect;
 mod returned;
 mod upgrade;
 
@@ -115,6 +116,9 @@ pub(super) async fn relay(
     }
     if let Some(want) = &want {
         want.answered(response.status());
+    }
+    if let Some(tie) = &tie {
+        redirect::note(&response, &tie.lease);
     }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let answering = Answering(want);

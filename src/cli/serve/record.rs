@@ -26,6 +26,7 @@ pub(super) fn open_audit(
     let facts = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "policy_digest": &**policy.digest(),
+        "unscrubbed": policy.unscrubbed(),
         "proxy": bound.proxy.to_string(),
         "proxy_tls": bound.outer.map(|address| address.to_string()),
         "transparent": listeners::texts(&bound.transparent),

@@ -156,19 +156,21 @@ impl Reloading {
         let policy = Arc::new(policy.reloaded());
         let digest = policy.digest().clone();
         // Requests first: what is minted under the new policy is never judged by the old one.
+        let unscrubbed = policy.unscrubbed();
         self.proxy.adopt(policy.clone(), credentials, verifier.clone(), tls);
         self.current.replace(policy.clone());
         self.gate.adopt(verifier, policy);
         self.webhooks.send_replace(webhooks);
         self.metrics.policy_read("adopted");
         tracing::info!(policy.digest = %digest, "the policy has changed and is in force");
-        self.audit.note(Event::PolicyRead { digest, outcome: "adopted" });
+        self.audit.note(Event::PolicyRead { digest, outcome: "adopted", unscrubbed });
     }
 
     fn refused(&self, report: &str) {
         self.metrics.policy_read("refused");
         tracing::error!("the policy file has changed and is not taken; the last good one stays in force: {report}");
-        let digest = self.current.get().digest().clone();
-        self.audit.note(Event::PolicyRead { digest, outcome: "refused" });
+        let policy = self.current.get();
+        let (digest, unscrubbed) = (policy.digest().clone(), policy.unscrubbed());
+        self.audit.note(Event::PolicyRead { digest, outcome: "refused", unscrubbed });
     }
 }

@@ -78,6 +78,15 @@ async fn private_reaches_loopback_by_name_and_never_ourselves() {
 }
 
 #[tokio::test]
+async fn what_data_a_scope_gives_is_on_record() {
+    let policy = policies::ONE_API.replace("risk = \"low\"\n", "risk = \"low\"\ndata = \"personal\"\n");
+    let stage = Stage::of_policy(&policy).await;
+    stage.sidecar.agent().get("api.test", "/x", &stage.reader().await).await;
+    let decision = stage.sidecar.audited(|record| record["type"] == "decision").await;
+    assert_eq!((&decision["scope"], &decision["data"]), (&"read".into(), &"personal".into()), "{decision:#}");
+}
+
+#[tokio::test]
 async fn scrub_false_passes_answers_as_they_are_and_short_credentials_need_it() {
     let stage = Stage::of_policy(&one_api_with("scrub = false")).await;
     let nonce = stage.reader().await;
@@ -89,6 +98,8 @@ async fn scrub_false_passes_answers_as_they_are_and_short_credentials_need_it() 
     let seen = stage.upstream.seen().pop().expect("a request");
     assert_eq!((seen.header("range"), seen.header("accept-encoding")), (Some("bytes=0-3"), Some("br")));
     assert!(stage.sidecar.log().contains("services.api.scrub"), "it is warned of");
+    let start = stage.sidecar.audited(|record| record["type"] == "start").await;
+    assert_eq!(start["facts"]["unscrubbed"], serde_json::json!(["api"]), "{start:#}");
     for (policy, expected) in
         [(policies::ONE_API.to_owned(), Some("credential_unavailable")), (one_api_with("scrub = false"), None)]
     {

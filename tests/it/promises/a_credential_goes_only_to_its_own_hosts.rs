@@ -58,6 +58,28 @@ async fn a_nonce_on_another_services_host_is_refused_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_nonce_that_followed_an_upstreams_redirect_is_refused_and_lives() {
+    for h2 in [false, true] {
+        let two = Two::new().await;
+        let minted = two.sidecar.orchestrator().mint("worker", "api", "read").await;
+        let agent = two.sidecar.agent();
+        let mut home = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+        let redirect = home.send(get("api.test", "/redirect", &minted.nonce)).await;
+        assert_eq!(redirect.headers["location"], "https://other.test/x");
+        let reply = agent.get("other.test", "/x", &minted.nonce).await;
+        assert_eq!((reply.status.as_u16(), reply.refusal()), (403, Some("nonce_misplaced")), "h2 {h2}");
+        let alarm = two.sidecar.audited(|record| record["type"] == "alarm").await;
+        assert_eq!((&alarm["kind"], &alarm["outcome"]), (&"nonce_misplaced".into(), &"refused".into()), "h2 {h2}");
+        assert_eq!(agent.get("api.test", "/x", &minted.nonce).await.status, 200, "h2 {h2}: it lives");
+        let other = two.sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
+        assert_eq!(agent.get("other.test", "/x", &other).await.refusal(), Some("nonce_misplaced"), "h2 {h2}");
+        let reply = agent.get("api.test", "/x", &other).await;
+        assert_eq!(reply.refusal(), Some("nonce_revoked"), "h2 {h2}: nobody had sent this one there");
+        assert!(two.other.seen().is_empty(), "h2 {h2}");
+    }
+}
+
+#[tokio::test]
 async fn another_host_header_or_authority_is_refused() {
     let stage = Stage::new().await;
     let nonce = stage.reader().await;
