@@ -201,6 +201,7 @@ async fn a_bomb_is_not_unpacked_into_memory() {
     let _ = tokio::time::timeout(crate::support::agent::PATIENCE * 3, tunnel.read_to_end(&mut answer)).await;
     let grown = stage.sidecar.status("VmHWM") - before;
     assert!(grown < BOMB_GROWTH_KIB_MAX, "{grown} KiB");
+    assert!(answer.len() < 4 << 20 && !answer.ends_with(b"0\r\n\r\n"), "broken off: {} bytes", answer.len());
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ pub struct Server {
     pub authority: Arc<TestAuthority>,
     answer: Arc<Mutex<(u16, String)>>,
     asked: Arc<AtomicUsize>,
-    /// What it was last asked: `Authorization` and body.
-    last: Arc<Mutex<(String, String)>>,
+    /// What it was last asked: method and path, `Authorization` and body.
+    last: Arc<Mutex<[String; 3]>>,
     is_away: Arc<AtomicBool>,
 }
 
@@ -56,10 +56,12 @@ impl Server {
                         let (answer, asked, last) = (answer.clone(), asked.clone(), last.clone());
                         async move {
                             asked.fetch_add(1, Ordering::Relaxed);
+                            let what = format!("{} {}", request.method(), request.uri());
                             let said = request.headers().get("authorization").map(|value| value.as_bytes().to_vec());
                             let said = String::from_utf8(said.unwrap_or_default()).expect("text");
                             let body = request.into_body().collect().await.expect("a body").to_bytes();
-                            *last.lock().expect("no panic") = (said, String::from_utf8(body.to_vec()).expect("text"));
+                            let body = String::from_utf8(body.to_vec()).expect("text");
+                            *last.lock().expect("no panic") = [what, said, body];
                             let (status, text) = answer.lock().expect("no panic").clone();
                             let answer = Response::builder().status(status).header("location", "https://evil.test/");
                             Ok::<_, Infallible>(answer.body(Full::<bytes::Bytes>::from(text)).expect("an answer"))
@@ -125,7 +127,7 @@ async fn keys_of_a_server_are_kept_renewed_and_never_made_up() {
     }
     let asked = server.asked.load(Ordering::Relaxed);
     assert!(asked <= 6, "{asked}");
-    let (_, sent) = server.last.lock().expect("no panic").clone();
+    let [_, _, sent] = server.last.lock().expect("no panic").clone();
     assert_eq!(sent, "", "a key server is told nothing");
 }
 
@@ -158,7 +160,8 @@ async fn the_api_server_judges_tokens_of_its_cluster() {
     let token = key.token("c", &service_account("ops", "minter", "p1"));
     server.say(201, &review(true, "valetkey", "minter", "p1"));
     assert_eq!(caller.whoami(&token).await.as_deref(), Ok("kubernetes:ops/minter"));
-    let (authorization, body) = server.last.lock().expect("no panic").clone();
+    let [what, authorization, body] = server.last.lock().expect("no panic").clone();
+    assert_eq!(what, "POST /apis/authentication.k8s.io/v1/tokenreviews");
     assert_eq!(authorization, "Bearer the-sidecars-own-token");
     let asked: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(asked["spec"], json!({"token": token, "audiences": ["valetkey"]}));

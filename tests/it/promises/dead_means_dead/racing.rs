@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::support::agent::{Tunnel, get, read};
 use crate::support::{Agent, Stage};
 
-/// Rounds, each with a nonce of its own.
-const ROUNDS: usize = 200;
+/// Rounds, each with a nonce of its own: 200, or as many as `VALETKEY_TEST_ROUNDS` says.
+fn rounds() -> usize {
+    std::env::var("VALETKEY_TEST_ROUNDS").map_or(200, |rounds| rounds.parse().expect("a number"))
+}
+
 /// Requests that each client sends after the answer, at least.
 const AFTER: usize = 2;
 
@@ -67,7 +70,7 @@ async fn whatever_begins_after_revoke_has_answered_is_refused() {
     for is_h2 in [false, true, false, true] {
         clients.push(Client::of(agent.clone(), is_h2).await);
     }
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let (minted, is_over) = (orchestrator.mint("worker", "api", "read").await, Arc::new(AtomicBool::new(false)));
         let start = |client: Client| tokio::spawn(client.race(round, minted.nonce.clone(), is_over.clone()));
         let racing: Vec<_> = clients.drain(..).map(start).collect();
