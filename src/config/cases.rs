@@ -42,7 +42,7 @@ const CASE: Keys = Keys {
         "uses",
         "risk",
     ],
-    later: &["headers"],
+    later: &[],
 };
 
 /// Words that `expect` takes beside the codes of refusals.

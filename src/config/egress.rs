@@ -77,8 +77,7 @@ fn read_proxy(node: &Node<'_>) -> Option<Destination> {
     let text = node.string()?;
     let hint = "upstream_proxy = \"http://HOST:PORT\"; its user and password come from upstream_proxy_credential";
     if text.starts_with("https://") {
-        let message = "is reached over TLS, which this build does not do".to_owned();
-        node.fault(Code::NotSupported, message, hint);
+        node.fault(Code::BadValue, "is no parent proxy: it is spoken to in the clear".to_owned(), hint);
         return None;
     }
     let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));

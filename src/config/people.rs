@@ -115,6 +115,9 @@ fn read_agent_name(entry: &Named<'_>) -> Option<AgentName> {
     entry.label.name(entry.name, AgentName::parse)
 }
 
+const PROVEN_BY: &str =
+    "name a uid:, what a token of one of the issuers says, or what a CA of [client_cas] vouches for";
+
 /// The proxy proves uids, and whom a token or a certificate names. What else an agent is keeps it from minting, and cannot be all that it is.
 fn presentable(
     node: &Node<'_>,
@@ -128,12 +131,13 @@ fn presentable(
     };
     let is_proven = |rule: &IdentityRule| by_token(rule) || client_cas::prove(cas, rule);
     if identities.iter().any(|rule| matches!(rule, IdentityRule::Bearer(_))) {
-        node.not_supported("an agent's identity of the kind bearer:");
+        let message = "bearer: is for minters: a file does not tell which agent shows what is in it".to_owned();
+        node.fault(Code::BadValue, message, PROVEN_BY);
         return None;
     }
     if !identities.iter().any(is_proven) {
-        let ways = "uid:, a token of an issuer, or a certificate of [client_cas]";
-        node.not_supported(&format!("an agent without an identity that the proxy could prove ({ways})"));
+        let message = "nothing here is an identity that the proxy could prove".to_owned();
+        node.fault(Code::BadValue, message, PROVEN_BY);
         return None;
     }
     for rule in identities.iter().filter(|rule| !is_proven(rule)) {
