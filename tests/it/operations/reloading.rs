@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::agent::{get, with};
 use crate::support::policies::ONE_API;
@@ -210,6 +210,29 @@ async fn a_hangup_takes_a_file_that_the_watch_has_done_with_and_disturbs_nothing
     assert_eq!(under_way.status(), 200);
     let body = under_way.into_body().collect().await.expect("a whole answer").to_bytes();
     assert_eq!(body.len(), 200 * PIECE.len(), "what was under way has gone on");
+}
+
+#[tokio::test]
+async fn every_reading_has_the_services_on_record_whose_answers_are_not_searched() {
+    let stage = Stage::new().await;
+    let start = stage.sidecar.audited(|record| record["type"] == "start").await;
+    assert_eq!(start["facts"]["unscrubbed"], json!([]), "{start:#}");
+    let good = fs::read_to_string(stage.sidecar.path("policy.toml")).expect("the policy");
+    let unscrubbed = good.replace("credential = \"api\"\n", "credential = \"api\"\nscrub = false\n");
+    let api = json!(["api"]);
+    for (at, (text, outcome, expected)) in [
+        (unscrubbed.as_str(), "adopted", Some(&api)),
+        ("not toml [", "refused", Some(&api)),
+        (good.as_str(), "adopted", None),
+        ("version = 2", "refused", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(stage.sidecar.path("policy.toml"), text).expect("our directory");
+        let record = eventually("a record of it", || policies(&stage).into_iter().nth(at)).await;
+        assert_eq!((&record["outcome"], record.get("unscrubbed")), (&outcome.into(), expected), "{at}: {record:#}");
+    }
 }
 
 #[tokio::test]
