@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{FakeUpstream, binary, canary};
 
+mod identity;
+
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where repository paths in the documents begin.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::agent::with;
 use crate::support::policies::ONE_API;
-use crate::support::{Stage, TestSidecar};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
 
 /// The one API's policy with more keys of its service.
 fn policy(keys: &str) -> String {
@@ -52,8 +52,74 @@ async fn everything_else_is_enforced() {
     let once = stage.sidecar.orchestrator().mint("worker", "api", "once").await;
     assert_eq!(send(&stage, "GET", "/spends", &once.nonce).await, (200, None));
     assert_eq!(send(&stage, "DELETE", "/spent", &once.nonce).await, (401, refused("nonce_spent")));
-    stage.sidecar.orchestrator().revoke(&stage.sidecar.orchestrator().mint("worker", "api", "read").await.id).await;
+    let revoked = stage.sidecar.orchestrator().mint("worker", "api", "read").await;
+    stage.sidecar.orchestrator().revoke(&revoked.id).await;
+    assert_eq!(send(&stage, "POST", "/ended", &revoked.nonce).await, (401, refused("nonce_revoked")));
     assert_eq!(stage.upstream.seen().len(), 1, "nothing of what was refused");
+}
+
+#[tokio::test]
+async fn what_does_not_belong_in_a_request_is_refused_there_too() {
+    let stage = Stage::of_policy(&observed()).await;
+    let (reader, secret) = (stage.reader().await, stage.secret.clone());
+    let foreign = canary();
+    let path = |path: &str| (path.to_owned(), ("accept", "*/*".to_owned()));
+    let field = |name: &'static str, value: &str| ("/x".to_owned(), (name, value.to_owned()));
+    for ((path, (name, value)), code) in [
+        (field("x-note", &reader), "nonce_misplaced"),
+        (path(&format!("/path/{reader}")), "nonce_misplaced"),
+        (path(&format!("/query?q={reader}")), "nonce_misplaced"),
+        (field("x-api-key", &foreign), "foreign_credential"),
+        (field("cookie", "session=stolen"), "foreign_credential"),
+        (field("x-note", &secret), "credential_exposed"),
+        (path(&format!("/path/{secret}")), "credential_exposed"),
+    ] {
+        // No rule allows it, and observing lets that by; the other is refused whatever the rules say.
+        let fields = [("authorization", format!("Bearer {reader}")), (name, value)];
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let reply = stage.sidecar.agent().send(with("POST", "api.test", &path, &fields, "")).await;
+        assert_eq!((reply.status.as_u16(), reply.refusal()), (403, Some(code)), "{name} {code}");
+    }
+    for (value, code) in [(foreign, "foreign_credential"), (secret, "credential_exposed")] {
+        assert_eq!(send(&stage, "POST", "/instead", &value).await, (403, Some(code.to_owned())));
+    }
+    assert_eq!(stage.upstream.seen().len(), 0, "upstream has heard nothing");
+    assert_eq!(send(&stage, "POST", "/x", &reader).await, (200, None), "with nothing of that it goes on");
+}
+
+#[tokio::test]
+async fn a_nonce_on_the_host_of_another_service_is_refused_there_too() {
+    const OBSERVED: &str = "slots = [\"bearer\"]\nenforce = \"observe\"\nuntil = 2999-01-01\n";
+    let other = FakeUpstream::start(&["other.test"]).await;
+    let policy = policies::TWO_APIS.replace("slots = [\"bearer\"]\n", OBSERVED);
+    let stage = Stage::of(&policy, FakeUpstream::start(&["api.test"]).await, |builder| {
+        builder.upstream(&["other.test"], "other", &other).environment("OTHER_KEY", &canary())
+    })
+    .await;
+    let reader = stage.reader().await;
+    let astray = with("POST", "other.test", "/x", &[("authorization", &format!("Bearer {reader}"))], "");
+    let reply = stage.sidecar.agent().send(astray).await;
+    assert_eq!((reply.status.as_u16(), reply.refusal()), (403, Some("nonce_misplaced")));
+    assert_eq!(send(&stage, "POST", "/x", &reader).await, (401, Some("nonce_revoked".to_owned())), "and it has ended");
+    assert_eq!((other.connections(), stage.upstream.connections()), (0, 0), "no upstream has heard anything");
+}
+
+#[tokio::test]
+async fn whoever_is_not_the_agent_is_refused_there_too() {
+    let somebody_else = format!("uid:{}", rustix::process::getuid().as_raw() + 1);
+    let names = "\n[client_cas.names]\nca = \"{dir}/api.pem\"\n";
+    for (identity, more, (status, code)) in [
+        (somebody_else.as_str(), "", (403, "agent_mismatch")),
+        ("mtls:worker.test", names, (401, "agent_unidentified")),
+    ] {
+        let stage = Stage::of_policy(&(observed().replace("\"any\"", &format!("\"{identity}\"")) + more)).await;
+        let reader = stage.reader().await;
+        for (method, path) in [("POST", "/outside"), ("GET", "/inside")] {
+            let refused = (status, Some(code.to_owned()));
+            assert_eq!(send(&stage, method, path, &reader).await, refused, "{identity} {method}");
+        }
+        assert_eq!(stage.upstream.connections(), 0, "{identity}: upstream has heard nothing");
+    }
 }
 
 #[tokio::test]

@@ -1,16 +1,21 @@
 //! A policy file that changes under a running sidecar.
 
 use std::fs;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::agent::{get, with};
 use crate::support::policies::ONE_API;
 use crate::support::sidecar::eventually;
+use crate::support::upstream::PIECE;
 use crate::support::{Stage, canary};
+
+/// In which the watch has looked several times: it does so every second, and takes what two looks agree on.
+const LOOKS: Duration = Duration::from_millis(3500);
 
 const READ_ONLY: &str = r#"grants = { api = ["read"] }"#;
 const ALL: &str = r#"grants = { api = ["read", "write", "once"] }"#;
@@ -36,6 +41,12 @@ fn post(nonce: &str) -> Request<Full<Bytes>> {
 
 async fn get_status(stage: &Stage, nonce: &str) -> (u16, Option<String>) {
     let reply = stage.sidecar.agent().get("api.test", "/x", nonce).await;
+    (reply.status.as_u16(), reply.refusal().map(str::to_owned))
+}
+
+async fn patch_status(stage: &Stage, nonce: &str) -> (u16, Option<String>) {
+    let request = with("PATCH", "api.test", "/new", &[("authorization", &format!("Bearer {nonce}"))], "");
+    let reply = stage.sidecar.agent().send(request).await;
     (reply.status.as_u16(), reply.refusal().map(str::to_owned))
 }
 
@@ -128,8 +139,13 @@ async fn a_bad_file_changes_nothing_and_is_told_of() {
     told(&stage, "adopted").await;
 }
 
+/// What is on record of files that were read.
+fn policies(stage: &Stage) -> Vec<Value> {
+    stage.sidecar.audit().into_iter().filter(|record| record["type"] == "policy").collect()
+}
+
 fn refusals(stage: &Stage) -> usize {
-    stage.sidecar.audit().iter().filter(|record| record["type"] == "policy" && record["outcome"] == "refused").count()
+    policies(stage).iter().filter(|record| record["outcome"] == "refused").count()
 }
 
 #[tokio::test]
@@ -161,6 +177,62 @@ async fn a_hangup_reads_it_at_once_and_says_when_nothing_has_changed() {
     stage.sidecar.signal("HUP");
     eventually("the word", || stage.sidecar.log().contains("the policy is as it was").then_some(())).await;
     assert!(stage.sidecar.audit().iter().all(|record| record["type"] != "policy"), "nothing was adopted");
+}
+
+/// The watch reads a file once for each change of the file itself. So that it is the signal that is seen here, the file
+/// is refused for what it names and does not change any more: whoever reads it again was asked to.
+#[tokio::test]
+async fn a_hangup_takes_a_file_that_the_watch_has_done_with_and_disturbs_nothing() {
+    let stage = Stage::new().await;
+    let reader = stage.reader().await;
+    let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
+    let under_way = tunnel.start(get("api.test", "/large?pieces=200", &reader)).await;
+    rewrite(&stage, |text| {
+        let text = text.replace("/api.pem\"", "/new.pem\"");
+        text.replace("allow = [\"GET /{*path}\"]", "allow = [\"GET /{*path}\", \"PATCH /new\"]")
+    });
+    told(&stage, "refused").await;
+    assert_eq!(patch_status(&stage, &reader).await, (403, Some("out_of_scope".to_owned())), "not in force");
+
+    stage.sidecar.signal("HUP");
+    eventually("another refusal of the same file", || (refusals(&stage) == 2).then_some(())).await;
+    assert_eq!(get_status(&stage, &reader).await, (200, None), "the last good one is");
+
+    fs::copy(stage.sidecar.path("api.pem"), stage.sidecar.path("new.pem")).expect("our directory");
+    tokio::time::sleep(LOOKS).await;
+    assert_eq!(policies(&stage).len(), 2, "nobody has read it meanwhile");
+    stage.sidecar.signal("HUP");
+    let record = told(&stage, "adopted").await;
+    assert_eq!(patch_status(&stage, &reader).await, (200, None));
+    let decision = stage.sidecar.audited(|record| record["method"] == "PATCH" && record["decision"] == "allow").await;
+    assert_eq!(decision["policy.digest"], record["policy.digest"], "the new policy decided");
+
+    assert_eq!(under_way.status(), 200);
+    let body = under_way.into_body().collect().await.expect("a whole answer").to_bytes();
+    assert_eq!(body.len(), 200 * PIECE.len(), "what was under way has gone on");
+}
+
+#[tokio::test]
+async fn every_reading_has_the_services_on_record_whose_answers_are_not_searched() {
+    let stage = Stage::new().await;
+    let start = stage.sidecar.audited(|record| record["type"] == "start").await;
+    assert_eq!(start["facts"]["unscrubbed"], json!([]), "{start:#}");
+    let good = fs::read_to_string(stage.sidecar.path("policy.toml")).expect("the policy");
+    let unscrubbed = good.replace("credential = \"api\"\n", "credential = \"api\"\nscrub = false\n");
+    let api = json!(["api"]);
+    for (at, (text, outcome, expected)) in [
+        (unscrubbed.as_str(), "adopted", Some(&api)),
+        ("not toml [", "refused", Some(&api)),
+        (good.as_str(), "adopted", None),
+        ("version = 2", "refused", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(stage.sidecar.path("policy.toml"), text).expect("our directory");
+        let record = eventually("a record of it", || policies(&stage).into_iter().nth(at)).await;
+        assert_eq!((&record["outcome"], record.get("unscrubbed")), (&outcome.into(), expected), "{at}: {record:#}");
+    }
 }
 
 #[tokio::test]
