@@ -7,8 +7,8 @@
 //! same turn.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +31,16 @@ pub(in crate::proxy) fn looked_at(want: &Want, cut: &CutAlarm) {
 pub(in crate::proxy) fn let_go() {
     // A thread that ends has forgotten it.
     let _ = LOOKED_AT.try_with(RefCell::take);
+}
+
+/// A future of the library that spawns: what others on this thread have looked at in their turns is none of its uploads.
+pub(in crate::proxy) async fn in_turns<F: Future>(spawning: F) -> F::Output {
+    let mut spawning = pin!(spawning);
+    let polled = poll_fn(|cx| {
+        let_go();
+        spawning.as_mut().poll(cx)
+    });
+    polled.await
 }
 
 /// Spawns on tokio.
@@ -86,5 +96,43 @@ impl<F: Future<Output = ()> + Unpin> Future for Carried<F> {
             return polled;
         }
         upload.poll_end(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::sync::oneshot::{self, error::TryRecvError};
+
+    use super::*;
+    use crate::proxy::flow::{Answering, Inbound};
+
+    /// Whether a task that is spawned `in_turns` or not, after an upload was looked at, ends with that upload.
+    async fn ends_with_it(is_apart: bool) -> bool {
+        let want = Want::new(Wanted::NotYet, Inbound::none());
+        looked_at(&want, &CutAlarm::new(None));
+        let (held, mut dropped) = oneshot::channel::<()>();
+        let spawning = async {
+            let task = Box::pin(async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            });
+            Carrier { idle_timeout: Duration::from_secs(300) }.execute(task);
+        };
+        if is_apart {
+            in_turns(spawning).await;
+        } else {
+            spawning.await;
+        }
+        want.answered(StatusCode::PAYLOAD_TOO_LARGE);
+        drop(Answering(Some(want)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        dropped.try_recv() != Err(TryRecvError::Empty)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_carries_what_was_looked_at_in_its_own_turn_alone() {
+        assert!(ends_with_it(false).await);
+        assert!(!ends_with_it(true).await, "that was another's");
     }
 }
