@@ -77,7 +77,8 @@ fn read_proxy(node: &Node<'_>) -> Option<Destination> {
     let text = node.string()?;
     let hint = "upstream_proxy = \"http://HOST:PORT\"; its user and password come from upstream_proxy_credential";
     if text.starts_with("https://") {
-        node.fault(Code::BadValue, "is no parent proxy: it is spoken to in the clear".to_owned(), hint);
+        let message = "is reached over TLS; a parent proxy is spoken to over http:// alone".to_owned();
+        node.fault(Code::BadValue, message, hint);
         return None;
     }
     let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));

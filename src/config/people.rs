@@ -115,8 +115,9 @@ fn read_agent_name(entry: &Named<'_>) -> Option<AgentName> {
     entry.label.name(entry.name, AgentName::parse)
 }
 
-const PROVEN_BY: &str =
-    "name a uid:, what a token of one of the issuers says, or what a CA of [client_cas] vouches for";
+/// What to do where the proxy could not prove an agent.
+const PROVABLE: &str =
+    "name an identity that the proxy can prove: uid:, a token of an issuer, or a certificate of [client_cas]";
 
 /// The proxy proves uids, and whom a token or a certificate names. What else an agent is keeps it from minting, and cannot be all that it is.
 fn presentable(
@@ -131,13 +132,13 @@ fn presentable(
     };
     let is_proven = |rule: &IdentityRule| by_token(rule) || client_cas::prove(cas, rule);
     if identities.iter().any(|rule| matches!(rule, IdentityRule::Bearer(_))) {
-        let message = "bearer: is for minters: a file does not tell which agent shows what is in it".to_owned();
-        node.fault(Code::BadValue, message, PROVEN_BY);
+        let message = "bearer: is for minters; a file cannot tell which agent shows it".to_owned();
+        node.fault(Code::BadValue, message, PROVABLE);
         return None;
     }
     if !identities.iter().any(is_proven) {
-        let message = "nothing here is an identity that the proxy could prove".to_owned();
-        node.fault(Code::BadValue, message, PROVEN_BY);
+        let message = "nothing here can be proven to the proxy, so that nobody could present its nonces".to_owned();
+        node.fault(Code::BadValue, message, PROVABLE);
         return None;
     }
     for rule in identities.iter().filter(|rule| !is_proven(rule)) {

@@ -273,7 +273,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The key is part of the policy, and this build would not enforce it.
+    /// The key or source is known to the policy, and this build would not enforce it.
     pub(super) fn not_supported(&self, what: &str) {
         let message = format!("{what} is known, and not enforced by this build");
         self.fault(Code::NotSupported, message, "take it out: what is not enforced must not look as if it were");

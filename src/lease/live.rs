@@ -54,7 +54,7 @@ pub(super) struct Busy {
     cut: OnceLock<CancellationToken>,
     /// Made with the first request that a rule with a rate allows.
     rule_paces: OnceLock<Box<RulePaces>>,
-    /// Made with the first redirect to another host.
+    /// Made with the first redirect to elsewhere.
     pub(super) redirects: OnceLock<Box<Redirects>>,
     /// There from the beginning in what was delegated, and otherwise made with the first child.
     kin: OnceLock<Box<Kin>>,

@@ -19,7 +19,7 @@ mod want;
 mod watch;
 
 pub(super) use alarms::IdleAlarm;
-pub(super) use carrier::Carrier;
+pub(super) use carrier::{Carrier, in_turns};
 pub use download::Body;
 pub(super) use download::{Download, Flow, Source};
 pub(super) use entire::Entire;

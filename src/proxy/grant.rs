@@ -207,10 +207,10 @@ impl Scene<'_> {
     }
 
     fn on_misplaced(&self, lease: &Lease) -> AlarmOutcome {
-        let host = &self.session.destination.host;
+        let here = &self.session.destination;
         let outcome = match self.policy.on_misplaced() {
             // An upstream's own redirect brought it here: refused as any other, and no reason to end it.
-            OnMisplaced::Revoke if lease.was_redirected_to(host, Instant::now()) => AlarmOutcome::Refused,
+            OnMisplaced::Revoke if lease.was_redirected_to(here, Instant::now()) => AlarmOutcome::Refused,
             OnMisplaced::Revoke => {
                 self.leases.misplaced(lease);
                 AlarmOutcome::Revoked
@@ -220,7 +220,7 @@ impl Scene<'_> {
         tracing::warn!(
             nonce.id = %lease.id(),
             agent.id = %lease.terms().agent,
-            destination = %self.session.destination,
+            destination = %here,
             "a nonce was sent to a host that is not its service's"
         );
         outcome

@@ -118,7 +118,7 @@ pub(super) async fn relay(
         want.answered(response.status());
     }
     if let Some(tie) = &tie {
-        redirect::note(&response, &tie.lease);
+        redirect::note(&response, errand.scheme, &errand.destination, &tie.lease);
     }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let answering = Answering(want);

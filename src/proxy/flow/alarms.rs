@@ -60,6 +60,11 @@ impl CutAlarm {
         Self { tie, alarm: None }
     }
 
+    /// One more for the same lease.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.tie.clone())
+    }
+
     pub(in crate::proxy) fn is_cut(&self) -> bool {
         self.tie.as_ref().is_some_and(|tie| tie.membership.is_cut())
     }

@@ -233,7 +233,7 @@ impl HttpBody for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let Some(flowing) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        carrier::looked_at(&flowing.want);
+        carrier::looked_at(&flowing.want, &flowing.cut);
         let frame = ready!(flowing.poll_next(cx));
         if let Some(Err(fault)) = &frame {
             // The first one is the cause.

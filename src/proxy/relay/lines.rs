@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::connector::{ConnectFault, Connector, Socket};
 use crate::model::{Denial, Scheme};
-use crate::proxy::flow::{Carrier, Upload};
+use crate::proxy::flow::{Carrier, Upload, in_turns};
 use crate::proxy::{HYPER_HEADERS_MAX, Limits};
 
 /// How long a connection may rest at most. Most servers close theirs sooner.
@@ -179,8 +179,9 @@ impl Lines {
             tokio::spawn(connection);
             return Ok(Taken::Line(Line { sender, address }));
         }
-        let (sender, connection) = self.shared_builder.handshake(socket).await.map_err(|_| ConnectFault::Http)?;
-        tokio::spawn(connection);
+        let shaking = in_turns(self.shared_builder.handshake(socket));
+        let (sender, connection) = shaking.await.map_err(|_| ConnectFault::Http)?;
+        tokio::spawn(in_turns(connection));
         let fresh = Shared { sender, address, used: Instant::now() };
         let mut state = self.state.lock();
         if let Some(shared) = state.shared.as_ref().filter(|shared| shared.sender.is_ready()) {

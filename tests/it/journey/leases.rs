@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::support::agent::{PATIENCE, breaks, get, read, with};
+use crate::support::agent::{PATIENCE, Tunnel, breaks, get, read, with};
 use crate::support::orchestrator::Minted;
 use crate::support::sidecar::eventually;
 use crate::support::{FakeUpstream, Stage};
@@ -66,41 +67,111 @@ async fn answers_that_nobody_reads_are_cut_within_a_tenth_of_a_second() {
     }
 }
 
-/// The upstream takes the head and reads no more, so that the body comes to rest on its way.
+/// More than all the sockets on the way hold.
+const UPLOAD_BYTES: usize = 64 << 20;
+/// More than a stream has room for.
+const STREAM_BYTES: usize = 2 << 20;
+
+/// True if the upload ended without a whole answer of the upstream's.
+async fn is_cut_short(mut tunnel: Tunnel, nonce: String, length: usize) -> bool {
+    let (bearer, body) = (format!("Bearer {nonce}"), "x".repeat(length));
+    let request = with("POST", "api.test", "/x", &[("authorization", &bearer)], &body);
+    match tunnel.try_start(request).await {
+        Ok(response) => response.headers().contains_key("valetkey-error") || breaks(response).await,
+        Err(_broken) => true,
+    }
+}
+
+/// The upstream takes the head and reads no more, so that the body comes to rest on its way; it may have begun to answer.
 #[tokio::test]
 async fn a_revoke_cuts_an_upload_that_nobody_reads() {
-    let (resume, told) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-    let (resumes, arrived) = (resume.clone(), told.clone());
-    let upstream = FakeUpstream::speaking_freely(&["api.test"], move |_, mut wire| {
-        let (resume, arrived) = (resumes.clone(), arrived.clone());
-        async move {
-            resume.notified().await;
-            let mut piece = vec![0; 1 << 16];
-            while let Ok(read @ 1..) = wire.read(&mut piece).await {
-                arrived.fetch_add(read, Ordering::SeqCst);
+    for (h2, answer) in [(false, ""), (false, BEGUN), (true, ""), (true, BEGUN)] {
+        let (resume, told) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (resumes, arrived) = (resume.clone(), told.clone());
+        let upstream = FakeUpstream::speaking_freely(&["api.test"], move |_, mut wire| {
+            let (resume, arrived) = (resumes.clone(), arrived.clone());
+            async move {
+                wire.write_all(answer.as_bytes()).await.expect("writable");
+                wire.flush().await.expect("writable");
+                resume.notified().await;
+                let mut piece = vec![0; 1 << 16];
+                while let Ok(read @ 1..) = wire.read(&mut piece).await {
+                    arrived.fetch_add(read, Ordering::SeqCst);
+                }
+                resume.notify_one();
             }
-            resume.notify_one();
+        });
+        let stage = Stage::with(upstream.await, |builder| builder).await;
+        let minted = stage.sidecar.orchestrator().mint("worker", "api", "write").await;
+        let agent = stage.sidecar.agent();
+        let tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+        let sending = tokio::spawn(is_cut_short(tunnel, minted.nonce, UPLOAD_BYTES));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!sending.is_finished(), "it should have come to a standstill");
+        stage.sidecar.orchestrator().revoke(&minted.id).await;
+        let cut = stage.sidecar.audited(|record| record["type"] == "end").await;
+        assert!(sending.await.expect("an end"), "h2 {h2}, {answer:?}: the agent hears of it");
+        resume.notify_one();
+        // Told once the connection from the sidecar has ended.
+        tokio::time::timeout(PATIENCE, resume.notified()).await.expect("upstream hears of it");
+        assert!(told.load(Ordering::SeqCst) < UPLOAD_BYTES, "h2 {h2}, {answer:?}: {cut:#}");
+    }
+}
+
+/// The head of an answer, and the first of its body.
+const BEGUN: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
+
+/// An upstream over HTTP/2 that gives bodies no more room, whether it has begun to answer or not; when each body ended.
+async fn roomless(is_answering: bool) -> (FakeUpstream, UnboundedReceiver<jiff::Timestamp>) {
+    let (ends, ended) = unbounded_channel();
+    let upstream = FakeUpstream::played(&["api.test"], b"h2", move |stream, _| {
+        let ends = ends.clone();
+        async move {
+            let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let ends = ends.clone();
+                tokio::spawn(async move {
+                    let _answer = is_answering.then(|| respond.send_response(http::Response::default(), false));
+                    let mut body = request.into_body();
+                    while let Some(Ok(_)) = body.data().await {} // its room is not given back
+                    let _ = ends.send(jiff::Timestamp::now());
+                });
+            }
         }
     });
-    let stage = Stage::with(upstream.await, |builder| builder).await;
-    let minted = stage.sidecar.orchestrator().mint("worker", "api", "write").await;
-    let mut tunnel = stage.sidecar.agent().tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");
-    let length = 64 << 20;
-    let nonce = &minted.nonce;
-    let head = format!(
-        "POST /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {nonce}\r\nContent-Length: {length}\r\n\r\n"
-    );
-    tunnel.write_all(head.as_bytes()).await.expect("writable");
-    let body = vec![b'x'; length];
-    let stuck = tokio::time::timeout(Duration::from_secs(2), tunnel.write_all(&body)).await;
-    assert!(stuck.is_err(), "it should have come to a standstill");
-    stage.sidecar.orchestrator().revoke(&minted.id).await;
-    let [over, cut] = ["lease_end", "end"].map(|kind| stage.sidecar.audited(move |record| record["type"] == kind));
-    let (over, cut) = (over.await, cut.await);
-    resume.notify_one();
-    // Told once the connection from the sidecar has ended.
-    tokio::time::timeout(PATIENCE, resume.notified()).await.expect("upstream hears of it");
-    assert!(told.load(Ordering::SeqCst) < length, "{over:#} {cut:#}");
+    (upstream.await, ended)
+}
+
+/// From the record of the revocation until the upstream's stream ends; three quarters of eight, as above.
+#[tokio::test]
+async fn an_upload_without_room_is_cut_within_a_tenth_of_a_second() {
+    for (h2, is_answering) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (upstream, mut ended) = roomless(is_answering).await;
+        let stage = Stage::with(upstream, |builder| builder).await;
+        let agent = stage.sidecar.agent();
+        let mut stuck = Vec::new();
+        for _ in 0..8 {
+            let minted = stage.sidecar.orchestrator().mint("worker", "api", "write").await;
+            let tunnel = if h2 { agent.tunnel_h2("api.test").await } else { agent.tunnel("api.test").await };
+            stuck.push((minted.id, tokio::spawn(is_cut_short(tunnel, minted.nonce, STREAM_BYTES))));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut took = Vec::new();
+        for (id, sending) in stuck {
+            assert!(!sending.is_finished() && ended.is_empty(), "it should have come to a standstill");
+            stage.sidecar.orchestrator().revoke(&id).await;
+            let what = format!("h2 {h2}, answering {is_answering}");
+            let end = tokio::time::timeout(PATIENCE, ended.recv()).await;
+            let end = end.unwrap_or_else(|_| panic!("{what}: upstream hears of it")).expect("a time");
+            let over = |record: &serde_json::Value| record["type"] == "lease_end" && record["nonce.id"] == id.as_str();
+            let over = stage.sidecar.audited(over).await;
+            let over: jiff::Timestamp = over["time"].as_str().and_then(|time| time.parse().ok()).expect("a time");
+            took.push(over.duration_until(end));
+            assert!(sending.await.expect("an end"), "{what}: the agent hears of it");
+        }
+        took.sort_unstable();
+        assert!(took[5] < jiff::SignedDuration::from_millis(100), "h2 {h2}, answering {is_answering}: {took:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! Each leg chooses its protocol by itself, and what is said on one is said on the other.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Version};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::agent::{PATIENCE, Reply, with};
+use crate::support::agent::{PATIENCE, Reply, breaks, get, with};
+use crate::support::sidecar::eventually;
 use crate::support::streams;
 use crate::support::wire::{answers, read_answers};
-use crate::support::{FakeUpstream, Stage};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
 
 const LEGS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
@@ -114,6 +117,37 @@ async fn trailers_come_through_on_http1_where_they_were_announced() {
         assert!(text.contains("x-plain: kept\r\n"), "h2 upstream {h2_upstream}: {text}");
         stage.assert_clean(text.as_bytes(), "its trailers");
     }
+}
+
+/// A connection over HTTP/2 that is made while a body flows over HTTP/1 has nothing to do with that body.
+#[tokio::test]
+async fn an_upload_over_http1_ends_no_connection_over_http2() {
+    let api = FakeUpstream::start_with(&["api.test"], &[b"http/1.1"]).await;
+    let other = FakeUpstream::start_with(&["other.test"], &[b"h2"]).await;
+    let sidecar = TestSidecar::with_policy(&policies::TWO_APIS.replacen("GET /", "POST /", 1))
+        .upstream(&["api.test"], "api", &api)
+        .upstream(&["other.test"], "other", &other)
+        .environment("API_KEY", &canary())
+        .environment("OTHER_KEY", &canary())
+        .flag("--threads")
+        .flag("1")
+        .flag("--idle-timeout")
+        .flag("1s")
+        .start()
+        .await;
+    let writer = sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
+    let reader = sidecar.orchestrator().mint("worker", "other", "read").await.nonce;
+    let mut upload = sidecar.agent().tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");
+    let begun = format!(
+        "POST /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {writer}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    );
+    upload.write_all(begun.as_bytes()).await.expect("writable");
+    eventually("the upload to begin", || (!api.seen().is_empty()).then_some(())).await;
+    let events = sidecar.agent().tunnel("other.test").await.start(get("other.test", "/endless", &reader)).await;
+    upload.write_all(b"0\r\n\r\n").await.expect("writable");
+    assert!(read_answers(&mut upload, 1, PATIENCE).await.starts_with("HTTP/1.1 200"));
+    let ending = tokio::time::timeout(Duration::from_secs(3), breaks(events)).await;
+    assert!(ending.is_err(), "events still come");
 }
 
 #[tokio::test]

@@ -245,7 +245,7 @@ async fn the_proxies_of_our_own_environment_are_not_ours() {
 #[test]
 fn a_parent_that_cannot_be_meant_is_no_policy() {
     for (lines, said) in [
-        ("upstream_proxy = \"https://corp:3128\"", "in the clear"),
+        ("upstream_proxy = \"https://corp:3128\"", "over http:// alone"),
         ("upstream_proxy = \"http://user:pass@corp:3128\"", "upstream_proxy_credential"),
         ("upstream_proxy = \"corp:3128\"", "http://HOST:PORT"),
         ("upstream_proxy = \"http://corp\"", "http://HOST:PORT"),

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::agent::with;
+use crate::support::orchestrator::{Minted, post};
 use crate::support::policies::ONE_API;
 use crate::support::sidecar::eventually;
 use crate::support::upstream::Seen;
@@ -65,6 +67,70 @@ async fn a_revocation_is_told_and_signed() {
     assert!(!stage.sidecar.log().contains(&STANDARD.encode(KEY)), "its secret is in no log");
 }
 
+/// A message of one leak, whose nonce this is.
+async fn is_told_of_leak(receiver: &FakeUpstream, leaked: &Minted, told: [&str; 3]) {
+    let message = first(receiver).await;
+    let body = believed(&message);
+    assert_eq!(body["type"], "nonce.leaked");
+    let sent: i64 = message.header("webhook-timestamp").and_then(|seconds| seconds.parse().ok()).expect("seconds");
+    assert!((jiff::Timestamp::now().as_second() - sent).abs() < 60, "{sent}");
+    let (data, [kind, key, value]) = (&body["data"], told);
+    assert_eq!((&data["nonce.id"], &data["agent"]), (&leaked.id.as_str().into(), &"worker".into()), "{data:#}");
+    assert_eq!((&data["type"], &data[key]), (&kind.into(), &value.into()), "{data:#}");
+    assert!(!String::from_utf8_lossy(&message.body).contains(&leaked.nonce));
+    assert_eq!(receiver.seen().len(), 1, "and nothing else that happened");
+}
+
+#[tokio::test]
+async fn a_reported_leak_is_told_and_signed() {
+    let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
+    let stage = telling("[\"leaked\"]", &receiver).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let leaked = orchestrator.mint("worker", "api", "read").await;
+    let report = json!({"text": format!("KEY={}", leaked.nonce), "source": "ci log 7"}).to_string();
+    let (status, _) = orchestrator.send(post("/v1/leaks", "application/json", &report)).await;
+    assert_eq!(status, 202);
+    is_told_of_leak(&receiver, &leaked, ["leak", "alarm", "high"]).await;
+}
+
+#[tokio::test]
+async fn a_leak_that_the_scan_finds_is_told_and_signed() {
+    let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
+    let stage = telling("[\"leaked\"]", &receiver).await;
+    let leaked = stage.sidecar.orchestrator().mint("worker", "api", "read").await;
+    let (bearer, text) = (format!("Bearer {}", stage.writer().await), format!("KEY={}", leaked.nonce));
+    let spill = with("POST", "api.test", "/x", &[("authorization", &bearer)], &text);
+    assert_eq!(stage.sidecar.agent().send(spill).await.status, 200);
+    is_told_of_leak(&receiver, &leaked, ["alarm", "kind", "nonce_in_body"]).await;
+}
+
+/// Only the way by `--connect-to` is not judged; here the receiver's name itself has a private address.
+#[tokio::test]
+async fn a_webhook_at_a_private_address_is_dialled_only_where_the_policy_says_so() {
+    for is_private in [false, true] {
+        let receiver = FakeUpstream::start_with(&["localhost"], &[b"http/1.1"]).await;
+        let port = receiver.address.port();
+        let hook = policy(&format!("[\"revoked\"]\nprivate = {is_private}"));
+        let hook = hook.replace("hooks.test", &format!("localhost:{port}"));
+        let secret = format!("whsec_{}\n", STANDARD.encode(KEY));
+        let stage = Stage::of(&hook, FakeUpstream::start(&["api.test"]).await, |builder| {
+            builder.file("whsec", &secret).file("hooks.pem", &receiver.authority.pem)
+        })
+        .await;
+        let orchestrator = stage.sidecar.orchestrator();
+        let minted = orchestrator.mint("worker", "api", "read").await;
+        orchestrator.revoke(&minted.id).await;
+        if is_private {
+            assert_eq!(believed(&first(&receiver).await)["data"]["nonce.id"], minted.id.as_str());
+        } else {
+            let failed = "valetkey_webhook_attempts_total{webhook=\"soc\",outcome=\"failed\"} 2";
+            let has_failed = || metrics_now(stage.sidecar.admin).contains(failed).then_some(());
+            eventually("two attempts", has_failed).await;
+            assert_eq!(receiver.connections(), 0, "nobody was dialled");
+        }
+    }
+}
+
 #[tokio::test]
 async fn misuse_and_bursts_are_told() {
     let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
@@ -75,7 +141,7 @@ async fn misuse_and_bursts_are_told() {
     for _ in 0..25 {
         let fields = [("authorization", format!("Bearer {reader}"))];
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let refused = tunnel.send(crate::support::agent::with("POST", "api.test", "/x", &fields, "")).await;
+        let refused = tunnel.send(with("POST", "api.test", "/x", &fields, "")).await;
         assert_eq!(refused.refusal(), Some("out_of_scope"));
     }
     let burst = believed(&first(&receiver).await);
@@ -145,7 +211,7 @@ async fn many_messages_of_one_topic_keep_none_of_another_away() {
     let bearer = format!("Bearer {writer}");
     let mut tunnel = stage.sidecar.agent().tunnel("api.test").await;
     for _ in 0..40 {
-        let spill = crate::support::agent::with("POST", "api.test", "/x", &[("authorization", &bearer)], &body);
+        let spill = with("POST", "api.test", "/x", &[("authorization", &bearer)], &body);
         assert_eq!(tunnel.send(spill).await.status, 200);
     }
     let lost = |record: &Value| record["type"] == "webhook_lost" && record["event"] == "nonce.leaked";

@@ -13,9 +13,13 @@ struct Two {
 
 impl Two {
     async fn new() -> Self {
+        Self::of(policies::TWO_APIS).await
+    }
+
+    async fn of(policy: &str) -> Self {
         let (api, other) = (FakeUpstream::start(&["api.test"]).await, FakeUpstream::start(&["other.test"]).await);
         let secrets = [canary(), canary()];
-        let sidecar = TestSidecar::with_policy(policies::TWO_APIS)
+        let sidecar = TestSidecar::with_policy(policy)
             .upstream(&["api.test"], "api", &api)
             .upstream(&["other.test"], "other", &other)
             .environment("API_KEY", &secrets[0])
@@ -77,6 +81,39 @@ async fn a_nonce_that_followed_an_upstreams_redirect_is_refused_and_lives() {
         assert_eq!(reply.refusal(), Some("nonce_revoked"), "h2 {h2}: nobody had sent this one there");
         assert!(two.other.seen().is_empty(), "h2 {h2}");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_excuses_the_host_and_port_that_it_names_and_no_other() {
+    let ports = "hosts = [\"other.test\", \"other.test:8443\"]";
+    let two = Two::of(&policies::TWO_APIS.replace("hosts = [\"other.test\"]", ports)).await;
+    let (agent, own) = (two.sidecar.agent(), "https://api.test/x");
+    // Where the upstream redirects to, where the nonce turns up then, and whether it lives.
+    for (redirects, arrives, lives) in [
+        (&["https://other.test/x"][..], "other.test", true),
+        (&["https://other.test/x"], "third.test", false),
+        (&["https://other.test/x"], "other.test:8443", false),
+        (&["https://other.test:8443/x"], "other.test:8443", true),
+        (&["https://other.test:8443/x"], "other.test", false),
+        (&["http://other.test/x"], "other.test", false),
+        (&["//other.test/x"], "other.test", true),
+        // Four are kept, and the one to itself is none of them.
+        (&["https://other.test/x", "https://a.test/", "https://b.test/", "https://c.test/", own], "other.test", true),
+    ] {
+        let what = format!("{redirects:?}, then {arrives}");
+        let nonce = two.sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
+        for location in redirects {
+            let path = format!("/redirect?{location}");
+            assert_eq!(agent.get("api.test", &path, &nonce).await.headers["location"], location, "{what}");
+        }
+        let there =
+            format!("GET https://{arrives}/x HTTP/1.1\r\nHost: {arrives}\r\nAuthorization: Bearer {nonce}\r\n\r\n");
+        let answer = agent.raw(there.as_bytes()).await;
+        assert!(answer.contains("nonce_misplaced"), "{what}: {answer}");
+        let refusal = (!lives).then_some("nonce_revoked");
+        assert_eq!(agent.get("api.test", "/x", &nonce).await.refusal(), refusal, "{what}");
+    }
+    assert!(two.other.seen().is_empty());
 }
 
 #[tokio::test]

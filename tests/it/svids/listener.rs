@@ -263,11 +263,11 @@ async fn what_does_not_fit_together_does_not_start() {
     let ca = "\n[client_cas.a]\nca = \"/a.pem\"\n";
     let mesh = "\n[client_cas.b]\ntrust_domain = \"example.org\"\nca = \"/b.pem\"\n";
     for (policy, why) in [
-        (agent(WORKER), "could prove"),
-        (agent("mtls:worker.test"), "could prove"),
-        (agent(WORKER) + ca, "could prove"),
-        (agent("mtls:worker.test") + mesh, "could prove"),
-        (agent("spiffe://far.org/worker") + mesh, "could prove"),
+        (agent(WORKER), "identity that the proxy can prove"),
+        (agent("mtls:worker.test"), "identity that the proxy can prove"),
+        (agent(WORKER) + ca, "identity that the proxy can prove"),
+        (agent("mtls:worker.test") + mesh, "identity that the proxy can prove"),
+        (agent("spiffe://far.org/worker") + mesh, "identity that the proxy can prove"),
         (agent("mtls:x") + ca + &ca.replace(".a]", ".c]"), "vouches for the same"),
         (agent(WORKER) + mesh + &mesh.replace(".b]", ".c]"), "vouches for the same"),
         (agent("mtls:x") + &ca.replace("/a.pem", "a.pem"), "absolute"),

@@ -111,8 +111,9 @@ pub async fn respond(path: &str, target: &str, headers: &HeaderMap, auth: &str, 
             Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))
         }
         "/redirect" => {
+            let location = target.split_once('?').map_or("https://other.test/x", |(_, location)| location);
             let mut response = text(StatusCode::FOUND, "");
-            response.headers_mut().insert("location", HeaderValue::from_static("https://other.test/x"));
+            response.headers_mut().insert("location", HeaderValue::from_str(location).expect("a value"));
             response
         }
         "/401" => text(StatusCode::UNAUTHORIZED, "the upstream's own 401"),
