@@ -96,6 +96,37 @@ async fn an_upstream_that_ends_early_is_no_success_for_the_agent() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_under_way_is_cut_where_the_body_turns_out_bad() {
+    let upstream = FakeUpstream::speaking_freely(&["api.test"], move |_, mut wire| async move {
+        let _ = wire.read_exact(&mut [0; 100]).await;
+        let _ = wire.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n").await;
+        let _ = wire.flush().await;
+        let mut rest = Vec::new();
+        let _ = wire.read_to_end(&mut rest).await;
+        // As one that takes what it got for the whole.
+        let _ = wire.write_all(b"0\r\n\r\n").await;
+        let _ = wire.shutdown().await;
+    })
+    .await;
+    let stage = Signing::at(upstream, Some(canary())).await;
+    let (fields, body) = upload(&stage.signer().await, &["a body", "in two", "pieces"], None);
+    let second = body.find("in two").expect("it");
+    let framing = format!("Content-Length: {}", body.len());
+    let mut stream = stage.sidecar.agent().tls_tunnel("api.test", "api.test", &[b"http/1.1"]).await.expect("TLS");
+    stream.write_all((on_wire(&fields, &framing) + &body[..second + 10]).as_bytes()).await.expect("writable");
+    let mut head = vec![0; 60];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("in time").expect("an answer");
+    assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+    stream.write_all(body[second + 10..].replace("pieces", "pierce").as_bytes()).await.expect("writable");
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("an end in time");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&rest));
+    // Whose fault it was is on record.
+    let ended = stage.sidecar.audited(|record| record["type"] == "end").await;
+    assert_eq!((&ended["code"], &ended["ending"]), (&json!("signature_refused"), &json!("cut")), "{ended:#}");
+}
+
+#[tokio::test]
 async fn a_revoke_ends_an_upload_between_and_within_chunks() {
     let (stage, bodies) = Bodies::listening().await;
     for (bytes, within) in [(10_000, "between"), (15_000, "within")] {
