@@ -121,7 +121,7 @@ pub(super) async fn relay(
         redirect::note(&response, errand.scheme, &errand.destination, &tie.lease);
     }
     let is_bodyless = is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let answering = Answering(want);
+    let answering = Answering { want, upload_fault };
     let took = begun.elapsed();
     let address = Some(address);
     Ok(Answer { response, is_bodyless, service, address, tie, answering, took, switch: Switch::NotAsked })

@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod authorization;
 mod certificate;
+mod chunks;
 mod codings;
 mod control_json;
 mod cuts;
@@ -17,14 +18,17 @@ mod gzip;
 mod head;
 mod path;
 mod policy;
+mod presigned;
 mod reading;
 mod scrubber;
+mod signing;
 mod token;
 
 pub use audit::audit;
 pub use authority::authority;
 pub use authorization::authorization;
 pub use certificate::certificate;
+pub use chunks::chunks;
 pub use codings::{brotli, deflate, zstd};
 pub use control_json::control_json;
 pub use envelopes::envelopes;
@@ -33,6 +37,7 @@ pub use gzip::gzip;
 pub use head::head;
 pub use path::path;
 pub use policy::policy;
+pub use presigned::presigned;
 pub use scrubber::scrubber;
 pub use token::token;
 
@@ -40,12 +45,13 @@ pub use token::token;
 pub type Property = fn(&[u8]);
 
 /// All of them, by the names of their targets and of their directories in `fuzz/corpus`.
-pub const ALL: [(&str, Property); 16] = [
+pub const ALL: [(&str, Property); 18] = [
     ("audit", audit),
     ("authority", authority),
     ("authorization", authorization),
     ("brotli", brotli),
     ("certificate", certificate),
+    ("chunks", chunks),
     ("control_json", control_json),
     ("deflate", deflate),
     ("envelopes", envelopes),
@@ -54,6 +60,7 @@ pub const ALL: [(&str, Property); 16] = [
     ("head", head),
     ("path", path),
     ("policy", policy),
+    ("presigned", presigned),
     ("scrubber", scrubber),
     ("token", token),
     ("zstd", zstd),

@@ -29,8 +29,8 @@ macro_rules! targets {
 }
 
 targets! {
-    audit authority authorization brotli certificate control_json deflate envelopes frames gzip head path policy scrubber token
-    zstd
+    audit authority authorization brotli certificate chunks control_json deflate envelopes frames gzip head path policy presigned
+    scrubber token zstd
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::Meter;
 use super::alarms::{CutAlarm, IdleAlarm};
 use super::entire::Entire;
+use super::upload::UploadFault;
 use super::want::Answering;
 use super::watch::{Watch, Watched};
 use crate::audit::{Ending, Exchange};
@@ -132,7 +133,7 @@ pub struct Flow {
     fault: Option<BodyFault>,
     is_over: bool,
     _busy: Busy,
-    _answering: Answering,
+    answering: Answering,
 }
 
 impl Flow {
@@ -145,7 +146,7 @@ impl Flow {
         (busy, answering): (Busy, Answering),
     ) -> Self {
         let (idle, cut) = (IdleAlarm::new(idle), CutAlarm::new(tie));
-        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy, _answering: answering }
+        Self { source, exchange, meter, idle, cut, fault: None, is_over: false, _busy: busy, answering }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -179,11 +180,33 @@ impl Flow {
     }
 }
 
+impl Flow {
+    /// The answer broke off: that is upstream's doing unless the upload had ended before it, which takes the answer along.
+    fn who_broke_it(&mut self) -> Ending {
+        let Some(fault) = self.answering.upload_fault() else { return Ending::UpstreamBroke };
+        match fault {
+            UploadFault::Agent => Ending::ClientGone,
+            UploadFault::Cut | UploadFault::Idle => Ending::Cut,
+            UploadFault::Unwanted => Ending::UpstreamBroke,
+            UploadFault::ForeignCredential
+            | UploadFault::NonceMisplaced
+            | UploadFault::NonceInBody
+            | UploadFault::CredentialExposed
+            | UploadFault::Signature(_)
+            | UploadFault::ChunkTooLarge
+            | UploadFault::NoRoom => {
+                self.exchange.declined(fault.denial().code());
+                Ending::Cut
+            }
+        }
+    }
+}
+
 impl Drop for Flow {
     fn drop(&mut self) {
         self.exchange.count_request(self.meter.total());
         let ending = match self.fault {
-            Some(BodyFault::Upstream) => Ending::UpstreamBroke,
+            Some(BodyFault::Upstream) => self.who_broke_it(),
             Some(BodyFault::Cut | BodyFault::Idle) => Ending::Cut,
             // hyper drops a body as soon as it says that it is over, or when no body is due.
             None if self.is_over || self.source.is_end_stream() => Ending::Complete,

@@ -6,7 +6,7 @@
 //! it is let go at once, although the library may not look at the upload while it waits for the upstream's socket.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::entire::Broken;
 use super::inbound::Inbound;
+use super::upload::UploadFault;
 
 /// How long an upstream is given to ask for a body that is not sent unasked.
 pub(in crate::proxy) const ASK_TIME_MAX: Duration = Duration::from_secs(1);
@@ -138,12 +139,24 @@ impl Wanted {
     }
 }
 
-/// Rides with an answer; when it is dropped, the answer is over. `None` for an answer to a request without a body.
-pub(in crate::proxy) struct Answering(pub(in crate::proxy) Option<Want>);
+/// Rides with an answer; when it is dropped, the answer is over. Empty for an answer to a request without a body.
+#[derive(Default)]
+pub(in crate::proxy) struct Answering {
+    pub(in crate::proxy) want: Option<Want>,
+    /// What ended the upload early, once something has.
+    pub(in crate::proxy) upload_fault: Option<Arc<OnceLock<UploadFault>>>,
+}
+
+impl Answering {
+    /// What ended the upload early, if anything has.
+    pub(in crate::proxy) fn upload_fault(&self) -> Option<UploadFault> {
+        self.upload_fault.as_ref()?.get().copied()
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(want) = &self.0 {
+        if let Some(want) = &self.want {
             want.tell(Event::Over);
         }
     }
@@ -194,9 +207,13 @@ mod tests {
         assert_eq!(after(Wanted::Yes, sent), Wanted::Sent);
         let over = |want: &Want| {
             refused(want);
-            drop(Answering(Some(want.clone())));
+            drop(Answering { want: Some(want.clone()), upload_fault: None });
         };
         assert_eq!(after(Wanted::Yes, over), Wanted::Over);
-        assert_eq!(after(Wanted::Yes, |want| drop(Answering(Some(want.clone())))), Wanted::Yes, "an upload may go on");
+        assert_eq!(
+            after(Wanted::Yes, |want| drop(Answering { want: Some(want.clone()), upload_fault: None })),
+            Wanted::Yes,
+            "an upload may go on"
+        );
     }
 }

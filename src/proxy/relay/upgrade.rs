@@ -58,7 +58,7 @@ impl Asking {
         let is_bodyless =
             matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let (service, address) = (errand.service, Some(address));
-        let answering = Answering(None);
+        let answering = Answering::default();
         Ok(Answer { response, is_bodyless, service, address, tie, answering, took: begun.elapsed(), switch })
     }
 }

@@ -150,6 +150,8 @@ enum Part {
     Trailers,
     /// Nothing.
     Over,
+    /// Nothing any more: it was not right.
+    Broken(ChunkFault),
 }
 
 /// The line before a chunk.
@@ -222,8 +224,12 @@ impl Chunks {
     /// What may go on, with its new signature; `None` where more has to come first.
     ///
     /// # Errors
-    /// [`ChunkFault`]: the body must not come to its end.
+    /// [`ChunkFault`]: the body must not come to its end. It is the same from then on.
     pub(in crate::proxy) fn next(&mut self) -> Result<Option<Bytes>, ChunkFault> {
+        self.step().inspect_err(|fault| self.part = Part::Broken(*fault))
+    }
+
+    fn step(&mut self) -> Result<Option<Bytes>, ChunkFault> {
         if let Some(ready) = self.ready.take() {
             return Ok(Some(ready));
         }
@@ -251,6 +257,7 @@ impl Chunks {
                 }
                 Part::Over if self.came.is_empty() => return Ok(None),
                 Part::Over => return Err(MALFORMED),
+                Part::Broken(fault) => return Err(fault),
             }
         }
     }

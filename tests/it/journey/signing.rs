@@ -10,7 +10,7 @@ use crate::support::sigv4::{Fields, Signer, moment, sha_256};
 use crate::support::upstream::Seen;
 use crate::support::{Builder, FakeUpstream, TestSidecar, canary};
 
-const POLICY: &str = r#"
+pub(super) const POLICY: &str = r#"
 version = 1
 
 [credentials.pair]
@@ -75,7 +75,8 @@ impl Signing {
         Self::of(POLICY, token, upstream, |builder| builder).await
     }
 
-    async fn of(
+    /// The same with another policy and other flags.
+    pub(super) async fn of(
         policy: &str,
         token: Option<String>,
         upstream: FakeUpstream,

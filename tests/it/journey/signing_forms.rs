@@ -1,12 +1,16 @@
 //! The slot `aws-sigv4` in its other forms: bodies that are signed chunk by chunk, and presigned URLs.
 
+mod chunks;
+mod endings;
+mod urls;
+
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
 use super::signing::{Signing, set};
-use crate::support::agent::with;
+use crate::support::agent::{Reply, with};
 use crate::support::sigv4::{Fields, Signer, moment};
 use crate::support::upstream::Seen;
 use crate::support::{FakeUpstream, canary};
@@ -167,7 +171,7 @@ impl Signing {
     /// Fails unless the URL that arrived is signed by the real key, in the place of the one that was sent.
     fn assert_presigned(&self, seen: &Seen, sent: (&Signer, &str)) {
         let (unsigned, signature) = seen.target.split_once("&X-Amz-Signature=").expect("a signature at the end");
-        assert_eq!(signature, self.real.of_query(&seen.method, "api.test", unsigned), "{}", seen.target);
+        assert_eq!(signature, self.real.of_query((&seen.method, "api.test", unsigned), "host", &[]), "{}", seen.target);
         let (signer, sent) = sent;
         let nonce = format!("X-Amz-Security-Token={}", signer.token.as_ref().expect("a nonce"));
         let token = self.real.token.as_ref().map(|token| format!("X-Amz-Security-Token={token}"));

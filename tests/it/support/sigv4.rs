@@ -123,31 +123,59 @@ impl Signer {
         hex::encode(keyed(&key, text))
     }
 
-    /// A URL that is good for so many seconds. The query has to be encoded as AWS has it.
+    /// A URL that is good for so many seconds.
     pub fn presign(&self, method: &str, host: &str, target: &str, expires: u32) -> String {
-        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, UNRESERVED).to_string();
-        let credential = encoded(&format!("{}/{}", self.id, self.scope()));
-        let (separator, date) = (if target.contains('?') { '&' } else { '?' }, &self.date);
-        let token =
-            self.token.as_ref().map_or_else(String::new, |token| format!("&X-Amz-Security-Token={}", encoded(token)));
-        let unsigned = format!(
-            "{target}{separator}X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={date}\
-             &X-Amz-Expires={expires}{token}&X-Amz-SignedHeaders=host"
-        );
-        let signature = self.of_query(method, host, &unsigned);
+        self.presign_with((method, host, target), &self.parameters(&expires.to_string()), &[])
+    }
+
+    /// What a URL of this signer says beside its signature: names, and values in their encoding.
+    pub fn parameters(&self, expires: &str) -> Vec<(String, String)> {
+        let credential = format!("{}/{}", self.id, self.scope());
+        let mut all = vec![
+            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256".to_owned()),
+            ("X-Amz-Credential", encoded(&credential)),
+            ("X-Amz-Date", encoded(&self.date)),
+            ("X-Amz-Expires", expires.to_owned()),
+        ];
+        all.extend(self.token.iter().map(|token| ("X-Amz-Security-Token", encoded(token))));
+        all.push(("X-Amz-SignedHeaders", "host".to_owned()));
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// A URL with these parameters, signed right whatever they say.
+    pub fn presign_with(
+        &self,
+        (method, host, target): (&str, &str, &str),
+        parameters: &[(String, String)],
+        fields: &[(&str, &str)],
+    ) -> String {
+        let names = parameters.iter().find(|(name, _)| name == "X-Amz-SignedHeaders");
+        let names = names.map_or_else(|| "host".to_owned(), |(_, value)| decoded(value));
+        let said: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let separator = if target.contains('?') { '&' } else { '?' };
+        let unsigned = format!("{target}{separator}{}", said.join("&"));
+        let signature = self.of_query((method, host, &unsigned), &names, fields);
         format!("{unsigned}&X-Amz-Signature={signature}")
     }
 
-    /// The signature of a URL, in which there is none yet.
-    pub fn of_query(&self, method: &str, host: &str, unsigned: &str) -> String {
+    /// The signature of a URL as S3 makes it, in which there is none yet, and of these fields.
+    pub fn of_query(
+        &self,
+        (method, host, unsigned): (&str, &str, &str),
+        names: &str,
+        fields: &[(&str, &str)],
+    ) -> String {
         let (path, query) = unsigned.split_once('?').expect("a query");
-        let mut pairs: Vec<String> = query
-            .split('&')
-            .map(|pair| if pair.contains('=') { pair.to_owned() } else { format!("{pair}=") })
-            .collect();
-        pairs.sort_unstable();
-        let query = pairs.join("&");
-        let canonical = sha_256(&format!("{method}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"));
+        let path: Vec<String> = path.split('/').map(|segment| encoded(&decoded(segment))).collect();
+        let value = |wanted: &str| match wanted {
+            "host" => host,
+            _ => fields.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| value),
+        };
+        let lines: String = names.split(';').map(|name| format!("{name}:{}\n", value(name))).collect();
+        let payload = fields.iter().find(|(name, _)| *name == "x-amz-content-sha256");
+        let payload = payload.map_or("UNSIGNED-PAYLOAD", |(_, value)| value);
+        let (path, query) = (path.join("/"), canonical_query(query));
+        let canonical = sha_256(&format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}"));
         self.signature(&format!("AWS4-HMAC-SHA256\n{}\n{}\n{canonical}", self.date, self.scope()))
     }
 
@@ -168,6 +196,26 @@ impl Signer {
         }
         body
     }
+}
+
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// What was encoded, once.
+pub fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// Names and values encoded once, whatever of them was, in the order of their bytes.
+fn canonical_query(query: &str) -> String {
+    let pieces = query.split('&').filter(|piece| !piece.is_empty());
+    let mut pairs: Vec<(String, String)> = pieces
+        .map(|piece| piece.split_once('=').unwrap_or((piece, "")))
+        .map(|(name, value)| (encoded(&decoded(name)), encoded(&decoded(value))))
+        .collect();
+    pairs.sort_unstable();
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
 fn keyed(key: &[u8], text: &str) -> Vec<u8> {
