@@ -411,6 +411,10 @@ mod tests {
         assert_eq!(masker.push(Bytes::from_static(b"ive_a/b+c&d=012345678")), "");
         assert_eq!(masker.held_bytes(), 25);
         assert_eq!(masker.push(Bytes::from_static(b"8!")), "SK_live_a/b+c&d=0123456788!");
+        // Of a form that is whole, only the byte that another one, the reverse, begins with.
+        let mut masker = Masker::new(Needles::new(b"0123456789abcdef", &[]));
+        assert_eq!(masker.push(Bytes::from_static(b"x 0123456789abcdef")), "x ***************");
+        assert_eq!((masker.held_bytes(), masker.finish()), (1, Bytes::from_static(b"*")));
     }
 
     #[test]

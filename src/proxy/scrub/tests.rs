@@ -385,6 +385,29 @@ fn what_cannot_be_searched_is_withheld() {
 }
 
 #[test]
+fn other_types_than_parts_of_a_whole_pass() {
+    for kind in ["text/plain", "multipart/mixed; boundary=x", "multipart/byterange", "x-multipart/byteranges", ""] {
+        let mut body = scrubbed(&[("content-type", kind)], sized(b"text", 4)).into_body();
+        assert_eq!(receive(&mut body).text(), b"text", "{kind}");
+    }
+}
+
+/// Nobody waits for the end of an answer of which nothing more may pass: it may never come.
+#[test]
+fn a_message_that_cannot_be_searched_breaks_off_at_once() {
+    let message = |flags: u8| [&[flags, 0, 0, 0, 4][..], b"text"].concat();
+    let sent = [message(0), message(1)].concat();
+    let kind = ("content-type", "application/grpc");
+    for (headers, data) in [(&[kind][..], sent.clone()), (&[kind, ("content-encoding", "gzip")], gzip(&sent))] {
+        let mut body = scrubbed(headers, script([Act::Data(data), Act::Pause, Act::Pause])).into_body();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut polls = [(); 2].map(|()| Pin::new(&mut body).poll_frame(&mut context)).into_iter();
+        let is_broken = polls.any(|poll| matches!(poll, Poll::Ready(Some(Err(ScrubError::Envelope(_))))));
+        assert!(is_broken && !body.is_end_stream(), "{headers:?}");
+    }
+}
+
+#[test]
 fn an_answer_without_a_body_keeps_its_framing() {
     let headers = [("content-encoding", "br"), ("content-length", "1234"), ("x-echo", SECRET)];
     let answer = scrub(answer(&headers, sized(b"", 1)), &needles(), true).unwrap();

@@ -136,6 +136,8 @@ async fn an_answer_under_way_goes_on_and_explaining_knows_the_level() {
     };
     assert_eq!(explain(json!({"id": minted.id})).await, "risk_restricted");
     assert_eq!(explain(json!({"agent": "worker"})).await, Value::Null, "another task of it is not at that level");
+    put(&orchestrator, json!({"agent": "worker", "level": "critical", "ttl": "10m"})).await;
+    assert_eq!(explain(json!({"agent": "worker"})).await, "risk_restricted", "without a nonce it is the agent's own");
 }
 
 #[tokio::test]

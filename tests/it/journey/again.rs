@@ -11,6 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::support::agent::{Reply, with};
 use crate::support::upstream::read_head;
+use crate::support::watch::Overheard;
 use crate::support::{FakeUpstream, Stage};
 
 /// What an upstream does with the first requests that arrive; the rest get their answer.
@@ -44,7 +45,7 @@ async fn upstream(first: First) -> (FakeUpstream, Arc<AtomicUsize>) {
     (upstream, count)
 }
 
-async fn serve(stream: TlsStream<TcpStream>, first: First, seen: &AtomicUsize) {
+async fn serve(stream: Overheard<TlsStream<TcpStream>>, first: First, seen: &AtomicUsize) {
     let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
     while let Some(Ok((_, mut respond))) = connection.accept().await {
         let number = seen.fetch_add(1, Ordering::SeqCst);
@@ -60,7 +61,7 @@ async fn serve(stream: TlsStream<TcpStream>, first: First, seen: &AtomicUsize) {
 }
 
 /// Reads one request by hand, says that `last` was the last one, and closes.
-async fn goodbye(mut stream: TlsStream<TcpStream>, last: u32, seen: &AtomicUsize) {
+async fn goodbye(mut stream: Overheard<TlsStream<TcpStream>>, last: u32, seen: &AtomicUsize) {
     stream.read_exact(&mut [0; 24]).await.expect("the preface");
     stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("settings");
     loop {

@@ -18,8 +18,9 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::watch::{Heard, Listening};
+use super::watch::{Heard, Overheard};
 use super::wire::read_answers;
 
 /// Longest that a test waits for one answer.
@@ -34,6 +35,9 @@ pub struct Agent {
     proxy_authorization: Option<String>,
     heard: Heard,
 }
+
+/// An agent's end of a tunnel.
+pub type Listening = Overheard<TlsStream<TcpStream>>;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -194,7 +198,7 @@ impl Agent {
         assert!(answer.contains(" 200 "), "CONNECT was refused: {answer}");
         let name = ServerName::try_from(sni.to_owned()).expect("a name");
         let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
-        Ok(Listening::new(stream, &self.heard))
+        Ok(Overheard::new(stream, &self.heard))
     }
 
     /// A tunnel with HTTP/1.1 in it.

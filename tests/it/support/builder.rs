@@ -128,7 +128,7 @@ impl Builder {
 
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> TestSidecar {
-        let (watch, is_near) = (self.watch(), self.namespace.is_none());
+        let (mut watch, is_near) = (self.watch(), self.namespace.is_none());
         let (mut child, directory) = self.spawn();
         let ready = directory.path().join("ready.json");
         let begun = Instant::now();
@@ -145,6 +145,7 @@ impl Builder {
             assert!(begun.elapsed() < READY_MAX, "it was not ready in time:\n{}", log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
+        watch.learn(directory.path());
         let address = |name: &str| addresses[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
         TestSidecar { proxy: address("proxy"), admin: address("admin"), directory, child, watch, is_near }
     }

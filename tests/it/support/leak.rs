@@ -1,5 +1,9 @@
 //! The leak oracle: looks for a credential in every form that is promised to be masked.
 
+mod huffman;
+
+use std::cell::OnceCell;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem::Finder;
@@ -11,23 +15,41 @@ pub fn assert_clean(secret: &str, bytes: &[u8], what: &str) {
 
 /// Searches for credentials in all their forms, in lower case. Made once for many: to make one costs more than to search
 /// a short answer.
-pub struct Needles(Vec<(&'static str, Finder<'static>)>);
+pub struct Needles {
+    forms: Vec<(&'static str, String)>,
+    finders: Vec<Finder<'static>>,
+    /// Of the forms as HPACK packs them; made where there is a header block.
+    packed: OnceCell<Vec<(&'static str, Finder<'static>)>>,
+}
 
 impl Needles {
     pub fn of(secrets: &[impl AsRef<str>]) -> Self {
-        let all = secrets.iter().flat_map(|secret| forms(secret.as_ref()));
-        Self(all.map(|(form, text)| (form, Finder::new(&text.to_ascii_lowercase()).into_owned())).collect())
+        let forms: Vec<_> = secrets.iter().flat_map(|secret| forms(secret.as_ref())).collect();
+        let finders = forms.iter().map(|(_, text)| Finder::new(&text.to_ascii_lowercase()).into_owned()).collect();
+        Self { forms, finders, packed: OnceCell::new() }
     }
 
     /// Fails if one of them is anywhere in `bytes`, whatever its case.
     pub fn assert_clean(&self, bytes: &[u8], what: &str) {
         let lower = bytes.to_ascii_lowercase();
-        for (form, needle) in &self.0 {
+        for ((form, _), needle) in self.forms.iter().zip(&self.finders) {
             assert!(
                 needle.find(&lower).is_none(),
                 "the credential is in {what}, as {form}: {}",
                 String::from_utf8_lossy(bytes)
             );
+        }
+    }
+
+    /// Fails if one of them, spelled as it is, is packed in a header block of HTTP/2.
+    pub fn assert_not_packed(&self, block: &[u8], what: &str) {
+        let packed = self.packed.get_or_init(|| {
+            let patterns =
+                self.forms.iter().flat_map(|(form, text)| huffman::patterns(text).map(move |it| (*form, it)));
+            patterns.map(|(form, pattern)| (form, Finder::new(&pattern).into_owned())).collect()
+        });
+        for (form, needle) in packed {
+            assert!(needle.find(block).is_none(), "the credential is in {what}, as {form}, packed");
         }
     }
 }

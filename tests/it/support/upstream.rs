@@ -1,6 +1,7 @@
 //! A TLS server that plays an API: it records what it received, and answers as the path asks.
 
 mod answers;
+mod seen;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,67 +21,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 pub use answers::{Body, PIECE, gzip};
+pub use seen::{Recorder, Seen};
 
 use super::authority::TestAuthority;
+use super::watch::Overheard;
 use super::websocket::Wire;
-
-/// One request as it arrived.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    pub connection: u64,
-    pub version: Version,
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    pub trailers: Option<HeaderMap>,
-}
-
-/// Where an upstream notes what arrives.
-pub type Recorder = Arc<Mutex<Vec<Seen>>>;
-
-impl Seen {
-    /// All of it, for looking for what must not be there.
-    pub fn everything(&self) -> Vec<u8> {
-        let mut all = format!("{} {}\n", self.method, self.target).into_bytes();
-        for (name, value) in self.headers.iter().chain(self.trailers.iter().flatten()) {
-            all.extend_from_slice(name.as_str().as_bytes());
-            all.extend_from_slice(b": ");
-            all.extend_from_slice(value.as_bytes());
-            all.push(b'\n');
-        }
-        all.extend_from_slice(&self.body);
-        all
-    }
-
-    /// From the bytes of an HTTP/1.1 head.
-    pub fn of_head(connection: u64, head: &str) -> Self {
-        let mut words = head.split(' ').map(str::to_owned);
-        let fields = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        let fields = fields.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-        Self {
-            connection,
-            version: Version::HTTP_11,
-            method: words.next().unwrap_or_default(),
-            target: words.next().unwrap_or_default(),
-            headers: fields.collect::<Vec<(http::HeaderName, http::HeaderValue)>>().into_iter().collect(),
-            body: Bytes::new(),
-            trailers: None,
-        }
-    }
-
-    /// A header's value as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("text"))
-    }
-}
 
 /// A fake upstream on loopback.
 pub struct FakeUpstream {
     pub address: SocketAddr,
     pub authority: Arc<TestAuthority>,
-    seen: Recorder,
+    recorder: Recorder,
     connections: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -118,17 +69,19 @@ impl FakeUpstream {
 
     /// HTTP/1.1 in clear text, on a listener that may be in another network namespace.
     pub fn plain_on(listener: TcpListener) -> Self {
-        Self::accept_on(listener, TestAuthority::new(), |stream, number, seen| serve(stream, false, number, seen))
+        Self::accept_on(listener, TestAuthority::new(), |stream, number, recorder| {
+            serve(stream, false, number, recorder.seen)
+        })
     }
 
     fn start_tls_on(listener: TcpListener, authority: Arc<TestAuthority>, config: rustls::ServerConfig) -> Self {
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        Self::accept_on(listener, authority, move |stream, number, seen| {
+        Self::accept_on(listener, authority, move |stream, number, recorder| {
             let acceptor = acceptor.clone();
             async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
                     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    serve(stream, is_h2, number, seen).await;
+                    serve(stream, is_h2, number, recorder.seen).await;
                 }
             }
         })
@@ -136,7 +89,7 @@ impl FakeUpstream {
 
     /// HTTP/1.1 in clear text.
     pub async fn plain() -> Self {
-        Self::accept(TestAuthority::new(), |stream, number, seen| serve(stream, false, number, seen)).await
+        Self::accept(TestAuthority::new(), |stream, number, recorder| serve(stream, false, number, recorder.seen)).await
     }
 
     /// A server that accepts and says nothing.
@@ -149,11 +102,12 @@ impl FakeUpstream {
     }
 
     /// A server whose connections are `play`'s from their first byte on, before any TLS.
-    pub async fn wired<F>(play: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    pub async fn wired<F>(play: impl Fn(Overheard<TcpStream>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::accept(TestAuthority::new(), move |stream, _, _| play(stream)).await
+        Self::accept(TestAuthority::new(), move |stream, _, recorder| play(Overheard::new(stream, &recorder.heard)))
+            .await
     }
 
     /// A server that speaks bytes: each connection's first request head is read, then `answer` is written and the
@@ -178,19 +132,19 @@ impl FakeUpstream {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
         let speak = Arc::new(speak);
-        Self::accept(authority, move |stream, number, seen| {
+        Self::accept(authority, move |stream, number, recorder| {
             let (acceptor, speak) = (acceptor.clone(), speak.clone());
             async move {
                 let mut first = [0];
                 let is_tls = stream.peek(&mut first).await.is_ok() && first[0] == 0x16;
                 let mut wire: Box<dyn Wire> = if is_tls {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    Box::new(stream)
+                    Box::new(Overheard::new(stream, &recorder.heard))
                 } else {
-                    Box::new(stream)
+                    Box::new(Overheard::new(stream, &recorder.heard))
                 };
                 let head = read_head(&mut wire).await;
-                seen.lock().expect("not poisoned").push(Seen::of_head(number, &head));
+                recorder.note(Seen::of_head(number, &head));
                 speak(head, wire).await;
             }
         })
@@ -201,7 +155,7 @@ impl FakeUpstream {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[b"http/1.1"])));
         let answer = Arc::new(answer);
-        Self::accept(authority, move |stream, number, seen| {
+        Self::accept(authority, move |stream, number, recorder| {
             let (acceptor, answer) = (acceptor.clone(), answer.clone());
             async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -210,7 +164,7 @@ impl FakeUpstream {
                     if head.is_empty() {
                         return;
                     }
-                    seen.lock().expect("not poisoned").push(Seen::of_head(number, &head));
+                    recorder.note(Seen::of_head(number, &head));
                     if stream.write_all(&answer(&head)).await.is_err() {
                         return;
                     }
@@ -226,7 +180,7 @@ impl FakeUpstream {
     pub async fn played<F>(
         names: &[&str],
         alpn: &[u8],
-        play: impl Fn(TlsStream<TcpStream>, u64) -> F + Send + 'static,
+        play: impl Fn(Overheard<TlsStream<TcpStream>>, u64) -> F + Send + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -234,10 +188,11 @@ impl FakeUpstream {
         let authority = TestAuthority::new();
         let acceptor = TlsAcceptor::from(Arc::new(authority.server(names, &[alpn])));
         let play = Arc::new(std::sync::Mutex::new(play));
-        Self::accept(authority, move |stream, number, _| {
+        Self::accept(authority, move |stream, number, recorder| {
             let (acceptor, play) = (acceptor.clone(), play.clone());
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
+                let stream = Overheard::new(stream, &recorder.heard);
                 let playing = play.lock().expect("not poisoned")(stream, number);
                 playing.await;
             }
@@ -247,7 +202,7 @@ impl FakeUpstream {
 
     async fn accept<F, S>(authority: Arc<TestAuthority>, serve: S) -> Self
     where
-        S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
+        S: Fn(TcpStream, u64, Recorder) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         Self::accept_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), authority, serve)
@@ -255,41 +210,42 @@ impl FakeUpstream {
 
     fn accept_on<F, S>(listener: TcpListener, authority: Arc<TestAuthority>, serve: S) -> Self
     where
-        S: Fn(TcpStream, u64, Arc<Mutex<Vec<Seen>>>) -> F + Send + 'static,
+        S: Fn(TcpStream, u64, Recorder) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let address = listener.local_addr().expect("an address");
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let recorder = Recorder::default();
         let connections = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn({
-            let (seen, connections) = (seen.clone(), connections.clone());
+            let (recorder, connections) = (recorder.clone(), connections.clone());
             async move {
                 // Connections end with the upstream.
                 let mut open = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     let _ = stream.set_nodelay(true);
                     let number = connections.fetch_add(1, Ordering::SeqCst) + 1;
-                    open.spawn(serve(stream, number, seen.clone()));
+                    open.spawn(serve(stream, number, recorder.clone()));
                 }
             }
         });
-        Self { address, authority, seen, connections, task }
+        Self { address, authority, recorder, connections, task }
     }
 
     /// Where it notes what arrives.
     pub fn recorder(&self) -> Recorder {
-        self.seen.clone()
+        self.recorder.clone()
     }
 
     /// Everything that arrived so far.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("not poisoned").clone()
+        self.recorder.seen.lock().expect("not poisoned").clone()
     }
 
     /// Forgets what arrived, in a test that goes on for long.
     #[allow(dead_code, reason = "for the faults, which share this support")]
     pub fn forget(&self) {
-        self.seen.lock().expect("not poisoned").clear();
+        self.recorder.seen.lock().expect("not poisoned").clear();
+        self.recorder.heard.forget();
     }
 
     /// The one request that arrived.

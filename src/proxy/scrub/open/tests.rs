@@ -131,3 +131,16 @@ fn bombs_are_stopped_early() {
         assert_eq!(open(coding, &honest, 4096, 32 * 1024).map(|out| out.len()), Ok(1 << 20), "{name}");
     }
 }
+
+/// Runs of one byte, in a frame of zstd (RFC 8878, 3.1.1): 1,206 bytes that open to a thousand times as many, and more.
+#[test]
+fn a_thousandfold_is_honest_and_more_is_not() {
+    let frame = |last: u32| {
+        let runs = (1..=300).map(|number| if number == 300 { last << 3 | 0b011 } else { 4020 << 3 | 0b010 });
+        let blocks = runs.flat_map(|head: u32| [&head.to_le_bytes()[..3], b"x"].concat());
+        b"\x28\xb5\x2f\xfd\x00\x38".iter().copied().chain(blocks).collect::<Vec<u8>>()
+    };
+    let opened = |last| open(Coding::Zstd, &frame(last), 4096, 2 << 20).map(|out| out.len());
+    assert_eq!((frame(0).len(), opened(4020)), (1206, Ok(1_206_000)));
+    assert_eq!((opened(4020 + 999), opened(4020 + 1000)), (Ok(1_206_999), Err(OpenError::Bomb)));
+}

@@ -19,8 +19,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::support::authority::TestAuthority;
 use crate::support::upstream::read_head;
+use crate::support::watch::Overheard;
 use crate::support::websocket::{Socket, field, yes};
 use crate::support::{FakeUpstream, watch};
+
+/// What comes out of TLS is heard, too.
+type Inside = Overheard<TlsStream<Overheard<TcpStream>>>;
 
 pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 pub const ALPNS: [&[u8]; 2] = [b"http/1.1", b"h2"];
@@ -103,10 +107,11 @@ impl Visits {
         let mut upstream = FakeUpstream::wired(move |stream| {
             let (acceptor, visits) = (acceptor.clone(), visits.clone());
             async move {
+                let heard = stream.heard();
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return visits.seen.lock().expect("not poisoned").names.push(None);
                 };
-                visits.serve(stream, after).await;
+                visits.serve(Overheard::new(stream, &heard), after).await;
             }
         })
         .await;
@@ -137,7 +142,7 @@ impl Visits {
         config
     }
 
-    async fn serve(&self, mut stream: TlsStream<TcpStream>, after: After) {
+    async fn serve(&self, mut stream: Inside, after: After) {
         let connection = stream.get_ref().1;
         let leaf = connection.peer_certificates().and_then(<[_]>::first);
         let name = leaf.map(|leaf| common_name(leaf));
@@ -188,7 +193,7 @@ pub async fn strict(visits: &Visits, names: &[&str], version: &'static Supported
 }
 
 /// What is said comes back.
-async fn echo(mut stream: TlsStream<TcpStream>, head: &str) {
+async fn echo(mut stream: Inside, head: &str) {
     stream.write_all(yes(head, "").as_bytes()).await.expect("writable");
     let mut socket = Socket::server(Box::new(stream));
     while let Some((opcode, text)) = socket.hear().await {
