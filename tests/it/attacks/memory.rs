@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use crate::support::agent::get;
 use crate::support::sidecar::eventually;
-use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies, skip};
 
 /// Copies of an idle credential that we keep ourselves: as it is, and in lower case as what is searched for.
 const OWN_MAX: usize = 2;
@@ -40,7 +40,7 @@ fn copies(pid: u32, secret: &str) -> Option<usize> {
 fn is_closed(sidecar: &TestSidecar) -> bool {
     let is_closed = copies(sidecar.pid(), "x").is_none();
     if is_closed {
-        eprintln!("skipped: nobody but root may look");
+        skip("nobody but root may look");
     }
     is_closed
 }
