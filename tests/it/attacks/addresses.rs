@@ -1,6 +1,8 @@
 //! Where a name leads: a sidecar in a network of its own, with a name server that says what an attacker would have it
 //! say, and the addresses that nobody may reach listening there.
 
+mod ourselves;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
