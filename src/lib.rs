@@ -18,4 +18,7 @@ pub mod policy;
 pub mod process;
 pub mod proxy;
 pub mod roots;
+#[cfg(test)]
+#[path = "../tests/it/support/skips.rs"]
+mod skips;
 pub mod telemetry;

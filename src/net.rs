@@ -211,7 +211,7 @@ mod tests {
         for address in addresses {
             match TcpListener::bind(address).await {
                 Ok(_) => out.push(*address),
-                Err(error) => eprintln!("skipped {address}: {error}"),
+                Err(error) => crate::skips::skip(format!("{address}: {error}")),
             }
         }
         out

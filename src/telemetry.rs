@@ -146,7 +146,7 @@ fn is_own(target: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io;
     use std::process::{Command, Stdio};
     use std::sync::Arc;
@@ -245,6 +245,21 @@ mod tests {
     fn the_format_follows_the_terminal_unless_it_is_chosen() {
         assert_eq!((resolve(Format::Auto, true), resolve(Format::Auto, false)), (Format::Text, Format::Json));
         assert_eq!((resolve(Format::Text, false), resolve(Format::Json, true)), (Format::Text, Format::Json));
+    }
+
+    /// For what is of a whole process, as panics are: true in one in which the present test is alone. Elsewhere it starts
+    /// that process, and the test has to pass there.
+    pub(crate) fn is_alone() -> bool {
+        if std::env::var_os("VALETKEY_TEST_ALONE").is_some() {
+            return true;
+        }
+        let thread = std::thread::current();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", thread.name().unwrap()]).env("VALETKEY_TEST_ALONE", "1");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("test result: ok. 1 passed"), "{out}{err}");
+        false
     }
 
     /// Does nothing in an ordinary run of the tests; started by the next one, it panics.

@@ -50,7 +50,7 @@ pub enum Ending {
     ClientGone,
     /// The upstream broke off.
     UpstreamBroke,
-    /// We cut it: the lease was revoked, a limit was reached, or we shut down.
+    /// We cut it: the lease was revoked, a limit was reached, we shut down, or a panic ended it.
     Cut,
     /// It was refused.
     Refused,
@@ -256,6 +256,8 @@ impl Exchange {
             _ if self.is_refused => Ending::Refused,
             Some(ending) => ending,
             None if self.handle.is_cutting.load(Ordering::Acquire) => Ending::Cut,
+            // Dropped by a panic: nobody else broke it off.
+            None if std::thread::panicking() => Ending::Cut,
             None => Ending::ClientGone,
         }
     }

@@ -16,6 +16,7 @@ use rustls::{ProtocolVersion, StreamOwned, SupportedProtocolVersion};
 use super::{Authority, Home};
 use crate::clock::{ManualClock, SystemClock};
 use crate::model::Host;
+use crate::skips::skip;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -225,8 +226,7 @@ with socket.create_connection(('127.0.0.1', port), 10) as plain:
 #[test]
 fn python_in_strict_mode_accepts_names_and_addresses() {
     let Some(python) = strict_python() else {
-        eprintln!("skipped: no Python 3.13 or later");
-        return;
+        return skip("no Python 3.13 or later");
     };
     let authority = real_authority();
     let (_directory, ca, bundle) = published(&authority);
@@ -244,8 +244,7 @@ fn python_in_strict_mode_accepts_names_and_addresses() {
 #[test]
 fn curl_accepts_our_leaf() {
     let Some(curl) = find([PathBuf::from("curl")], &["--version"]) else {
-        eprintln!("skipped: no curl");
-        return;
+        return skip("no curl");
     };
     let authority = real_authority();
     let (_directory, _, bundle) = published(&authority);
@@ -261,8 +260,7 @@ fn curl_accepts_our_leaf() {
 #[test]
 fn node_accepts_our_leaf() {
     let Some(node) = find([PathBuf::from("node")], &["--version"]) else {
-        eprintln!("skipped: no Node");
-        return;
+        return skip("no Node");
     };
     let authority = real_authority();
     let (_directory, ca, _) = published(&authority);
@@ -279,8 +277,7 @@ fn node_accepts_our_leaf() {
 #[test]
 fn openssl_verifies_strictly() {
     let Some(openssl) = find([PathBuf::from("openssl")], &["version"]) else {
-        eprintln!("skipped: no openssl");
-        return;
+        return skip("no openssl");
     };
     let authority = real_authority();
     let (directory, ca, bundle) = published(&authority);

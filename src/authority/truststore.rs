@@ -161,7 +161,7 @@ mod tests {
     /// What a tool prints; `None`, with a sentence, where it is not installed.
     fn tool(name: &str, arguments: &[&str]) -> Option<String> {
         let Ok(output) = Command::new(name).args(arguments).env_remove("JAVA_TOOL_OPTIONS").output() else {
-            eprintln!("skipped: no {name} on this machine");
+            crate::skips::skip(format!("no {name} on this machine"));
             return None;
         };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

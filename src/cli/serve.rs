@@ -5,6 +5,8 @@ mod assembly;
 mod confine;
 mod listeners;
 mod outer;
+#[cfg(test)]
+mod panics;
 mod ready;
 mod record;
 mod reload;

@@ -1,6 +1,7 @@
 //! Whole calls: what the documents promise of the control API, on a real policy, store and audit.
 
 mod following;
+mod panicking;
 mod serving;
 
 use std::collections::HashSet;

@@ -1,8 +1,8 @@
 //! Clocks that are set, and a machine that slept, under the built binary.
 //!
-//! The wall clock is libfaketime's. Where it cannot be had the tests say so and pass; `cargo xtask test` fetches it, and
-//! where it cannot, leaves them out and counts them as skipped. libfaketime cannot move the boot-time clock apart from
-//! the monotonic one, and the sidecar asks the kernel for it: `clocks/boot_clock.c` does that.
+//! The wall clock is libfaketime's, which `cargo xtask` fetches; where it cannot be had the tests are skipped. It cannot
+//! move the boot-time clock apart from the monotonic one, and the sidecar asks the kernel for it: `clocks/boot_clock.c`
+//! does that.
 
 mod crowded;
 mod stopped;
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::support::agent::{Reply, get};
 use crate::support::orchestrator::Minted;
-use crate::support::{Builder, FakeUpstream, Stage};
+use crate::support::{Builder, FakeUpstream, Stage, skip};
 
 /// A sidecar whose clocks are set by hand: a wall clock in a file, and a boot-time clock in another.
 struct Faked(Stage);
@@ -101,7 +101,7 @@ fn libfaketime() -> Option<PathBuf> {
         directories.chain([PathBuf::from("/usr/lib")]).map(inside).find(|path| path.exists())
     });
     if library.is_none() {
-        eprintln!("skipped: libfaketime (Debian: libfaketime) is not installed, and VALETKEY_FAKETIME names none");
+        skip("libfaketime (Debian: libfaketime) is not installed, and VALETKEY_FAKETIME names none");
     }
     library
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{FakeUpstream, canary};
+use crate::support::{FakeUpstream, canary, skip};
 
 const MANIFEST: &str = include_str!("../../deploy/pod.yaml");
 /// How long anything may take.
@@ -113,7 +113,7 @@ impl Pod {
     /// `None` where we cannot become other users; that is said.
     async fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: only root can play users other than itself");
+            skip("only root can play users other than itself");
             return None;
         }
         let upstream = FakeUpstream::start(&["api.stripe.com"]).await;

@@ -13,6 +13,7 @@ pub mod remote;
 pub mod rsa;
 pub mod sidecar;
 pub mod sigv4;
+pub mod skips;
 pub mod sockets;
 pub mod stage;
 pub mod stranger;
@@ -28,6 +29,7 @@ pub use builder::Builder;
 pub use namespace::Namespace;
 pub use orchestrator::Orchestrator;
 pub use sidecar::TestSidecar;
+pub use skips::skip;
 pub use stage::Stage;
 pub use upstream::FakeUpstream;
 

@@ -14,9 +14,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::support::namespace::can_have_namespaces;
+use crate::support::namespace::can_redirect;
 use crate::support::wire::{WireAnswer, answers};
-use crate::support::{Builder, FakeUpstream, Namespace, Stage, policies};
+use crate::support::{Builder, FakeUpstream, Namespace, Stage, policies, skip};
 
 /// The agent's uid, as in `deploy/redirect.nft`.
 const AGENT: u32 = 1000;
@@ -103,12 +103,12 @@ impl Scene {
         upstream: impl FnOnce(tokio::net::TcpListener) -> FakeUpstream,
         edit: impl FnOnce(Builder, &Namespace) -> Builder,
     ) -> Option<Self> {
-        if !can_have_namespaces() {
+        if !can_redirect() {
             return None;
         }
         let (inner, outer) = Namespace::pair();
         if let Err(error) = inner.rules(&ruleset(&[AGENT, OTHER])) {
-            eprintln!("skipped: this kernel does not take deploy/redirect.nft: {error}");
+            skip(format!("this kernel does not take deploy/redirect.nft: {error}"));
             return None;
         }
         let inner = Arc::new(inner);

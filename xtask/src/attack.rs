@@ -12,15 +12,15 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use crate::tee;
+use crate::verdicts::{Verdict, Verdicts};
 use crate::workspace::{Workspace, succeeds};
+use crate::{prepare, tee};
 use rows::{Row, State};
 
 /// Before the name of a kind of fault, which is not run by cargo's own runner.
 const FAULTS: &str = "faults::";
-
-/// How a test ended, by its name.
-pub type Verdicts = BTreeMap<String, bool>;
+/// What can become of a row.
+const WORDS: [&str; 5] = ["passed", "FAILED", "skipped", "outside", "waiting"];
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -36,9 +36,12 @@ pub struct Arguments {
     /// Print the result as one JSON object on standard output, and everything else on standard error.
     #[arg(long)]
     json: bool,
-    /// Download nothing.
+    /// Install and download nothing; tests that miss something are skipped, and said.
     #[arg(long)]
     offline: bool,
+    /// End well although this machine could not run some of the tests.
+    #[arg(long)]
+    allow_skips: bool,
 }
 
 impl Arguments {
@@ -48,7 +51,8 @@ impl Arguments {
     }
 }
 
-/// Runs the tests of the chosen rows, once each, and prints the table; true if nothing failed.
+/// Runs the tests of the chosen rows, once each, and prints the table; true if nothing failed, and nothing was skipped
+/// that may not be.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let rows = rows::read(workspace, &arguments.only)?;
@@ -63,7 +67,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<bool>
         println!("{table}");
         println!("{} tests in {} s", names.len(), begun.elapsed().as_secs());
     }
-    Ok(table.failed() == 0)
+    Ok(table.failed() == 0 && (arguments.allow_skips || table.skipped() == 0))
 }
 
 /// Shows the table for tests that were run already; the number of rows that failed.
@@ -81,6 +85,7 @@ fn tests(workspace: &Workspace, arguments: &Arguments, names: &[&str]) -> anyhow
     if !tests.is_empty() {
         let mut command = workspace.command(program(workspace, "it")?);
         command.args(["--exact", "--color", "never"]).args(tests);
+        prepare::for_rust(workspace, &mut command)?;
         commands.push(command);
     }
     if !faults.is_empty() {
@@ -92,7 +97,7 @@ fn tests(workspace: &Workspace, arguments: &Arguments, names: &[&str]) -> anyhow
     let mut verdicts = Verdicts::new();
     for mut command in commands {
         command.envs(binary.iter().map(|binary| ("VALETKEY_TEST_BINARY", binary)));
-        verdicts.extend(tee::run(&mut command)?.verdicts);
+        verdicts.extend(tee::run_rust(workspace, &mut command)?.verdicts);
     }
     if verdicts.is_empty() {
         bail!("no test has run");
@@ -135,29 +140,45 @@ fn program(workspace: &Workspace, name: &str) -> anyhow::Result<PathBuf> {
 
 /// How each row came out.
 struct Table<'a> {
-    rows: Vec<(&'a Row, Verdict)>,
+    rows: Vec<(&'a Row, Outcome)>,
 }
 
 /// How a row came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
+enum Outcome {
     Passed,
     /// With the tests that failed or did not run.
     Failed(Vec<String>),
+    /// With the tests that this machine could not run, each with the reason.
+    Skipped(Vec<(String, String)>),
     Outside,
     Waiting,
 }
 
-impl Verdict {
+impl Outcome {
     fn of(row: &Row, verdicts: &Verdicts) -> Self {
         match row.state() {
-            State::Tests => {
-                let bad = |name: &&String| verdicts.get(*name) != Some(&true);
-                let failed: Vec<String> = row.tests().iter().filter(bad).cloned().collect();
-                if failed.is_empty() { Self::Passed } else { Self::Failed(failed) }
-            }
+            State::Tests => Self::of_tests(row.tests(), verdicts),
             State::Outside => Self::Outside,
             State::Waiting => Self::Waiting,
+        }
+    }
+
+    fn of_tests(tests: &[String], verdicts: &Verdicts) -> Self {
+        let (mut failed, mut skipped) = (Vec::new(), Vec::new());
+        for name in tests {
+            match verdicts.get(name) {
+                Some(Verdict::Passed) => {}
+                Some(Verdict::Skipped(why)) => skipped.push((name.clone(), why.clone())),
+                Some(Verdict::Failed) | None => failed.push(name.clone()),
+            }
+        }
+        if !failed.is_empty() {
+            Self::Failed(failed)
+        } else if !skipped.is_empty() {
+            Self::Skipped(skipped)
+        } else {
+            Self::Passed
         }
     }
 
@@ -165,6 +186,7 @@ impl Verdict {
         match self {
             Self::Passed => "passed",
             Self::Failed(_) => "FAILED",
+            Self::Skipped(_) => "skipped",
             Self::Outside => "outside",
             Self::Waiting => "waiting",
         }
@@ -173,19 +195,22 @@ impl Verdict {
 
 impl<'a> Table<'a> {
     fn of(rows: &'a [Row], verdicts: &Verdicts) -> Self {
-        Self { rows: rows.iter().map(|row| (row, Verdict::of(row, verdicts))).collect() }
+        Self { rows: rows.iter().map(|row| (row, Outcome::of(row, verdicts))).collect() }
     }
 
     fn failed(&self) -> usize {
-        self.rows.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed(_))).count()
+        self.rows.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count()
+    }
+
+    fn skipped(&self) -> usize {
+        self.rows.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Skipped(_))).count()
     }
 
     /// How many of these rows came out in each way.
-    fn counts<'b>(rows: impl Iterator<Item = &'b (&'b Row, Verdict)>) -> BTreeMap<&'static str, usize> {
-        let mut counts: BTreeMap<&'static str, usize> =
-            ["passed", "FAILED", "outside", "waiting"].map(|word| (word, 0)).into();
-        for (_, verdict) in rows {
-            *counts.entry(verdict.word()).or_default() += 1;
+    fn counts<'b>(rows: impl Iterator<Item = &'b (&'b Row, Outcome)>) -> BTreeMap<&'static str, usize> {
+        let mut counts: BTreeMap<&'static str, usize> = WORDS.map(|word| (word, 0)).into();
+        for (_, outcome) in rows {
+            *counts.entry(outcome.word()).or_default() += 1;
         }
         counts
     }
@@ -197,9 +222,12 @@ impl<'a> Table<'a> {
     }
 
     fn json(&self, seconds: u64) -> serde_json::Value {
-        let row = |(row, verdict): &(&Row, Verdict)| {
-            let failed = if let Verdict::Failed(names) = verdict { names.clone() } else { Vec::new() };
-            json!({"id": row.id, "result": verdict.word().to_lowercase(), "tests": row.tests(), "failed": failed})
+        let row = |(row, outcome): &(&Row, Outcome)| {
+            let failed = if let Outcome::Failed(names) = outcome { names.clone() } else { Vec::new() };
+            let skipped: BTreeMap<_, _> =
+                if let Outcome::Skipped(tests) = outcome { tests.iter().cloned().collect() } else { BTreeMap::new() };
+            let result = outcome.word().to_lowercase();
+            json!({"id": row.id, "result": result, "tests": row.tests(), "failed": failed, "skipped": skipped})
         };
         let total: BTreeMap<String, usize> =
             Self::counts(self.rows.iter()).into_iter().map(|(word, count)| (word.to_lowercase(), count)).collect();
@@ -210,10 +238,16 @@ impl<'a> Table<'a> {
 impl fmt::Display for Table<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "\n=== the catalogue of attacks and faults ===")?;
-        for (row, verdict) in &self.rows {
-            writeln!(formatter, "{}  {:<8}{}", row.id, verdict.word(), row.what)?;
-            if let Verdict::Failed(names) = verdict {
-                names.iter().try_for_each(|name| writeln!(formatter, "             {name}"))?;
+        for (row, outcome) in &self.rows {
+            writeln!(formatter, "{}  {:<8}{}", row.id, outcome.word(), row.what)?;
+            match outcome {
+                Outcome::Failed(names) => {
+                    names.iter().try_for_each(|name| writeln!(formatter, "             {name}"))?
+                }
+                Outcome::Skipped(tests) => {
+                    tests.iter().try_for_each(|(name, why)| writeln!(formatter, "             {name}: {why}"))?;
+                }
+                Outcome::Passed | Outcome::Outside | Outcome::Waiting => {}
             }
         }
         writeln!(formatter)?;
@@ -228,8 +262,7 @@ impl fmt::Display for Table<'_> {
 /// `29 passed, 1 outside`: what there is none of is left out, but for failures.
 fn line(counts: &BTreeMap<&'static str, usize>) -> String {
     let shown = |word: &&str| counts[*word] > 0 || matches!(*word, "passed" | "FAILED");
-    let words = ["passed", "FAILED", "outside", "waiting"];
-    let texts = words.into_iter().filter(shown).map(|word| format!("{} {}", counts[word], word.to_lowercase()));
+    let texts = WORDS.into_iter().filter(shown).map(|word| format!("{} {}", counts[word], word.to_lowercase()));
     texts.collect::<Vec<_>>().join(", ")
 }
 
@@ -244,14 +277,36 @@ mod tests {
     #[test]
     fn a_row_passes_only_if_each_of_its_tests_ran_and_passed() {
         let row = one("tests = [\"a\", \"b\"]");
-        let verdict = |verdicts: &[(&str, bool)]| {
-            Verdict::of(&row, &verdicts.iter().map(|(name, passed)| ((*name).to_owned(), *passed)).collect())
+        let outcome = |verdicts: &[(&str, &Verdict)]| {
+            let verdicts = verdicts.iter().map(|(name, verdict)| ((*name).to_owned(), (*verdict).clone()));
+            Outcome::of(&row, &verdicts.collect())
         };
-        assert_eq!(verdict(&[("a", true), ("b", true)]), Verdict::Passed);
-        assert_eq!(verdict(&[("a", true), ("b", false)]), Verdict::Failed(vec!["b".to_owned()]));
-        assert_eq!(verdict(&[("b", true)]), Verdict::Failed(vec!["a".to_owned()]));
-        assert_eq!(Verdict::of(&one("outside = \"y\""), &Verdicts::new()), Verdict::Outside);
-        assert_eq!(Verdict::of(&one("waiting = \"y\""), &Verdicts::new()), Verdict::Waiting);
+        let (passed, failed) = (&Verdict::Passed, &Verdict::Failed);
+        let skipped = &Verdict::Skipped("no x".to_owned());
+        assert_eq!(outcome(&[("a", passed), ("b", passed)]), Outcome::Passed);
+        assert_eq!(outcome(&[("a", passed), ("b", failed)]), Outcome::Failed(vec!["b".to_owned()]));
+        assert_eq!(outcome(&[("b", passed)]), Outcome::Failed(vec!["a".to_owned()]));
+        let why = vec![("b".to_owned(), "no x".to_owned())];
+        assert_eq!(outcome(&[("a", passed), ("b", skipped)]), Outcome::Skipped(why));
+        assert_eq!(outcome(&[("a", failed), ("b", skipped)]), Outcome::Failed(vec!["a".to_owned()]));
+        assert_eq!(Outcome::of(&one("outside = \"y\""), &Verdicts::new()), Outcome::Outside);
+        assert_eq!(Outcome::of(&one("waiting = \"y\""), &Verdicts::new()), Outcome::Waiting);
+    }
+
+    #[test]
+    fn what_was_skipped_is_said_with_its_reason() {
+        let rows = [one("tests = [\"a\"]")];
+        let table = Table::of(&rows, &[("a".to_owned(), Verdict::Skipped("no x".to_owned()))].into());
+        assert_eq!((table.failed(), table.skipped()), (0, 1));
+        let json = table.json(3);
+        assert_eq!((&json["total"]["skipped"], &json["total"]["passed"]), (&1.into(), &0.into()));
+        assert_eq!(json["rows"][0]["result"], "skipped");
+        assert_eq!(json["rows"][0]["skipped"]["a"], "no x");
+        let text = table.to_string();
+        assert!(
+            text.contains("A01  skipped x\n             a: no x\n") && text.ends_with("0 passed, 0 failed, 1 skipped"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod mutants;
 mod prepare;
 mod suites;
 mod tee;
+mod verdicts;
 mod workspace;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::workspace::{Workspace, succeeds, works};
 
 /// A program, how to ask whether it works, and the Debian package that has it.
-const TOOLS: [(&str, &[&str], &str); 9] = [
+const TOOLS: [(&str, &[&str], &str); 11] = [
     ("curl", &["--version"], "curl"),
     ("wget", &["--version"], "wget"),
     ("git", &["--version"], "git"),
@@ -19,7 +19,21 @@ const TOOLS: [(&str, &[&str], &str); 9] = [
     ("ip", &["-V"], "iproute2"),
     ("nft", &["--version"], "nftables"),
     ("iptables", &["--version"], "iptables"),
+    // Makes what no library of ours makes: RSA keys, old signatures.
+    ("openssl", &["version"], "openssl"),
+    // Tries to attach to the sidecar.
+    ("strace", &["--version"], "strace"),
 ];
+
+/// Everything for the tests of Rust; what they are told of it goes into the command's environment.
+pub fn for_rust(workspace: &Workspace, command: &mut Command) -> anyhow::Result<()> {
+    tools(workspace)?;
+    match faketime(workspace) {
+        Ok(library) => _ = command.env("VALETKEY_FAKETIME", library),
+        Err(reason) => eprintln!("warning: {reason:#}"),
+    }
+    Ok(())
+}
 
 /// Installs the Debian packages of missing tools, if this is Debian and we may; otherwise says what is missing.
 pub fn tools(workspace: &Workspace) -> anyhow::Result<()> {

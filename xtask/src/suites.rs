@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::counts::Counts;
+use crate::verdicts::Verdicts;
 use crate::workspace::Workspace;
 use crate::{attack, prepare, tee};
 
@@ -39,9 +40,7 @@ struct Report {
 /// Installs what is needed, runs the suites (all where none is named) and prints the summary; true if nothing failed.
 pub fn run(workspace: &Workspace, only: &[Suite], is_json: bool) -> anyhow::Result<bool> {
     let wanted: Vec<_> = ALL.into_iter().filter(|suite| only.is_empty() || only.contains(suite)).collect();
-    if wanted != [Suite::Rust] {
-        prepare::tools(workspace)?;
-    }
+    prepare::tools(workspace)?;
     let mut reports = Vec::new();
     for (index, suite) in wanted.iter().enumerate() {
         eprintln!("\n=== {} ({} of {}) ===", suite.name(), index + 1, wanted.len());
@@ -97,23 +96,23 @@ impl Suite {
 fn rust(workspace: &Workspace) -> anyhow::Result<Counts> {
     let mut command = workspace.cargo("test");
     command.args(["--workspace", "--no-fail-fast"]);
-    let mut counts = Counts::default();
-    match prepare::faketime(workspace) {
-        Ok(library) => _ = command.env("VALETKEY_FAKETIME", library),
-        Err(reason) => {
-            eprintln!("skipped: clocks that are set: {reason:#}");
-            command.args(["--", "--skip", "clocks::wall::"]);
-            counts += SKIPPED;
-        }
-    }
-    let outcome = tee::run(&mut command)?;
+    prepare::for_rust(workspace, &mut command)?;
+    let outcome = tee::run_rust(workspace, &mut command)?;
     let rows = attack::tell(workspace, &outcome.verdicts)?;
-    counts += outcome.settled();
+    tell_skipped(&outcome.verdicts);
+    let mut counts = outcome.settled();
     // A row whose test has not run is a failure that no test has counted.
     if rows > 0 && counts.failed == 0 {
         counts.failed = 1;
     }
     Ok(counts)
+}
+
+/// Which tests were skipped, and why.
+fn tell_skipped(verdicts: &Verdicts) {
+    let skipped = || verdicts.iter().filter_map(|(name, verdict)| Some((name, verdict.skipped()?)));
+    eprintln!("\n{} tests were skipped", skipped().count());
+    skipped().for_each(|(name, why)| eprintln!("  {name}: {why}"));
 }
 
 fn clients(workspace: &Workspace) -> anyhow::Result<Counts> {

@@ -1,6 +1,8 @@
 //! Where a name leads: a sidecar in a network of its own, with a name server that says what an attacker would have it
 //! say, and the addresses that nobody may reach listening there.
 
+mod ourselves;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use super::{outcome, request, send};
 use crate::support::agent::{get, with};
 use crate::support::namespace::can_have_namespaces;
-use crate::support::{Agent, Builder, FakeUpstream, Namespace, Stage, TestSidecar, canary, policies};
+use crate::support::{Agent, Builder, FakeUpstream, Namespace, Stage, TestSidecar, canary, policies, skip};
 
 /// A public address, which is an upstream's in there.
 const PUBLIC: &str = "9.9.9.9";
@@ -133,7 +135,7 @@ fn name_servers() -> Option<Vec<IpAddr>> {
     let switch = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
     let sources = switch.lines().find_map(|line| line.strip_prefix("hosts:")).unwrap_or("files dns").to_owned();
     if sources.split_whitespace().any(|source| source != "files" && source != "dns") {
-        eprintln!("skipped: names are looked up by {sources}");
+        skip(format!("names are looked up by {sources}"));
         return None;
     }
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();

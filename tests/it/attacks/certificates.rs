@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::support::agent::get;
 use crate::support::authority::TestAuthority;
-use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies, skip};
 
 type Chain = Vec<CertificateDer<'static>>;
 type Leaf = (Chain, PrivateKeyDer<'static>);
@@ -244,7 +244,7 @@ async fn old_signatures_and_short_keys_are_no_evidence() {
                     ),
                 );
         if !made {
-            eprintln!("skipped: no openssl here that makes {what}");
+            skip(format!("no openssl here that makes {what}"));
             continue;
         }
         let text = |name: &str| std::fs::read(place.join(name)).expect("a file");

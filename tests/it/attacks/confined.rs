@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::support::sidecar::eventually;
-use crate::support::{FakeUpstream, TestSidecar, canary, policies};
+use crate::support::{FakeUpstream, TestSidecar, canary, policies, skip};
 
 const KEY: &str = "{dir}/keys/key";
 
@@ -13,7 +13,7 @@ const KEY: &str = "{dir}/keys/key";
 fn has_landlock() -> bool {
     let has = valetkey::process::can_confine();
     if !has {
-        eprintln!("skipped: this kernel has no Landlock");
+        skip("this kernel has no Landlock");
     }
     has
 }
@@ -207,7 +207,7 @@ async fn memory_is_locked_where_nothing_can_fail_by_it_and_else_it_is_said() {
     assert_eq!(started["facts"]["memory"], if can { "locked" } else { "unlocked" });
     assert_eq!(locked > 0, can, "{locked} KiB locked of {held}");
     if !can {
-        eprintln!("skipped in part: memory cannot be locked here");
+        skip("memory cannot be locked here");
         assert!(sidecar.log().contains("RLIMIT_MEMLOCK"), "{}", sidecar.log());
     }
     let builder = TestSidecar::with_policy(&policy(KEY)).upstream(&["api.test"], "api", &upstream);

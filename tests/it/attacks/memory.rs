@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use crate::support::agent::get;
 use crate::support::sidecar::eventually;
-use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies, skip};
 
 /// Copies of an idle credential that we keep ourselves: as it is, and in lower case as what is searched for.
 const OWN_MAX: usize = 2;
@@ -40,7 +40,7 @@ fn copies(pid: u32, secret: &str) -> Option<usize> {
 fn is_closed(sidecar: &TestSidecar) -> bool {
     let is_closed = copies(sidecar.pid(), "x").is_none();
     if is_closed {
-        eprintln!("skipped: nobody but root may look");
+        skip("nobody but root may look");
     }
     is_closed
 }
@@ -104,33 +104,39 @@ async fn what_an_upstream_echoes_stays_in_buffers_of_a_bounded_size() {
     }
 }
 
+/// Over HTTP/2, where no buffer of a connection keeps in plain text what went out in its heads. One copy is left until the
+/// next rotation: in the search for what agents send, since the credential before may still be good.
 #[tokio::test]
 async fn what_was_replaced_is_forgotten() {
-    let (old, new) = (canary(), canary());
-    let upstream = FakeUpstream::start(&["api.test"]).await;
+    let [old, new, newest] = [(); 3].map(|()| canary());
+    let upstream = FakeUpstream::start_with(&["api.test"], &[b"h2"]).await;
     let policy = policies::one_api_from("source = \"file\"\npath = \"{dir}/key\"");
-    let sidecar =
-        TestSidecar::with_policy(&policy).upstream(&["api.test"], "api", &upstream).file("key", &old).start().await;
-    if is_closed(&sidecar) {
+    let stage = Stage::of(&policy, upstream, |builder| builder.file("key", &old)).await;
+    let stage = Stage { secret: old, ..stage };
+    if is_closed(&stage.sidecar) {
         return;
     }
-    let nonce = sidecar.orchestrator().mint("worker", "api", "read").await.nonce;
-    let has = |secret: &str| {
-        let arrived = upstream.seen().pop().expect("a request");
-        arrived.header("authorization").is_some_and(|value| value.ends_with(secret)).then_some(())
-    };
-    sidecar.agent().get("api.test", "/x", &nonce).await;
-    assert!(has(&old).is_some());
-    std::fs::write(sidecar.path("key"), &new).expect("a file");
+    let nonce = stage.reader().await;
+    requests(&stage, "/x", &nonce).await;
+    assert!(look(&stage) > 0);
+    for (secret, left) in [(&new, 1), (&newest, 0)] {
+        std::fs::write(stage.sidecar.path("key"), secret).expect("a file");
+        goes_out(&stage, &nonce, secret).await;
+        // What is searched for changes with the request after the one that had the file read.
+        requests(&stage, "/x", &nonce).await;
+        becomes(&stage, left).await;
+    }
+}
+
+/// Asks until it is this credential that arrives.
+async fn goes_out(stage: &Stage, nonce: &str, secret: &str) {
     for _ in 0..100 {
-        sidecar.agent().get("api.test", "/x", &nonce).await;
-        if has(&new).is_some() {
-            break;
+        stage.sidecar.agent().get("api.test", "/x", nonce).await;
+        let arrived = stage.upstream.seen().pop().expect("a request");
+        if arrived.header("authorization").is_some_and(|value| value.ends_with(secret)) {
+            return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert!(has(&new).is_some());
-    // Freed memory is wiped; one is left in the search for what agents send; buffers that are still in use may hold it.
-    let left = copies(sidecar.pid(), &old).expect("memory");
-    assert!(left <= 2, "{left} copies of what was replaced");
+    panic!("the old credential stays in use");
 }

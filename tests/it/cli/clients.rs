@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use super::{Desk, Done};
+use crate::support::skip;
 
 /// Far beyond what any client needs on a busy machine.
 const SECONDS: &str = "120";
@@ -25,14 +26,19 @@ fn doctor(desk: &Desk, only: &str, more: &[&str]) -> Value {
     found
 }
 
+/// Those that are installed; that there are none is said.
+fn clients<'a>(found: &'a Value, only: &str) -> &'a [Value] {
+    let clients = found["clients"].as_array().expect("a list");
+    if clients.is_empty() {
+        skip(format!("no {only} on this machine"));
+    }
+    clients
+}
+
 /// These clients, where they are installed, find proxy and CA.
 fn come_through(only: &str) {
     let found = doctor(&Desk::new(), only, &[]);
-    let clients = found["clients"].as_array().expect("a list");
-    if clients.is_empty() {
-        eprintln!("skipped: no {only} on this machine");
-    }
-    for client in clients {
+    for client in clients(&found, only) {
         assert_eq!(
             (&client["proxy"], &client["ca"], &client["fix"]),
             (&true.into(), &true.into(), &Value::Null),
@@ -63,8 +69,9 @@ fn java_comes_through() {
 
 #[test]
 fn without_shims_the_doctor_says_what_is_missing() {
-    let found = doctor(&Desk::new(), "wget,node-agent", &["--no-shims"]);
-    for client in found["clients"].as_array().expect("a list") {
+    let only = "wget,node-agent";
+    let found = doctor(&Desk::new(), only, &["--no-shims"]);
+    for client in clients(&found, only) {
         let (proxy, ca) = if client["client"] == "wget" { (true, Value::from(false)) } else { (false, Value::Null) };
         assert_eq!((&client["proxy"], &client["ca"]), (&proxy.into(), &ca), "{client}");
         assert!(client["fix"].as_str().is_some_and(|fix| fix.contains("--shims")), "{client}");
@@ -134,8 +141,7 @@ import importlib.util, stripe, aiohttp
 print(stripe.ca_bundle_path, aiohttp.ClientSession().e, aiohttp.ClientSession(trust_env=False).e)""#;
     let done = desk.sh(script).ends(0);
     if done.out.starts_with("skipped") {
-        eprintln!("skipped: no python3 on this machine");
-        return;
+        return skip("no python3 on this machine");
     }
     assert_eq!(done.out, "theirs ran\nlib/ca.pem True False\n");
     assert!(done.err.is_empty(), "{}", done.err);
@@ -160,8 +166,7 @@ const fetched = (url) => fetch(url).catch((error) => say(url, error.cause));
 })();""#;
     let done = desk.sh(script).ends(0);
     if done.out.starts_with("skipped") {
-        eprintln!("skipped: no node on this machine");
-        return;
+        return skip("no node on this machine");
     }
     let lines: Vec<&str> = done.out.lines().map(str::trim_end).collect();
     assert_eq!(lines.len(), 6, "{}", done.out);
@@ -205,8 +210,7 @@ fn a_truststore_is_published_and_written_on_request() {
         done";
     let done = desk.sh(script).ends(0);
     if done.out.starts_with("skipped") {
-        eprintln!("skipped: no keytool on this machine");
-        return;
+        return skip("no keytool on this machine");
     }
     let certificates = desk.read("public/ca-bundle.pem").matches("BEGIN CERTIFICATE").count();
     assert_eq!(done.out, format!("{certificates}\n{certificates}\n"));

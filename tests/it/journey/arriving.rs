@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::agent::{get, with};
-use crate::support::{FakeUpstream, Stage};
+use crate::support::{FakeUpstream, Stage, skip};
 
 #[tokio::test]
 async fn connect_as_http_1_0_without_host_and_with_connection_close() {
@@ -202,7 +202,7 @@ async fn a_client_that_does_not_trust_the_ca_ends_the_handshake_on_record() {
 #[tokio::test]
 async fn it_listens_on_ipv6_too() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        return eprintln!("skipped: no IPv6 here");
+        return skip("no IPv6 here");
     }
     let upstream = FakeUpstream::start(&["api.test"]).await;
     let listen = |builder: crate::support::Builder| builder.set("--listen", "[::1]:0").set("--admin", "[::1]:0");

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::support::stranger::{STRANGER, acting, can_be_others};
-use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies};
+use crate::support::{FakeUpstream, Stage, TestSidecar, canary, policies, skip};
 
 #[tokio::test]
 async fn secrets_are_in_no_environment_and_no_command_line() {
@@ -111,8 +111,7 @@ async fn a_process_of_the_same_user_cannot_attach_to_it() {
     let any = traced(open.id());
     let _ = open.wait();
     if !any.contains(" attached") {
-        eprintln!("skipped: nobody can attach to anything here: {any}");
-        return;
+        return skip(format!("nobody can attach to anything here: {any}"));
     }
     let refused = traced(stage.sidecar.pid());
     assert!(refused.contains("Operation not permitted") && !refused.contains(" attached"), "{refused}");

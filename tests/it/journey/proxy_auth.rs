@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::support::agent::{PATIENCE, with};
 use crate::support::policies::one_api_with;
 use crate::support::wire::{WireAnswer, answers, read_answers};
-use crate::support::{FakeUpstream, Stage, policies};
+use crate::support::{FakeUpstream, Stage, policies, skip};
 
 fn required() -> String {
     one_api_with("attach = \"bearer\"") + "\n[egress]\nproxy_auth = \"required\"\n"
@@ -126,7 +126,7 @@ async fn beyond_loopback_no_nonce_is_taken_and_none_is_asked_for() {
     // The address that this machine would send from; nothing is sent.
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     let address = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
-    let Ok(address) = address else { return eprintln!("skipped: no address but loopback") };
+    let Ok(address) = address else { return skip("no address but loopback") };
     for (policy, without) in [(one_api_with("attach = \"bearer\""), 200), (required(), 403)] {
         let policy = policy.replace("identity = [\"any\"]", "identity = [\"uid:0\"]");
         let listen = SocketAddr::new(address, 0).to_string();

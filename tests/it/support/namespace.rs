@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::thread::{Gid, LinkNameSpaceType, Uid};
 use rustix::thread::{move_into_link_name_space, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::skip;
+
 /// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,23 +21,27 @@ pub struct Namespace {
     name: String,
 }
 
-/// Where the programs are missing or we are not root, says so and is false.
+/// Where `ip` is missing or we are not root, says so and is false.
 pub fn can_have_namespaces() -> bool {
-    let works = |program: &str, flag: &str| {
-        let run = Command::new(program).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
-    };
-    let missing = if !rustix::process::geteuid().is_root() {
-        "only root can make network namespaces"
-    } else if !works("ip", "-V") {
-        "`ip` (Debian: iproute2) is not installed"
-    } else if !works("nft", "--version") {
-        "`nft` (Debian: nftables) is not installed"
-    } else {
-        return true;
-    };
-    eprintln!("skipped: {missing}");
-    false
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip("only root can make network namespaces");
+    }
+    is_root && is_installed("ip", "-V", "iproute2")
+}
+
+/// Where there can be no namespaces or `nft` is missing, which makes the kernel redirect, says so and is false.
+pub fn can_redirect() -> bool {
+    can_have_namespaces() && is_installed("nft", "--version", "nftables")
+}
+
+fn is_installed(program: &str, flag: &str, package: &str) -> bool {
+    let run = Command::new(program).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let works = run.is_ok_and(|status| status.success());
+    if !works {
+        skip(format!("`{program}` (Debian: {package}) is not installed"));
+    }
+    works
 }
 
 impl Namespace {

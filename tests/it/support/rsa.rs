@@ -11,6 +11,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
+use super::skip;
+
 /// A key of 2048 bits.
 pub struct RsaSigner(RsaKeyPair);
 
@@ -22,7 +24,7 @@ impl RsaSigner {
         let made = match command.output() {
             Ok(output) => output,
             Err(error) => {
-                eprintln!("skipped: openssl cannot be run: {error}");
+                skip(format!("openssl cannot be run: {error}"));
                 return None;
             }
         };

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::agent::PATIENCE;
+use super::skip;
 use super::wire::read_answers;
 
 /// One end of a TCP connection.
@@ -74,7 +75,7 @@ fn numbers(pid: u32) -> Option<Vec<i32>> {
 }
 
 fn skipped<T>(why: &str) -> Option<T> {
-    eprintln!("skipped: {why}");
+    skip(why);
     None
 }
 

@@ -4,6 +4,8 @@ use std::future::Future;
 
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::skip;
+
 /// A uid that is nobody's in these tests but a stranger's.
 pub const STRANGER: u32 = 65_534;
 
@@ -11,7 +13,7 @@ pub const STRANGER: u32 = 65_534;
 pub fn can_be_others() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        eprintln!("skipped: only root can act as another user");
+        skip("only root can act as another user");
     }
     is_root
 }

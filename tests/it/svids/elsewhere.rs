@@ -10,14 +10,14 @@ use tokio_rustls::TlsConnector;
 use super::{ask, connect, policy, scene};
 use crate::support::agent::PATIENCE;
 use crate::support::wire::read_answers;
-use crate::support::{Agent, FakeUpstream};
+use crate::support::{Agent, FakeUpstream, skip};
 
 #[tokio::test]
 async fn beyond_loopback_nonces_are_taken_over_tls() {
     // The address that this machine would send from; nothing is sent.
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     let address = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()).map(|address| address.ip());
-    let Ok(address) = address else { return eprintln!("skipped: no address but loopback") };
+    let Ok(address) = address else { return skip("no address but loopback") };
     let listen = SocketAddr::new(address, 0).to_string();
     let policy = policy() + "\n[egress]\nproxy_auth = \"required\"\n";
     let scene = scene(&policy, |builder, _| builder.set_flag("--listen-tls", &listen).flag("--allow-remote")).await;

@@ -1,7 +1,7 @@
 //! How it is asked for.
 
 use super::{SIDECAR, for_the_agent};
-use crate::support::namespace::can_have_namespaces;
+use crate::support::stranger::can_be_others;
 use crate::support::{Builder, canary, policies};
 
 fn with(policy: &str, flags: &[&str]) -> (Option<i32>, String) {
@@ -33,7 +33,7 @@ fn tproxy_is_about_a_transparent_listener() {
 
 #[test]
 fn tproxy_without_the_capability_says_so_at_start() {
-    if !can_have_namespaces() {
+    if !can_be_others() {
         return;
     }
     let flags = ["--tproxy", "--allow-remote", "--transparent=127.0.0.1:0"];

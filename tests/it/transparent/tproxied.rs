@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{AGENT, Curl, ELSEWHERE, OTHER, curl, for_the_agent, trust};
-use crate::support::namespace::can_have_namespaces;
-use crate::support::{FakeUpstream, Namespace, Stage, policies};
+use crate::support::namespace::can_redirect;
+use crate::support::{FakeUpstream, Namespace, Stage, policies, skip};
 
 /// What brings marked packets to this machine itself.
 const ROUTES: &str = "ip rule add fwmark 1 lookup 100
@@ -31,7 +31,7 @@ table inet local {
 async fn stage(home: &Arc<Namespace>, policy: &str, rules: &str, listeners: &[&str]) -> Option<Stage> {
     home.shell(ROUTES);
     if let Err(error) = home.rules(rules) {
-        eprintln!("skipped: this kernel has no TPROXY: {error}");
+        skip(format!("this kernel has no TPROXY: {error}"));
         return None;
     }
     let upstream = FakeUpstream::start_on(home.listener("127.0.0.1:0"), &["api.test"]);
@@ -50,7 +50,7 @@ async fn get(from: &Arc<Namespace>, stage: &Stage, uid: u32, address: &str, nonc
 
 #[tokio::test]
 async fn an_agent_on_the_same_machine_is_served_and_known() {
-    if !can_have_namespaces() {
+    if !can_redirect() {
         return;
     }
     let (inner, _outer) = Namespace::pair();
@@ -70,7 +70,7 @@ async fn an_agent_on_the_same_machine_is_served_and_known() {
 
 #[tokio::test]
 async fn a_gateway_serves_agents_of_other_machines_whom_it_cannot_know() {
-    if !can_have_namespaces() {
+    if !can_redirect() {
         return;
     }
     let (inner, outer) = Namespace::pair();
