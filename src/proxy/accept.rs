@@ -164,6 +164,7 @@ pub(super) async fn run(
                 tasks.spawn(Box::pin(async move {
                     let cut = proxy.cutting.clone();
                     tokio::select! {
+                        biased; // at each turn of a connection: drawing lots has its price
                         () = handle(proxy, stream, peer, place, entrance) => {}
                         () = cut.cancelled() => {}
                     }
@@ -326,6 +327,7 @@ pub(super) async fn serve_h1<S, I>(
     let serving = http1_builder(&proxy.limits).serve_connection(io, service).with_upgrades();
     tokio::pin!(serving);
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => ended,
         () = proxy.draining.cancelled() => {
             serving.as_mut().graceful_shutdown();
@@ -352,6 +354,7 @@ pub(super) async fn serve_h2<S, I>(
     let serving = http2_builder(&proxy.limits).serve_connection(io, service);
     tokio::pin!(serving);
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => ended,
         () = proxy.draining.cancelled() => {
             serving.as_mut().graceful_shutdown();

@@ -179,6 +179,7 @@ fn tunnel(
                 }
             };
             tokio::select! {
+                biased; // at each turn of a connection: drawing lots has its price
                 () = passage => {}
                 () = cut.cancelled() => {}
             }

@@ -4,6 +4,7 @@
 //! that it can gets half, two of them a third each, and whoever has nothing yet finds as much free as any of them has.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -58,12 +59,13 @@ impl<K: Eq + Hash + Clone> Fair<K> {
     /// Takes so much for an agent, if its share allows that.
     pub(super) fn take(self: &Arc<Self>, whose: K, amount: usize) -> Option<Place<K>> {
         let mut taken = self.taken.lock();
-        let own = taken.by_agent.get(&whose).copied().unwrap_or(0).checked_add(amount)?;
-        if own > self.max.saturating_sub(taken.all).min(self.each_max) {
-            return None;
+        let share = self.max.saturating_sub(taken.all).min(self.each_max);
+        let enough = |own: usize| own.checked_add(amount).filter(|own| *own <= share);
+        match taken.by_agent.entry(whose.clone()) {
+            Entry::Occupied(mut own) => *own.get_mut() = enough(*own.get())?,
+            Entry::Vacant(none) => _ = none.insert(enough(0)?),
         }
         taken.all += amount;
-        taken.by_agent.insert(whose.clone(), own);
         Some(Place { room: self.clone(), whose, amount })
     }
 

@@ -158,6 +158,10 @@ pub fn check_expectation(headers: &HeaderMap) -> Result<(), Denial> {
 /// Takes out what ends here, in a new map, so that the order of the rest is kept.
 pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
     check_connection_options(&headers)?;
+    // As over HTTP/2 nearly always: `Host` is not a field there.
+    if headers.keys().all(goes_on) {
+        return Ok(headers);
+    }
     // Said anew for the next leg: trailers go through.
     let wants_trailers =
         headers.get_all(header::TE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -184,6 +188,12 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
         kept.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     Ok(kept)
+}
+
+/// True for a field that is neither taken out nor refused.
+fn goes_on(name: &HeaderName) -> bool {
+    let dashed = with_dashes(name.as_str());
+    name != header::HOST && !is_method_override(&dashed) && !is_stripped(name.as_str(), &dashed)
 }
 
 /// A field's name as servers see it that hand fields on as CGI does (RFC 3875, 4.1.18), where `_` and `-` are one.
@@ -251,4 +261,29 @@ fn is_credential_parameter(piece: &str) -> bool {
     let name = percent_decode_str(&name).decode_utf8_lossy();
     let name = name.trim();
     !value.is_empty() && CREDENTIAL_PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left_of(names: &[&'static str]) -> Result<Vec<String>, Denial> {
+        let value = || HeaderValue::from_static("close");
+        let headers = names.iter().map(|name| (HeaderName::from_static(name), value())).collect();
+        Ok(strip(headers)?.keys().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    #[test]
+    fn one_field_that_ends_here_is_enough_to_be_taken_out() {
+        let ends = ["host", "connection", "te", "upgrade", "via", "x-forwarded-for", "proxy_x", "content_length"];
+        for name in ends {
+            for names in [[name, "x-b", "x-a"], ["x-b", name, "x-a"], ["x-b", "x-a", name]] {
+                assert_eq!(left_of(&names).unwrap(), ["x-b", "x-a"], "{names:?}");
+            }
+        }
+        for name in ["x-http-method-override", "x_http_method"] {
+            assert_eq!(left_of(&["x-b", name]), Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride)), "{name}");
+        }
+        assert_eq!(left_of(&["x-b", "content-length", "accept"]).unwrap(), ["x-b", "content-length", "accept"]);
+    }
 }

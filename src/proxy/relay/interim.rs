@@ -40,6 +40,7 @@ impl Interims {
     /// The answer; nothing if there were too many before it, also where it came with the last of them.
     pub(super) async fn within<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         let answer = tokio::select! {
+            biased; // the count is looked at anyhow
             answer = answer => answer,
             () = self.too_many.notified() => return None,
         };
