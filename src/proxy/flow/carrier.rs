@@ -125,7 +125,7 @@ mod tests {
             spawning.await;
         }
         want.answered(StatusCode::PAYLOAD_TOO_LARGE);
-        drop(Answering(Some(want)));
+        drop(Answering { want: Some(want), upload_fault: None });
         tokio::time::sleep(Duration::from_secs(1)).await;
         dropped.try_recv() != Err(TryRecvError::Empty)
     }
