@@ -108,7 +108,7 @@ fn a_file_of_cases_is_read_as_strictly_as_a_policy() {
         ("[[case]]\nmethod = \"GET\"\n", "`url` is missing"),
         ("[[case]]\nmethd = \"GET\"\n", "did you mean `method`?"),
         ("cases = 1\n", "did you mean `case`?"),
-        ("[[case]]\nheaders = {}\n", "not enforced by this build"),
+        ("[[case]]\nheaders = {}\n", "there is no key `headers`"),
         ("[[case]]\nbody = 1\n", "case[0].body"),
         ("[[case]]\nlabels = [\"a\"]\n", "case[0].labels"),
         ("[[case]]\nage = \"1\"\n", "write a time like"),
