@@ -111,7 +111,7 @@ fn rust(workspace: &Workspace) -> anyhow::Result<Counts> {
 /// Which tests were skipped, and why.
 fn tell_skipped(verdicts: &Verdicts) {
     let skipped = || verdicts.iter().filter_map(|(name, verdict)| Some((name, verdict.skipped()?)));
-    eprintln!("\n{} tests were skipped", skipped().count());
+    eprintln!("\nskipped here: {}", skipped().count());
     skipped().for_each(|(name, why)| eprintln!("  {name}: {why}"));
 }
 
