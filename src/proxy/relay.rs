@@ -88,9 +88,8 @@ pub(super) async fn relay(
     let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
     let sending = pin!(lines.send(request)); // in one place, and not moved with what waits for it
     let sent = tokio::select! {
-        biased; // a revoke before an answer; drawing lots has its price, too
-        lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
         sent = tokio::time::timeout(limits.upstream_head_timeout, interims.within(sending)) => sent,
+        lease = cut(tie.as_deref()) => return Err(dead(lease).into()),
     };
     let (response, address) = match sent {
         Ok(Some(Ok(answered))) => answered,
