@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::sync::Mutex;
+use super::sync::{Mutex, in_turn};
 use crate::model::{AgentName, MinterName};
 
 /// Minters that have live leases, and how many: never more entries than there are leases.
@@ -28,6 +28,19 @@ impl Live {
             Some(agent) => self.of_holders.get(agent).copied().unwrap_or(0) + 1 < left,
         }
     }
+
+    /// One less, which this holder made. Nothing is kept of holders who have none.
+    fn leave(&mut self, holder: Option<&AgentName>) {
+        self.all -= 1;
+        if let Some(agent) = holder
+            && let Some(count) = self.of_holders.get_mut(agent)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_holders.remove(agent);
+            }
+        }
+    }
 }
 
 impl Shares {
@@ -47,20 +60,13 @@ impl Shares {
 
     /// Counts one less; nothing is kept of who has none.
     pub(super) fn leave(&self, minter: &MinterName, holder: Option<&AgentName>) {
-        let mut all = self.0.lock();
-        let Some(live) = all.get_mut(minter) else { return };
-        live.all -= 1;
-        if let Some(agent) = holder
-            && let Some(count) = live.of_holders.get_mut(agent)
-        {
-            *count -= 1;
-            if *count == 0 {
-                live.of_holders.remove(agent);
+        in_turn(&self.0, |all| {
+            let Some(live) = all.get_mut(minter) else { return };
+            live.leave(holder);
+            if live.all == 0 {
+                all.remove(minter);
             }
-        }
-        if live.all == 0 {
-            all.remove(minter);
-        }
+        });
     }
 
     /// True where one more could enter.

@@ -17,7 +17,7 @@ use super::schedule::{Due, Schedule};
 use super::shares::Shares;
 use super::sorted::{Place, Sorted};
 use super::stand_in::StandIns;
-use super::sync::{Mutex, RwLock};
+use super::sync::{Mutex, RwLock, in_turn, write_in_turn};
 use super::terms::{Common, Shared};
 use super::tombs::Tombs;
 use super::{Config, EndCause, Found, Lease, Lookup, MintError, Minter, NewLease, Restriction, Tombstone};
@@ -329,7 +329,7 @@ impl Store {
     pub(super) fn bury(&self, lease: &Lease, cause: EndCause) {
         let now = self.now();
         let tombstone = tombstone(lease, cause, &now);
-        self.tombs.lock().lay(lease.hash, tombstone, now.boot);
+        in_turn(&self.tombs, |tombs| tombs.lay(lease.hash, tombstone, now.boot));
         lease.leave_parent();
         if !cause.cuts() && (lease.was_joined() || lease.has_children()) {
             let known = self.by_id.read().get(lease.id).cloned();
@@ -338,10 +338,10 @@ impl Store {
             }
         }
         // First of the indexes: waits for a minting that is still putting it into the others.
-        let entry = self.by_id.write().remove(lease.id);
+        let entry = write_in_turn(&self.by_id, |ids| ids.remove(lease.id));
         self.by_hash.remove(&lease.hash);
         if let Some(lease) = entry {
-            self.schedule.lock().remove(&lease);
+            in_turn(&self.schedule, |schedule| schedule.remove(&lease));
             // A child that ended with its parent before it was in the indexes never entered.
             self.allowances.leave(&lease, now.boot);
             self.shares.leave(lease.terms().minter, lease.made_by());
@@ -375,7 +375,7 @@ impl Store {
         let mut found = 0;
         while found < batch {
             let wanted = HELD_MAX.min(batch - found);
-            let mut over = self.schedule.lock().over(now, wanted);
+            let mut over = in_turn(&self.schedule, |schedule| schedule.over(now, wanted));
             let is_last = over.len() < wanted;
             found += over.len();
             over.retain(|lease| self.close_expired(lease, now));
@@ -392,7 +392,7 @@ impl Store {
 
     /// Drops at most `batch` tombstones whose time is over, a multiple of [`HELD_MAX`]; true when there are more.
     pub(super) fn prune_tombs(&self, now: &Now, batch: usize) -> bool {
-        (0..batch / HELD_MAX).all(|_| self.tombs.lock().prune(now.boot, HELD_MAX))
+        (0..batch / HELD_MAX).all(|_| in_turn(&self.tombs, |tombs| tombs.prune(now.boot, HELD_MAX)))
     }
 
     /// The same with the allowances of tasks that are over.
@@ -402,7 +402,7 @@ impl Store {
 
     /// Computes the order of expiry anew, `batch` from `after` on.
     pub(super) fn renew_batch(&self, after: Option<Due>, now: &Now, batch: usize) -> Option<Due> {
-        self.schedule.lock().place_all_anew(after, now, batch)
+        in_turn(&self.schedule, |schedule| schedule.place_all_anew(after, now, batch))
     }
 
     pub(super) fn until_next_expiry(&self, now: &Now) -> Option<Duration> {
