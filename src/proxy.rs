@@ -391,4 +391,10 @@ mod tests {
         // Libraries move it several times. What is rare (a second sending, a WebSocket) is boxed for that.
         assert!(future_bytes(Proxy::serve) <= 5 * 1024, "{} bytes", future_bytes(Proxy::serve));
     }
+
+    #[test]
+    fn what_is_kept_for_every_open_tunnel_is_small() {
+        // Its handshake and what is served in it have their own memory, as long as they last.
+        assert!(future_bytes(decrypt::run) <= 1024, "{} bytes", future_bytes(decrypt::run));
+    }
 }

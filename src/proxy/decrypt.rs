@@ -32,7 +32,9 @@ pub(super) async fn run(proxy: &Arc<Proxy>, tunnel: Tunnel, upgrade: OnUpgrade, 
 
 /// TLS with the client, and what comes after it.
 pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, config: Arc<ServerConfig>) {
-    let handshake = tokio::time::timeout(proxy.limits.handshake_timeout, handshake(&tunnel, stream, config));
+    // Boxed, so that a tunnel does not carry the size of its handshake as long as it is open.
+    let handshake = Box::pin(handshake(&tunnel, stream, config));
+    let handshake = tokio::time::timeout(proxy.limits.handshake_timeout, handshake);
     let outcome = tokio::select! {
         outcome = handshake => outcome,
         // Nothing was asked for in this tunnel yet.
@@ -57,7 +59,8 @@ pub(super) async fn open(proxy: &Arc<Proxy>, tunnel: Tunnel, stream: Prefixed, c
     Box::pin(serve(proxy, session, stream)).await;
 }
 
-async fn serve(proxy: &Arc<Proxy>, session: Session, stream: TlsStream<Prefixed>) {
+/// The stream is boxed, because what hands it on keeps its room.
+async fn serve(proxy: &Arc<Proxy>, session: Session, stream: Box<TlsStream<Prefixed>>) {
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let pace = proxy.pace(if is_h2 { Protocol::Http2 } else { Protocol::Http1 });
     let io = TokioIo::new(Paced::new(stream, pace.clone()));
@@ -90,7 +93,7 @@ async fn handshake(
     tunnel: &Tunnel,
     stream: Prefixed,
     config: Arc<ServerConfig>,
-) -> Result<(TlsStream<Prefixed>, Form), &'static str> {
+) -> Result<(Box<TlsStream<Prefixed>>, Form), &'static str> {
     let start = match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
         Ok(start) => start,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err("client_gone"),
@@ -104,7 +107,7 @@ async fn handshake(
     };
     // A client that does not trust our CA ends the handshake here, mostly with an alert.
     let stream = start.into_stream(config).await.map_err(|_| "tls_handshake_failed")?;
-    Ok((stream, form))
+    Ok((Box::new(stream), form))
 }
 
 fn note(proxy: &Proxy, tunnel: &Tunnel, code: &'static str) {
