@@ -6,13 +6,10 @@
 #[cfg(not(target_os = "macos"))]
 mod files;
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use rustls::pki_types::CertificateDer;
-
-/// Entries of one directory that are looked at.
-const ENTRIES_MAX: usize = 10_000;
 
 /// The file and the directories that [`read`] reads: those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, or, where
 /// neither is set, the system's. Each is there once.
@@ -31,43 +28,34 @@ pub fn places() -> Vec<PathBuf> {
     named
 }
 
-/// Every certificate that the system trusts, each once and in one order; unreadable parts of it are left out.
-///
-/// What is in a block of PEM need not be a certificate: who uses it parses it.
+/// What the system trusts.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    /// Each certificate once, and in one order; unreadable parts are left out. What is in a block of PEM need not be a
+    /// certificate: who uses it parses it.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// Where the links lead that lie in the directories, out of them and to something: no link is in these paths.
+    pub linked: Vec<PathBuf>,
+}
+
+/// Every certificate that the system trusts; see [`System::certificates`].
+#[must_use]
+pub fn read() -> Vec<CertificateDer<'static>> {
+    read_and_follow().certificates
+}
+
+/// Every certificate that the system trusts, and where the links to them lead.
 #[must_use]
 #[cfg(not(target_os = "macos"))]
-pub fn read() -> Vec<CertificateDer<'static>> {
+pub fn read_and_follow() -> System {
     files::read(&places())
 }
 
-/// Every certificate that the system trusts, each once and in one order; unreadable parts of it are left out.
+/// Every certificate that the system trusts; they do not lie in files.
 #[must_use]
 #[cfg(target_os = "macos")]
-pub fn read() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
-}
-
-/// Where the links lead that lie in such a directory, out of it and to a file; nowhere for a file.
-#[must_use]
-pub fn linked_from(place: &Path) -> BTreeSet<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(place) else { return BTreeSet::new() };
-    let entries = entries.take(ENTRIES_MAX).filter_map(Result::ok);
-    let links = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
-    let mut homes = HashMap::new();
-    links.filter_map(|link| end_of(place, &link.path(), &mut homes)).collect()
-}
-
-/// Where a link ends. Hundreds lead into one directory, whose own links are followed once for all of them.
-fn end_of(place: &Path, link: &Path, homes: &mut HashMap<PathBuf, Option<PathBuf>>) -> Option<PathBuf> {
-    let target = std::fs::read_link(link).ok()?;
-    let (home, name) = (target.parent()?, target.file_name()?);
-    if home.as_os_str().is_empty() {
-        // To its neighbour, which is looked at itself if it is a link.
-        return None;
-    }
-    let home = homes.entry(home.to_owned()).or_insert_with(|| place.join(home).canonicalize().ok()).as_ref()?;
-    let end = home.join(name);
-    if std::fs::symlink_metadata(&end).ok()?.is_symlink() { end.canonicalize().ok() } else { Some(end) }
+pub fn read_and_follow() -> System {
+    System { certificates: rustls_native_certs::load_native_certs().certs, linked: Vec::new() }
 }
 
 #[cfg(test)]
@@ -76,30 +64,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn links_of_a_directory_lead_to_files_elsewhere() {
-        let (store, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let real = elsewhere.path().canonicalize().unwrap();
-        for name in ["root.pem", "other.pem", "third.pem"] {
-            fs::write(real.join(name), "").unwrap();
-        }
-        fs::write(store.path().join("plain.pem"), "").unwrap();
-        symlink(real.join("root.pem"), store.path().join("one.pem")).unwrap();
-        symlink(real.join("root.pem"), store.path().join("two.pem")).unwrap();
-        symlink("one.pem", store.path().join("0123abcd.0")).unwrap();
-        symlink("/nowhere", store.path().join("gone.pem")).unwrap();
-        symlink(&real, store.path().join("by-a-link")).unwrap();
-        symlink("by-a-link/other.pem", store.path().join("other.pem")).unwrap();
-        symlink("third.pem", real.join("link.pem")).unwrap();
-        symlink(real.join("link.pem"), store.path().join("third.pem")).unwrap();
-        let mut ends: Vec<_> = ["root.pem", "other.pem", "third.pem"].map(|name| real.join(name)).into();
-        ends.push(real.clone());
-        assert_eq!(linked_from(store.path()), ends.into_iter().collect());
-        assert!(
-            linked_from(&store.path().join("plain.pem")).is_empty() && linked_from(Path::new("/nowhere")).is_empty()
-        );
-    }
 
     #[cfg(not(target_os = "macos"))]
     #[test]
@@ -119,11 +83,7 @@ mod tests {
         ];
         for text in whole {
             let theirs: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect();
-            assert_eq!(
-                files::certificates(text.as_bytes()).map(CertificateDer::from).collect::<Vec<_>>(),
-                theirs,
-                "{text}"
-            );
+            assert_eq!(files::certificates(text.as_bytes()).collect::<Vec<_>>(), theirs, "{text}");
         }
         let damaged = [
             pem("\nA*EC\n"),
@@ -149,9 +109,13 @@ mod tests {
         symlink("a.pem", at("0123abcd.0")).unwrap();
         symlink("nowhere", at("gone.0")).unwrap();
         fs::create_dir(at("below")).unwrap();
-        let roots = files::read(&[at("all.pem"), store.path().to_owned(), at("none")]);
-        let expected = ["AAAA", "BBBB", "CCCC"]
-            .map(|text| CertificateDer::from(files::certificates(pem(text).as_bytes()).next().unwrap()));
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("d.crt"), pem("DDDD") + &pem("AA\nAA")).unwrap();
+        symlink(elsewhere.path().join("d.crt"), at("d.pem")).unwrap();
+        symlink(elsewhere.path().join("d.crt"), at("again.pem")).unwrap();
+        let roots = files::read(&[at("all.pem"), store.path().to_owned(), at("none")]).certificates;
+        let expected =
+            ["AAAA", "BBBB", "CCCC", "DDDD"].map(|text| files::certificates(pem(text).as_bytes()).next().unwrap());
         assert_eq!(roots, expected);
     }
 

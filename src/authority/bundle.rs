@@ -1,6 +1,6 @@
 //! The public files: our CA alone, and with the system's roots, as PEM and as a truststore.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -23,8 +23,19 @@ const OWN_MAX: usize = 2;
 
 /// A certificate as PEM.
 pub(super) fn pem(der: &[u8]) -> String {
+    let mut out = String::with_capacity(pem_bytes_max(der));
+    add_pem(&mut out, der);
+    out
+}
+
+/// Base64 takes four bytes for three, and a line has its end; then there are the first line and the last.
+fn pem_bytes_max(der: &[u8]) -> usize {
+    let text = der.len().div_ceil(3) * 4;
+    text + text / COLUMNS + 64
+}
+
+fn add_pem(out: &mut String, der: &[u8]) {
     let text = STANDARD.encode(der);
-    let mut out = String::with_capacity(text.len() + text.len() / COLUMNS + 64);
     out.push_str("-----BEGIN CERTIFICATE-----\n");
     let mut rest = text.as_str();
     while !rest.is_empty() {
@@ -35,17 +46,16 @@ pub(super) fn pem(der: &[u8]) -> String {
         rest = tail;
     }
     out.push_str("-----END CERTIFICATE-----\n");
-    out
 }
 
 /// `system`, or Mozilla's roots, if nothing usable is in it; each once.
 ///
 /// Our own variables may point at a bundle of ours, so any CA of ours in `system`, of this run or an earlier one, is
 /// left out.
-pub(super) fn roots(system: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
-    let mut seen = HashSet::new();
-    let is_new: Vec<_> = system.iter().map(|der| is_foreign(der) && seen.insert(der)).collect();
-    let roots: Vec<_> = system.iter().zip(is_new).filter(|(_, is_new)| *is_new).map(|(der, _)| der.clone()).collect();
+pub(super) fn roots<'a>(system: &'a [CertificateDer<'_>]) -> Vec<CertificateDer<'a>> {
+    let mut seen = BTreeSet::new();
+    let system = system.iter().map(AsRef::as_ref).filter(|der| is_foreign(der) && seen.insert(*der));
+    let roots: Vec<_> = system.map(CertificateDer::from).collect();
     if roots.is_empty() { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { roots }
 }
 
@@ -56,7 +66,10 @@ pub(super) fn pems(own: &[CertificateDer<'_>]) -> String {
 
 /// The roots and our own certificates as PEM.
 pub(super) fn bundle(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>]) -> String {
-    roots.iter().chain(own).map(|der| pem(der)).collect()
+    let all = || roots.iter().chain(own);
+    let mut out = String::with_capacity(all().map(|der| pem_bytes_max(der)).sum());
+    all().for_each(|der| add_pem(&mut out, der));
+    out
 }
 
 /// The roots and our own certificates as PKCS#12, under [`TRUSTSTORE_PASSWORD`].
@@ -64,10 +77,10 @@ pub(super) fn truststore(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>
     truststore::pkcs12(roots, own, TRUSTSTORE_PASSWORD)
 }
 
-fn is_foreign(der: &CertificateDer<'_>) -> bool {
+fn is_foreign(der: &[u8]) -> bool {
     // Where the name is nowhere in it, it is not the subject's: no need to read all of it.
     if memchr::memmem::find(der, SUBJECT_PREFIX.as_bytes()).is_none() {
-        return RootCertStore::empty().add(der.clone()).is_ok();
+        return RootCertStore::empty().add(CertificateDer::from(der)).is_ok();
     }
     Facts::read(der).is_some_and(|facts| !facts.subject.starts_with(&format!("CN={SUBJECT_PREFIX}")))
 }

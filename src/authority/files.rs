@@ -16,6 +16,8 @@ use super::AuthorityError;
 
 /// No file of ours is larger, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
+/// How much of a file is compared at a time, in bytes.
+const PIECE_BYTES: usize = 16 * 1024;
 /// The mode of what everybody may read.
 const PUBLIC: u32 = 0o644;
 /// How often, and how long apart, a held lock is tried again: two seconds in all.
@@ -165,13 +167,12 @@ impl Directory {
     /// Only what nobody else can change is as it is to be.
     fn shows(&self, name: &str, bytes: &[u8]) -> bool {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(mut file) = openat(&self.fd, name, flags, Mode::empty()).map(File::from) else { return false };
+        let Ok(file) = openat(&self.fd, name, flags, Mode::empty()).map(File::from) else { return false };
         let is_ours = |metadata: std::fs::Metadata| {
             let is_plain = metadata.is_file() && metadata.nlink() == 1 && metadata.len() == bytes.len() as u64;
             is_plain && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o7777 == PUBLIC
         };
-        let mut found = Vec::with_capacity(bytes.len() + 1);
-        file.metadata().is_ok_and(is_ours) && file.read_to_end(&mut found).is_ok() && found == bytes
+        file.metadata().is_ok_and(is_ours) && holds_just(file, bytes).unwrap_or(false)
     }
 
     fn write(&self, name: &str, mode: Mode, bytes: &[u8], lasting: Lasting) -> io::Result<()> {
@@ -188,6 +189,20 @@ impl Directory {
 
     fn fault(&self, name: &str, source: io::Error) -> AuthorityError {
         AuthorityError::File { path: self.join(name), source }
+    }
+}
+
+/// Whether the rest of a file is this; read in small pieces, for memory of its whole size would cost more than reading.
+fn holds_just(mut file: File, mut bytes: &[u8]) -> io::Result<bool> {
+    let mut piece = [0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(bytes.is_empty()),
+            count => match bytes.strip_prefix(&piece[..count]) {
+                Some(rest) => bytes = rest,
+                None => return Ok(false),
+            },
+        }
     }
 }
 
@@ -239,6 +254,18 @@ mod tests {
         fs::rename(directory.join("x"), directory.join("z")).unwrap();
         std::os::unix::fs::symlink("z", directory.join("x")).unwrap();
         assert!(!show(b"longer") && !directory.join("x").is_symlink(), "it was a link");
+    }
+
+    #[test]
+    fn a_file_is_told_from_any_other_wherever_they_differ() {
+        let (_parent, directory) = directory();
+        let text = vec![b'x'; 2 * PIECE_BYTES];
+        fs::write(directory.join("x"), &text).unwrap();
+        let holds = |text: &[u8]| holds_just(File::open(directory.join("x")).unwrap(), text).unwrap();
+        let (mut first, mut last) = (text.clone(), text.clone());
+        (first[0], last[2 * PIECE_BYTES - 1]) = (b'y', b'y');
+        assert!(holds(&text) && !holds(&first) && !holds(&last));
+        assert!(!holds(&text[1..]) && !holds(&[&text[..], b"x"].concat()) && !holds(b""));
     }
 
     #[test]

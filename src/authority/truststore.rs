@@ -18,6 +18,8 @@ const OWN_NEXT_ALIAS: &str = "valetkey-next";
 const ROUNDS: u32 = 1024;
 /// Bytes of salt.
 const SALT_BYTES: usize = 20;
+/// Room for what is around the certificates, in bytes; some 160.
+const AROUND_BYTES: usize = 256;
 /// The block size of SHA-256, which the key's inputs are filled up to, in bytes.
 const BLOCK_BYTES: usize = 64;
 
@@ -51,14 +53,21 @@ pub(super) fn pkcs12(roots: &[CertificateDer<'_>], own: &[CertificateDer<'_>], p
     let named = roots.iter().enumerate().map(|(at, root)| bag(&format!("root-{}", at + 1), root));
     let own = own.iter().zip([OWN_ALIAS, OWN_NEXT_ALIAS]).map(|(own, alias)| bag(alias, own));
     let bags: Vec<Vec<u8>> = named.chain(own).collect();
-    let contents = sequence(&bags);
-    let authenticated = sequence(&[data(&contents)]);
+    let bytes_count = bags.iter().map(Vec::len).sum::<usize>();
+    // All that is around the certificates finds room here: every start makes the store, and copies would be its cost.
+    let mut store = Vec::with_capacity(bytes_count + AROUND_BYTES);
+    bags.iter().for_each(|bag| store.extend_from_slice(bag));
+    let contents = enclosed(SEQUENCE, store);
+    let authenticated = enclosed(SEQUENCE, data(contents));
     // Of the content, so that the same content is the same file.
     let digest = ring::digest::digest(&SHA256, &authenticated);
     let salt = &digest.as_ref()[..SALT_BYTES];
     let key = hmac::Key::new(hmac::HMAC_SHA256, &checksum_key(password, salt));
     let checksum = hmac::sign(&key, &authenticated);
-    sequence(&[integer(3), data(&authenticated), mac_data(checksum.as_ref(), salt)])
+    let mac = mac_data(checksum.as_ref(), salt);
+    let mut store = before(&integer(3), data(authenticated));
+    store.extend_from_slice(&mac);
+    enclosed(SEQUENCE, store)
 }
 
 /// A SafeBag with one certificate, which Java is to trust for everything (RFC 7292, 4.2 and 4.2.3).
@@ -110,8 +119,8 @@ fn utf16(text: &str) -> Vec<u8> {
 }
 
 /// A ContentInfo of plain data.
-fn data(content: &[u8]) -> Vec<u8> {
-    sequence(&[object(DATA), element(CONTEXT_0, &element(OCTETS, content))])
+fn data(content: Vec<u8>) -> Vec<u8> {
+    enclosed(SEQUENCE, before(&object(DATA), enclosed(CONTEXT_0, enclosed(OCTETS, content))))
 }
 
 fn object(identifier: &[u8]) -> Vec<u8> {
@@ -133,20 +142,27 @@ fn integer(number: u32) -> Vec<u8> {
 
 /// Tag, length in its shortest form, content.
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(content.len() + 6);
-    out.push(tag);
-    let length = content.len().to_be_bytes();
+    [&header(tag, content.len()), content].concat()
+}
+
+/// The same of what is large: in its own memory.
+fn enclosed(tag: u8, content: Vec<u8>) -> Vec<u8> {
+    before(&header(tag, content.len()), content)
+}
+
+fn before(front: &[u8], mut content: Vec<u8>) -> Vec<u8> {
+    content.splice(0..0, front.iter().copied());
+    content
+}
+
+fn header(tag: u8, length: usize) -> Vec<u8> {
+    let length = length.to_be_bytes();
     let digits = &length[length.iter().position(|byte| *byte != 0).unwrap_or(length.len() - 1)..];
     match digits {
-        [short @ 0..=0x7F] => out.push(*short),
+        [short @ 0..=0x7F] => vec![tag, *short],
         // A length of eight bytes at most: the count fits.
-        long => {
-            out.push(0x80 | u8::try_from(long.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(long);
-        }
+        long => [&[tag, 0x80 | u8::try_from(long.len()).unwrap_or(u8::MAX)], long].concat(),
     }
-    out.extend_from_slice(content);
-    out
 }
 
 #[cfg(test)]

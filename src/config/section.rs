@@ -164,7 +164,7 @@ impl<'a> Section<'a> {
     }
 
     fn path(&self, name: &str) -> String {
-        let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain = !name.is_empty() && name.bytes().all(is_plain);
         let name = if plain { echo(name) } else { format!("\"{}\"", echo(name)) };
         if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }
     }
@@ -329,8 +329,17 @@ fn note(notes: &Notes, code: Code, place: &Place, key: &str, (message, hint): (S
     notes.find(Finding { code, span: place.span.clone(), key: key.to_owned(), message, hint, shows_value });
 }
 
+/// What stands in a key without quotes (TOML 1.0, keys).
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
 /// A word of the file, short and without control characters, for a sentence.
 pub(super) fn echo(text: &str) -> String {
+    // As nearly every key is: each has its path made, in case that there is something to say of it.
+    if text.len() <= ECHO_CHARACTERS_MAX && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
     let mut shown: String = text.chars().take(ECHO_CHARACTERS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(ECHO_CHARACTERS_MAX).is_some() {
         shown.push('…');

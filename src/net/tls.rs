@@ -38,7 +38,7 @@ pub enum TlsError {
 /// What every upstream connection trusts: the system's roots, as they were read here.
 #[derive(Clone)]
 pub struct ClientTls {
-    system: RootCertStore,
+    system: Arc<RootCertStore>,
     /// The system had none: these are Mozilla's.
     is_built_in: bool,
     exclude_spki_sha256: [u8; 32],
@@ -88,14 +88,14 @@ impl ClientTls {
 
     fn with_system(certificates: &[CertificateDer<'_>], exclude_spki_sha256: [u8; 32]) -> Self {
         let mut system = RootCertStore::empty();
-        system.add_parsable_certificates(certificates.iter().cloned());
+        system.add_parsable_certificates(certificates.iter().map(|der| CertificateDer::from(der.as_ref())));
         // Judged by what is verified with, not by what another parser makes of the certificate.
         system.roots.retain(|anchor| spki_sha256_of(anchor) != Some(exclude_spki_sha256));
         let is_built_in = system.is_empty();
         if is_built_in {
             system.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Self { system, is_built_in, exclude_spki_sha256, provider: Arc::new(default_provider()) }
+        Self { system: Arc::new(system), is_built_in, exclude_spki_sha256, provider: Arc::new(default_provider()) }
     }
 
     /// How many of the system's roots are trusted.
@@ -112,10 +112,10 @@ impl ClientTls {
     /// # Errors
     /// [`TlsError`].
     pub fn config(&self, extra_roots_pem: Option<&[u8]>, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
-        let mut roots = self.system.clone();
-        if let Some(pem) = extra_roots_pem {
-            self.add(&mut roots, pem)?;
-        }
+        let roots = match extra_roots_pem {
+            None => self.system.clone(),
+            Some(pem) => Arc::new(self.system_and(pem)?),
+        };
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|_| TlsError::Configuration)?
@@ -129,8 +129,8 @@ impl ClientTls {
         Ok(config)
     }
 
-    fn add(&self, roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
-        let before = roots.len();
+    fn system_and(&self, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::clone(&self.system);
         for der in CertificateDer::pem_slice_iter(pem) {
             let der = der.map_err(|_| TlsError::Malformed)?;
             match spki_sha256(&der) {
@@ -139,7 +139,7 @@ impl ClientTls {
                 Some(_) => roots.add(der).map_err(|_| TlsError::Malformed)?,
             }
         }
-        if roots.len() == before { Err(TlsError::Empty) } else { Ok(()) }
+        if roots.len() == self.system.len() { Err(TlsError::Empty) } else { Ok(roots) }
     }
 }
 

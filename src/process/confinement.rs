@@ -29,8 +29,8 @@ impl Places {
     }
 
     /// These very files can be read, and nothing beside them: not what takes their place. No link is in their paths.
-    pub fn read_alone(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        self.read.extend(paths);
+    pub fn read_alone(&mut self, paths: &[PathBuf]) {
+        self.read.extend(paths.iter().filter(|path| !is_of_system(path)).cloned());
     }
 
     /// This file can be made, written, read and replaced, as can everything in its directory; or all that is in this
@@ -61,6 +61,32 @@ fn homes(path: &Path) -> Vec<PathBuf> {
     let meant = found.as_ref().and_then(|found| found.parent().map(Path::to_owned));
     let homes: Vec<_> = [named, meant].into_iter().flatten().filter(|home| home.parent().is_some()).collect();
     if homes.is_empty() { found.into_iter().collect() } else { homes }
+}
+
+/// What the C library, the resolver and the runtime read. Of other processes `/proc` shows little: what is secret
+/// there can be had by who may trace them, and that is over.
+const SYSTEM: [&str; 16] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager",
+    "/run/nscd",
+    "/var/lib/sss",
+    "/proc",
+    "/sys/fs/cgroup",
+    "/sys/devices/system/cpu",
+    "/dev/null",
+    "/dev/random",
+    "/dev/urandom",
+];
+
+/// Whether it is beneath what every process can read.
+fn is_of_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|root| path.starts_with(root))
 }
 
 /// How far a process is confined.
@@ -220,29 +246,8 @@ mod linux {
         RulesetError, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
     };
 
-    use super::{Confinement, ConfinementError, Places, State, Why};
+    use super::{Confinement, ConfinementError, Places, SYSTEM, State, Why, is_of_system};
     use crate::process::Effort;
-
-    /// What the C library, the resolver and the runtime read. Of other processes `/proc` shows little: what is secret
-    /// there can be had by who may trace them, and that is over.
-    const SYSTEM: [&str; 16] = [
-        "/etc",
-        "/usr",
-        "/lib",
-        "/lib64",
-        "/nix/store",
-        "/run/systemd/resolve",
-        "/run/resolvconf",
-        "/run/NetworkManager",
-        "/run/nscd",
-        "/var/lib/sss",
-        "/proc",
-        "/sys/fs/cgroup",
-        "/sys/devices/system/cpu",
-        "/dev/null",
-        "/dev/random",
-        "/dev/urandom",
-    ];
 
     const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     const REMOVE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{RemoveFile});
@@ -280,7 +285,7 @@ mod linux {
 
     /// Without what can be read anyhow.
     fn beyond_system(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        paths.iter().filter(|path| !SYSTEM.iter().any(|root| path.starts_with(root))).cloned().collect()
+        paths.iter().filter(|path| !is_of_system(path)).cloned().collect()
     }
 
     fn restrict(places: &Places, effort: Effort) -> Result<RulesetStatus, RulesetError> {
@@ -338,6 +343,13 @@ mod tests {
     fn what_is_no_file_and_what_lies_in_the_root_opens_nothing_else() {
         assert_eq!(homes(Path::new("/dev/null")), [Path::new("/dev/null")]);
         assert!(homes(Path::new("/no-such-file-in-the-root")).is_empty());
+    }
+
+    #[test]
+    fn what_every_process_reads_is_no_place_of_its_own() {
+        let mut places = Places::default();
+        places.read_alone(&["/usr/share/x.crt", "/usr2/x.crt", "/opt/x.crt"].map(PathBuf::from));
+        assert_eq!(places.read, ["/opt/x.crt", "/usr2/x.crt"].map(PathBuf::from).into());
     }
 
     #[test]

@@ -99,8 +99,8 @@ impl Sidecar {
         let current = Current::new(policy.clone());
         let authority = Arc::new(open_authority(arguments, &clock)?);
         // Without the local CA, which vouches for nobody but this sidecar.
-        let system = roots::read();
-        let roots = ClientTls::of(&system, authority.public_key_sha256());
+        let system = roots::read_and_follow();
+        let roots = ClientTls::of(&system.certificates, authority.public_key_sha256());
         let tls = tls_profiles(&policy, &roots)?;
         let (webhooks, endpoints) = watch::channel(webhooks::endpoints(webhooks, &roots).map_err(Failure::policy)?);
         let control_tls = Gate::tls(&arguments.remote, &policy)?;
@@ -110,14 +110,15 @@ impl Sidecar {
         let bound = Bound::of(&listeners)?;
         // Once confined, none can be made.
         arguments.ca_publish.as_deref().map_or(Ok(()), authority::prepare).map_err(unusable)?;
-        let confinement = needs.confine(arguments)?; // before there are other threads
+        let confinement = needs.confine(arguments, &system)?; // before there are other threads
         let dialer = Arc::new(Dialer::new(arguments.connect_to.clone(), bound.own(), arguments.limits.connect_timeout));
         let mut gate = Gate::new(&arguments.remote, control_tls, roots.clone(), dialer.clone(), clock.clone());
         let (prover, remote) = gate.open(listeners.remote.take(), identities, policy.clone())?;
         let scanner = arguments.reports.scanner(&roots, dialer.clone(), clock.clone())?;
         let audit = open_audit(arguments, &clock, (&policy, &bound), (&confinement, locked))?;
         // Only now: a start that fails must not replace what a running sidecar has published.
-        publish(arguments, &authority, &system)?;
+        publish(arguments, &authority, &system.certificates)?;
+        drop(system);
         remove_stale(arguments);
         let credentials = Arc::new(Credentials::new(credentials, secrets, clock.clone()));
         credentials.probe().await; // says which cannot be had; the rest works

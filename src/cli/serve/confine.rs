@@ -7,7 +7,7 @@ use crate::cli::Failure;
 use crate::config::{self, Loaded};
 use crate::identity::ScannerKeys;
 use crate::process::{Confinement, Effort, Locked, Places, confine, lock_memory};
-use crate::roots;
+use crate::roots::{self, System};
 
 /// What a policy needs, kept from before it was taken apart.
 pub(super) struct Needs {
@@ -21,11 +21,11 @@ impl Needs {
     }
 
     /// Shuts this process off from all else; to be called once everything is bound, and while there is one thread.
-    pub(super) fn confine(&self, arguments: &Arguments) -> Result<Confinement, Failure> {
+    pub(super) fn confine(&self, arguments: &Arguments, system: &System) -> Result<Confinement, Failure> {
         let confinement = if self.runs_commands {
             Confinement::with_commands(arguments.protection.landlock)
         } else {
-            let places = self.places(arguments);
+            let places = self.places(arguments, system);
             confine(&places, arguments.protection.landlock).inspect(|confinement| warn_of_missing(&places, confinement))
         };
         let confinement =
@@ -38,15 +38,15 @@ impl Needs {
         Ok(confinement)
     }
 
-    fn places(&self, arguments: &Arguments) -> Places {
+    fn places(&self, arguments: &Arguments, system: &System) -> Places {
         let mut places = Places::default();
         places.read(&arguments.policy);
         self.files.iter().for_each(|path| places.read(path));
         // The system's roots are read again with each policy, from wherever the links of a distribution lead.
         for place in roots::places().iter().filter(|place| place.exists()) {
             places.read(place);
-            places.read_alone(roots::linked_from(place));
         }
+        places.read_alone(&system.linked);
         if let Some(ScannerKeys::File(path)) = &arguments.reports.leaks_github_keys {
             places.read(path);
         }
