@@ -69,8 +69,9 @@ fn nonces(headers: &HeaderMap, target: &str, slot: usize) -> Vec<String> {
             .and_then(|target| target.split_once('?'))
             .into_iter()
             .flat_map(|(_, query)| query.split('&'))
-            .filter_map(|pair| pair.strip_prefix("key="))
-            .filter_map(|value| nonce(&plus_and_escapes(value)))
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(name, _)| plus_and_escapes(name) == "key")
+            .filter_map(|(_, value)| nonce(&plus_and_escapes(value)))
             .collect(),
         _ => Vec::new(),
     };
@@ -90,7 +91,7 @@ fn nonces(headers: &HeaderMap, target: &str, slot: usize) -> Vec<String> {
 }
 
 fn plus_and_escapes(value: &str) -> String {
-    String::from_utf8_lossy(&crate::reading::decoded(value.as_bytes())).into_owned()
+    String::from_utf8_lossy(&crate::reading::decoded(value.replace('+', " ").as_bytes())).into_owned()
 }
 
 /// A text that is a nonce, plain or in the placeholder's form.

@@ -83,8 +83,10 @@ impl Echo {
         };
         let plain = unescaped(&text);
         let backwards: Vec<u8> = plain.iter().rev().copied().collect();
-        let unhexed: Vec<u8> = plain.chunks(2).filter_map(|pair| hex::decode(pair).ok()).flatten().collect();
-        let reads = [&plain, &backwards, &unhexed].into_iter().any(|text| holds(&text.to_ascii_lowercase()));
+        let unhexed = |text: &[u8]| text.chunks(2).filter_map(|pair| hex::decode(pair).ok()).flatten().collect();
+        let together: Vec<u8> = plain.iter().copied().filter(|byte| !b" :".contains(byte)).collect();
+        let (dense, apart): (Vec<u8>, Vec<u8>) = (unhexed(&plain), unhexed(&together));
+        let reads = [&plain, &backwards, &dense, &apart].into_iter().any(|text| holds(&text.to_ascii_lowercase()));
         let of_base64 = |blob: &Vec<u8>| {
             let blob = blob.to_ascii_lowercase();
             plain.windows(9).any(|part| blob.windows(9).any(|of_blob| of_blob == part))
@@ -143,6 +145,8 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
         each(&html),
         each(&|byte| format!("\\x{byte:02x}")),
         json.trim_matches('"').as_bytes().to_vec(),
+        each(&|byte| format!("{byte:02x} ")).trim_ascii_end().to_vec(),
+        each(&|byte| format!("{byte:02X}:")).strip_suffix(b":").unwrap_or_default().to_vec(),
     ];
     for before in 0..3_usize {
         let text = [&b"xyz"[..before], secret].concat();
