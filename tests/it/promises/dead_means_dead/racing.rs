@@ -21,11 +21,17 @@ const LANES: usize = 8;
 /// Rounds with one sidecar, so that what is kept of them for the assertions has an end.
 const OF_A_STAGE: usize = 5000;
 
-/// The one API's, with an orchestrator that is faster than one is by default.
+/// The one API's, with an agent for each lane, since what one gives up upstream is its own loss, and with an orchestrator
+/// that is faster than one is by default.
 fn policy() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    let minter = "agents = [\"worker\"]\nmay = [\"mint\", \"read\", \"revoke\"]\nrate = \"100000/s\"";
-    format!("{ONE_API}\n[minters.fast]\nidentity = [\"uid:{uid}\"]\n{minter}\n")
+    let agent = |lane| format!("[agents.{}]\nidentity = [\"any\"]\ngrants = {{ api = [\"read\"] }}\n", agent_of(lane));
+    let (agents, uid) = ((0..LANES).map(agent).collect::<String>(), rustix::process::getuid().as_raw());
+    let minter = "agents = [\"*\"]\nmay = [\"mint\", \"read\", \"revoke\"]\nrate = \"100000/s\"";
+    format!("{ONE_API}\n{agents}\n[minters.fast]\nidentity = [\"uid:{uid}\"]\n{minter}\n")
+}
+
+fn agent_of(lane: usize) -> String {
+    format!("lane-{lane}")
 }
 
 /// A client with one connection, which is opened anew where a revocation has cut it.
@@ -77,11 +83,12 @@ impl Client {
 }
 
 /// Two connections race one revocation after another.
-async fn race_in_lane(stage: &Stage, rounds: std::ops::Range<usize>) {
+async fn race_in_lane(stage: &Stage, lane: usize, rounds: std::ops::Range<usize>) {
     let (orchestrator, agent) = (stage.sidecar.orchestrator(), stage.sidecar.agent());
+    let name = agent_of(lane);
     let mut clients = vec![Client::of(agent.clone(), false).await, Client::of(agent, true).await];
     for round in rounds {
-        let (minted, is_over) = (orchestrator.mint("worker", "api", "read").await, Arc::new(AtomicBool::new(false)));
+        let (minted, is_over) = (orchestrator.mint(&name, "api", "read").await, Arc::new(AtomicBool::new(false)));
         let start = |client: Client| tokio::spawn(client.race(round, minted.nonce.clone(), is_over.clone()));
         let racing: Vec<_> = clients.drain(..).map(start).collect();
         // At another moment each time: with some requests under way, and with none of them begun.
@@ -100,8 +107,8 @@ async fn whatever_begins_after_revoke_has_answered_is_refused() {
     for begin in (0..rounds).step_by(OF_A_STAGE) {
         let (stage, end) = (Stage::of_policy(&policy()).await, rounds.min(begin + OF_A_STAGE));
         let of_lane = (end - begin).div_ceil(LANES);
-        let lanes = (begin..end).step_by(of_lane).map(|first| race_in_lane(&stage, first..end.min(first + of_lane)));
-        join_all(lanes).await;
+        let firsts = (begin..end).step_by(of_lane).enumerate();
+        join_all(firsts.map(|(lane, first)| race_in_lane(&stage, lane, first..end.min(first + of_lane)))).await;
         let seen = stage.upstream.seen();
         assert!(seen.iter().any(|seen| seen.target.ends_with("/before")), "some came in time");
         assert!(seen.iter().all(|seen| !seen.target.ends_with("/after")), "nothing goes out");
