@@ -86,7 +86,8 @@ pub(super) async fn relay(
     let begun = Instant::now();
     let mut request = Box::new(Request::from_parts(head, upload)); // what waits for the answer had better be small
     let interims = Interims::of(&mut request, want.clone().filter(|_| wanted == Wanted::NotYet));
-    let sending = pin!(lines.send(request)); // in one place, and not moved with what waits for it
+    let whose = tie.as_deref().map(|tie| tie.lease.terms().agent.clone());
+    let sending = pin!(lines.send(&whose, request)); // in one place, and not moved with what waits for it
     let sent = tokio::select! {
         sent = tokio::time::timeout(limits.upstream_head_timeout, interims.within(sending)) => sent,
         lease = cut(tie.as_deref()) => return Err(dead(lease).into()),

@@ -31,6 +31,7 @@ mod policies;
 mod process;
 mod reading;
 mod records;
+mod resets;
 mod shares;
 mod sockets;
 mod states;

@@ -1,8 +1,14 @@
-//! The connections of one pool: the latest of HTTP/1.1 that rests is used first, one of HTTP/2 is shared by all.
+//! The connections of one pool: the latest of HTTP/1.1 that rests is used first, one of HTTP/2 is shared by all requests
+//! of an agent.
+//!
+//! No agent shares a connection of HTTP/2 with another. What becomes of it is up to whoever uses it: servers end one on
+//! which too much is reset (rapid reset, CVE-2023-44487), and each request that is given up is a reset. Its streams and
+//! its window are shares, too.
 //!
 //! No connection waits for another request's: one that finds none at rest opens its own. What is used least ends first,
 //! and what has rested for too long is closed.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
@@ -18,6 +24,7 @@ use tokio::sync::Notify;
 
 use super::connector::{ConnectFault, Connector, Socket};
 use crate::model::{Denial, Scheme};
+use crate::proxy::fair::Whose;
 use crate::proxy::flow::{Carrier, Upload, in_turns};
 use crate::proxy::{HYPER_HEADERS_MAX, Limits};
 
@@ -43,6 +50,7 @@ pub(super) struct Lines {
     authority: Authority,
     builder: http1::Builder,
     shared_builder: http2::Builder<Carrier>,
+    /// Of HTTP/1.1 that rest; and agents with one of HTTP/2.
     resting_max: usize,
     rest_max: Duration,
     state: Mutex<State>,
@@ -54,7 +62,7 @@ pub(super) struct Lines {
 struct State {
     /// The latest is the last.
     resting: Vec<Resting>,
-    shared: Option<Shared>,
+    shared: HashMap<Whose, Shared>,
     /// A task looks after what rests.
     is_swept: bool,
 }
@@ -70,7 +78,7 @@ struct Line {
     address: SocketAddr,
 }
 
-/// A connection of HTTP/2, for many at once.
+/// A connection of HTTP/2, for many requests of one agent at once.
 #[derive(Clone)]
 struct Shared {
     sender: http2::SendRequest<Upload>,
@@ -82,6 +90,20 @@ struct Shared {
 enum Taken {
     Line(Line),
     Shared(Shared),
+}
+
+impl State {
+    /// Keeps an agent's connection. Where there are `max` of other agents, the one that is used least is left to the
+    /// requests that are under way on it.
+    fn keep(&mut self, whose: &Whose, fresh: Shared, max: usize) {
+        if self.shared.len() >= max && !self.shared.contains_key(whose) {
+            let least = self.shared.iter().min_by_key(|(_, shared)| shared.used).map(|(whose, _)| whose.clone());
+            if let Some(least) = least {
+                self.shared.remove(&least);
+            }
+        }
+        self.shared.insert(whose.clone(), fresh);
+    }
 }
 
 impl Lines {
@@ -108,11 +130,12 @@ impl Lines {
     /// connection that had rested was just being closed, goes over another one; one that may have been read never does.
     pub(super) async fn send(
         self: &Arc<Self>,
+        whose: &Whose,
         request: Box<Request<Upload>>,
     ) -> Result<(Response<Incoming>, SocketAddr), NotAnswered> {
-        let (taken, is_fresh) = match self.take(Instant::now()) {
+        let (taken, is_fresh) = match self.take(whose, Instant::now()) {
             Some(taken) => (taken, false),
-            None => (Box::pin(self.open()).await.map_err(NotAnswered::Unconnected)?, true),
+            None => (Box::pin(self.open(whose)).await.map_err(NotAnswered::Unconnected)?, true),
         };
         let mut failed = match taken {
             Taken::Line(mut line) => match line.sender.try_send_request(self.in_origin_form(*request)).await {
@@ -126,28 +149,28 @@ impl Lines {
             Taken::Shared(mut shared) => match shared.sender.try_send_request(*request).await {
                 Ok(response) => return Ok((response, shared.address)),
                 Err(failed) => {
-                    self.forget(&shared);
+                    self.forget(whose, &shared);
                     failed
                 }
             },
         };
         match failed.take_message() {
             // Each time takes one that has rested, until there is none.
-            Some(unsent) if !is_fresh => Box::pin(self.send(Box::new(self.in_absolute_form(unsent)))).await,
+            Some(unsent) if !is_fresh => Box::pin(self.send(whose, Box::new(self.in_absolute_form(unsent)))).await,
             Some(_) => Err(NotAnswered::Unsent),
             None => Err(NotAnswered::Broke(failed.into_error())),
         }
     }
 
     /// A connection that is ready now.
-    fn take(&self, now: Instant) -> Option<Taken> {
+    fn take(&self, whose: &Whose, now: Instant) -> Option<Taken> {
         let mut state = self.state.lock();
-        if let Some(shared) = &mut state.shared {
+        if let Some(shared) = state.shared.get_mut(whose) {
             if shared.sender.is_ready() {
                 shared.used = now;
                 return Some(Taken::Shared(shared.clone()));
             }
-            state.shared = None;
+            state.shared.remove(whose);
         }
         while let Some(Resting { line, since }) = state.resting.pop() {
             if line.sender.is_ready() && now.duration_since(since) < self.rest_max {
@@ -157,13 +180,13 @@ impl Lines {
         None
     }
 
-    /// A connection of its own, or the shared one that has come meanwhile.
-    async fn open(self: &Arc<Self>) -> Result<Taken, ConnectFault> {
+    /// A connection of its own, or the agent's that has come meanwhile.
+    async fn open(self: &Arc<Self>, whose: &Whose) -> Result<Taken, ConnectFault> {
         let mut connecting = pin!(self.connector.clone().connect());
         loop {
             tokio::select! {
-                socket = &mut connecting => return self.begin(socket?).await,
-                () = self.shared.notified() => if let Some(taken) = self.take(Instant::now()) {
+                socket = &mut connecting => return self.begin(whose, socket?).await,
+                () = self.shared.notified() => if let Some(taken) = self.take(whose, Instant::now()) {
                     return Ok(taken);
                 },
             }
@@ -171,7 +194,7 @@ impl Lines {
     }
 
     /// HTTP over a fresh socket.
-    async fn begin(self: &Arc<Self>, socket: Socket) -> Result<Taken, ConnectFault> {
+    async fn begin(self: &Arc<Self>, whose: &Whose, socket: Socket) -> Result<Taken, ConnectFault> {
         let address = socket.address;
         if !socket.is_h2() {
             let (sender, connection) = self.builder.handshake(socket).await.map_err(|_| ConnectFault::Http)?;
@@ -184,10 +207,10 @@ impl Lines {
         tokio::spawn(in_turns(connection));
         let fresh = Shared { sender, address, used: Instant::now() };
         let mut state = self.state.lock();
-        if let Some(shared) = state.shared.as_ref().filter(|shared| shared.sender.is_ready()) {
+        if let Some(shared) = state.shared.get(whose).filter(|shared| shared.sender.is_ready()) {
             return Ok(Taken::Shared(shared.clone()));
         }
-        state.shared = Some(fresh.clone());
+        state.keep(whose, fresh.clone(), self.resting_max);
         self.see_to(&mut state);
         drop(state);
         self.shared.notify_waiters();
@@ -229,15 +252,19 @@ impl Lines {
         let fresh = |since: Instant| now.duration_since(since) < self.rest_max;
         state.resting.retain(|resting| fresh(resting.since) && !resting.line.sender.is_closed());
         // Streams under way outlive the last sender.
-        state.shared = state.shared.take().filter(|shared| fresh(shared.used) && shared.sender.is_ready());
-        state.is_swept = !state.resting.is_empty() || state.shared.is_some();
+        state.shared.retain(|_, shared| fresh(shared.used) && shared.sender.is_ready());
+        state.is_swept = !state.resting.is_empty() || !state.shared.is_empty();
         state.is_swept
     }
 
     /// Leaves a shared connection that has failed to those that still use it, if it takes no more requests.
-    fn forget(&self, failed: &Shared) {
-        if !failed.sender.is_ready() {
-            self.state.lock().shared.take_if(|shared| !shared.sender.is_ready());
+    fn forget(&self, whose: &Whose, failed: &Shared) {
+        if failed.sender.is_ready() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.shared.get(whose).is_some_and(|shared| !shared.sender.is_ready()) {
+            state.shared.remove(whose);
         }
     }
 

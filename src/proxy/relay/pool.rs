@@ -1,4 +1,4 @@
-//! Upstream connections, pooled per destination and credential version, shared across tunnels.
+//! Upstream connections, pooled per destination and credential version, shared across tunnels; over HTTP/2 not across agents.
 
 use std::sync::Arc;
 

@@ -14,14 +14,13 @@ const REFUSED: (u16, Option<&str>) = (429, Some("too_many_at_once"));
 /// How often it is tried whether what is over has made room, which nobody tells.
 const PATIENT: usize = 100;
 const A_MOMENT: Duration = Duration::from_millis(50);
-const OTHER: &str = "\n[agents.other]\nidentity = [\"any\"]\ngrants = { api = [\"read\"] }\n";
 const SOCKETS: &str = "[[services.api.scopes]]\nname = \"socket\"\nrisk = \"low\"\nallow = [\"WEBSOCKET /{*path}\"]\n";
 
 /// Two agents, `worker` and `other`, who may read; `worker` may open sockets.
 fn policy() -> String {
     let worker = format!("\n{SOCKETS}\n[agents.worker]");
-    let policy = policies::ONE_API.replace("\n[agents.worker]", &worker);
-    policy.replace("\"once\"] }", "\"once\", \"socket\"] }") + OTHER
+    let policy = policies::two_agents().replace("\n[agents.worker]", &worker);
+    policy.replace("\"once\"] }", "\"once\", \"socket\"] }")
 }
 
 async fn stage(policy: &str, flags: &[&str]) -> Stage {

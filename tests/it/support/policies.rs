@@ -76,6 +76,11 @@ identity = ["any"]
 grants = { api = ["read"], other = ["read"] }
 "#;
 
+/// [`ONE_API`] with a second agent, `other`, who may read.
+pub fn two_agents() -> String {
+    ONE_API.to_owned() + "\n[agents.other]\nidentity = [\"any\"]\ngrants = { api = [\"read\"] }\n"
+}
+
 /// [`ONE_API`] with its credential from somewhere else.
 pub fn one_api_from(source: &str) -> String {
     ONE_API.replace("source = \"env\"\nname = \"API_KEY\"", source)

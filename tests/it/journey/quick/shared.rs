@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::support::agent::get;
+use crate::support::agent::{get, read};
 use crate::support::sidecar::eventually;
 use crate::support::{FakeUpstream, Stage, canary, policies, sockets};
 
@@ -113,5 +113,27 @@ async fn two_credentials_never_share_one() {
             assert_eq!(seen.connection, connection, "{number}");
             assert_eq!(seen.header("authorization"), Some(format!("Bearer {key}").as_str()), "{number}");
         }
+    }
+}
+
+/// What one of them does on a connection is not the other's loss.
+#[tokio::test]
+async fn two_agents_never_share_one_of_http_2() {
+    // The last agent has the only place that is left, and what is under way on the other's connection goes on.
+    for (places, connections) in [("2", [1, 2, 1, 2]), ("1", [1, 2, 3, 4])] {
+        let upstream = FakeUpstream::start_with(&["api.test"], &[b"h2"]).await;
+        let places = |builder: crate::support::Builder| builder.flag("--pool-idle-max").flag(places);
+        let stage = Stage::of(&policies::two_agents(), upstream, places).await;
+        let mint = async |agent| stage.sidecar.orchestrator().mint(agent, "api", "read").await.nonce;
+        let nonces = [mint("worker").await, mint("other").await];
+        let mut tunnel = stage.sidecar.agent().tunnel_h2("api.test").await;
+        let held = tunnel.start(get("api.test", "/late-echo", &nonces[0])).await;
+        assert_eq!(tunnel.send(get("api.test", "/x", &nonces[1])).await.status, 200);
+        assert!(read(held).await.is_ok());
+        for nonce in &nonces {
+            assert_eq!(tunnel.send(get("api.test", "/x", nonce)).await.status, 200);
+        }
+        let used: Vec<u64> = stage.upstream.seen().iter().map(|seen| seen.connection).collect();
+        assert_eq!(used, connections);
     }
 }
