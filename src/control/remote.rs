@@ -20,7 +20,7 @@ use super::front::{Arrival, Control};
 use super::inbound::Inbound;
 use super::refusal::Refusal;
 use super::serve::{Answer, Service};
-use crate::identity::{Verifier, chain_identity, loopback_owner};
+use crate::identity::{Verifier, chain_identity, redirected_owner};
 use crate::model::Identity;
 use crate::policy::Policy;
 
@@ -74,7 +74,8 @@ impl Service<TcpStream> for Plane {
 
     async fn greet(&self, stream: TcpStream) -> Option<(Greeted, TlsStream<TcpStream>)> {
         let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
-        let owner = loopback_owner(peer, local);
+        // By whichever of this machine's addresses it comes: to go from one to another proves nobody to be elsewhere.
+        let owner = redirected_owner(peer, local);
         let tls = Arc::clone(&self.tls);
         // It may read files.
         let serving = tokio::task::spawn_blocking(move || tls.serving()).await.ok()?;

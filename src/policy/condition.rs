@@ -62,6 +62,14 @@ impl Condition {
         self.body.is_some() || self.when.is_some()
     }
 
+    /// What it asks, for who reads the policy: two with the same words ask the same. Nothing where it only records.
+    #[must_use]
+    pub(super) fn described(&self) -> String {
+        let body = self.body.as_ref().map(|body| format!(" with body {body}")).unwrap_or_default();
+        let when = self.when.as_ref().map(|when| format!(" when {}", when.source())).unwrap_or_default();
+        format!("{body}{when}")
+    }
+
     /// Judges a request; `path` is what the rule's placeholders stand for.
     pub(super) fn judge(
         &self,

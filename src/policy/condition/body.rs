@@ -3,6 +3,8 @@
 mod form;
 mod json;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use cel::Value;
@@ -66,6 +68,16 @@ pub struct BodyRule {
     pub bytes_max: usize,
     /// What may be in it; `None` is anything.
     pub fields: Option<Vec<(String, FieldType)>>,
+}
+
+/// The fields in the order of their names, since theirs in the file means nothing.
+impl fmt::Display for BodyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} up to {} bytes", self.kind, self.bytes_max)?;
+        let Some(fields) = &self.fields else { return Ok(()) };
+        let sorted: BTreeMap<_, _> = fields.iter().map(|(name, kind)| (name, kind)).collect();
+        write!(f, " {sorted:?}")
+    }
 }
 
 /// A body that was held to be judged, and what its head says of it.

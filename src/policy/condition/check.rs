@@ -94,6 +94,13 @@ impl Checker<'_> {
     fn of_select(&mut self, select: &SelectExpr) -> Result<Type, BadSyntax> {
         let place = self.of(&select.operand)?;
         let field = self.field(&place, &select.field)?;
+        if select.test && matches!(place, Type::Record(Root::Request | Root::Path)) {
+            // What it would ask is whether the request can be judged, and then nothing would be left to judge it by.
+            return bad(format!(
+                "has(…) does not go with `{}`: where nobody can tell what it is, the condition is not to be decided",
+                short(&select.field)
+            ));
+        }
         Ok(if select.test { Type::Bool } else { field })
     }
 

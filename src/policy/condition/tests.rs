@@ -80,6 +80,19 @@ fn what_is_wrong_with_an_expression_is_said() {
         ("path.none == 'x'", "there is no `path.none`: the rule's path has id"),
         ("body.none == 'x'", "`fields` of the body has no `none`"),
         ("risk.none == 'x'", "`none` is looked for in what is a string"),
+        ("has(nonce.instance) && has(nonce.labels.team) && has(body.int) && has(request.query.q)", ""),
+        (
+            "has(request.query) && request.query.force == '1'",
+            "has(…) does not go with `query`: where nobody can tell what it is, the condition is not to be decided",
+        ),
+        (
+            "!has(request.size)",
+            "has(…) does not go with `size`: where nobody can tell what it is, the condition is not to be decided",
+        ),
+        (
+            "has(path.id)",
+            "has(…) does not go with `id`: where nobody can tell what it is, the condition is not to be decided",
+        ),
     ] {
         assert_eq!(refused(source), sentence, "{source}");
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{End, Method, Pattern, QueryRule, Rule, Segment};
+use crate::policy::condition::Condition;
 use crate::policy::target::{before_delimiter, without_ends};
 
 impl Rule {
@@ -24,11 +25,12 @@ impl Rule {
         method && host && (allow.encoded_slash || self.path.overlaps(&allow.path))
     }
 
-    /// The rule with its conditions: `GET /v1/charges with query ["limit"]`.
+    /// The rule with its conditions: `GET /v1/charges with query ["limit"]`, `POST /v1/refunds when body.amount > 0`.
     #[must_use]
     pub fn described(&self) -> String {
         let slash = if self.encoded_slash { " with encoded_slash" } else { "" };
-        format!("{}{}{slash}", self.text, self.query)
+        let condition = self.condition().map(Condition::described).unwrap_or_default();
+        format!("{}{}{slash}{condition}", self.text, self.query)
     }
 }
 

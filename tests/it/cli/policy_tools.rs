@@ -277,7 +277,48 @@ fn two_policies_are_compared() {
     desk.run(&["policy", "diff", "old.toml"]).ends(2);
 }
 
+#[test]
+fn a_condition_that_is_taken_out_is_told_as_what_becomes_allowed() {
+    let desk = Desk::new();
+    let write = |name: &str, when: &str| {
+        let rules = format!(
+            "[[services.stripe.scopes]]\nname = \"r\"\nrisk = \"low\"\nrules = [{{ allow = \"GET /a/{{id}}\"{when} }}]\n"
+        );
+        desk.write(name, &pasted(&rules).replace("learned:billing", "r"));
+    };
+    write("old.toml", ", when = \"path.id != 'b'\"");
+    write("new.toml", "");
+    let json = desk.run(&["policy", "diff", "old.toml", "new.toml", "--json"]).ends(0).json();
+    assert_eq!(
+        (&json["allowed"][0]["rule"], json["denied"].as_array().map(Vec::len)),
+        (&json!("GET /a/{id}"), Some(0))
+    );
+    desk.run(&["policy", "diff", "new.toml", "old.toml"]).ends(0).shows("becomes denied");
+}
+
 // ── check ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_deny_that_would_step_back_from_what_it_cannot_read_is_a_mistake() {
+    let desk = Desk::new();
+    let scope = "[[services.stripe.scopes]]\nname = \"r\"\nrisk = \"low\"\nallow = [\"GET /a\"]\n";
+    let write = |when: &str| {
+        let deny = format!("rules = [{{ deny = \"GET /a\", when = \"{when}\" }}]\n");
+        desk.write("policy.toml", &pasted(&format!("{scope}{deny}")).replace("learned:billing", "r"));
+    };
+    write("has(request.query) && request.query.force == '1'");
+    desk.run(&["policy", "check"]).ends(3).says("has(…) does not go with `query`");
+    write("has(request.query.force) && request.query.force == '1'");
+    desk.run(&["policy", "check"]).ends(0);
+    for (query, expected) in [("?force=1", "deny"), ("?force=0&force=1", "deny"), ("?force=0", "allow"), ("", "allow")]
+    {
+        let case = format!(
+            "[[case]]\nagent = \"billing\"\nmethod = \"GET\"\nurl = \"https://api.stripe.com/a{query}\"\nexpect = \"{expected}\"\n"
+        );
+        desk.write("cases.toml", &case);
+        desk.run(&["policy", "test", "cases.toml"]).ends(0);
+    }
+}
 
 #[test]
 fn rules_that_one_endpoint_makes_meaningless_are_warned_of() {

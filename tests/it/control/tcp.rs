@@ -11,10 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::support::agent::PATIENCE;
+use crate::support::namespace::can_have_namespaces;
 use crate::support::remote::{NAME, Parties, write};
 use crate::support::stranger::{STRANGER, acting, can_be_others};
 use crate::support::wire::read_answers;
-use crate::support::{Agent, Builder, FakeUpstream, TestSidecar, canary, policies};
+use crate::support::{Agent, Builder, FakeUpstream, Namespace, TestSidecar, canary, policies};
 
 /// The minter `remote` for those who come from elsewhere.
 pub fn policy(agent: &str, identities: &str) -> String {
@@ -218,6 +219,37 @@ async fn an_agent_never_mints_whatever_it_shows() {
     let certificate = scene.parties.callers.leaf(&["agent.test"], |_| {});
     let caller = scene.parties.caller_with(&scene.sidecar, Some(certificate));
     assert_eq!(caller.mint(&token("a")).await.status, 403);
+}
+
+#[tokio::test]
+async fn an_agent_that_goes_from_one_address_of_this_machine_to_another_is_still_an_agent() {
+    if !can_be_others() || !can_have_namespaces() {
+        return;
+    }
+    let namespace = Arc::new(Namespace::new());
+    namespace
+        .shell("ip addr add 10.9.9.1/32 dev lo\nip addr add 10.9.9.2/32 dev lo\nip addr add fd99::1/128 dev lo nodad");
+    let lay = |directory: &std::path::Path| write(&directory.join("mint-token"), &token("a"), 0o600);
+    let inside = |builder: Builder| builder.inside(&namespace).set_flag("--control-tcp", "[::]:8443");
+    let scene = scene(&policy(&format!("[\"uid:{STRANGER}\"]"), BEARER), lay, inside).await;
+    for (from, to) in [
+        ("127.0.0.1", "127.0.0.1:8443"),
+        ("127.0.0.1", "10.9.9.1:8443"),
+        ("10.9.9.1", "127.0.0.1:8443"),
+        ("10.9.9.2", "10.9.9.1:8443"),
+        ("10.9.9.1", "10.9.9.1:8443"),
+        ("::1", "[fd99::1]:8443"),
+    ] {
+        let mut caller = scene.parties.caller(&scene.sidecar);
+        (caller.from, caller.address) = (from.parse().ok(), to.parse().expect("an address"));
+        let as_user = |uid: u32| {
+            namespace.inside(uid, || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(caller.mint(&token("a"))).status.as_u16()
+            })
+        };
+        assert_eq!((as_user(STRANGER), as_user(0)), (403, 201), "from {from} to {to}");
+    }
 }
 
 #[tokio::test]

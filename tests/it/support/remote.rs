@@ -1,6 +1,6 @@
 //! An orchestrator elsewhere: the control API over TLS, with tokens and certificates made for the test.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::authority::TestAuthority;
 use super::{Builder, TestSidecar};
@@ -97,7 +97,7 @@ impl Parties {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).expect("a certificate"),
             None => builder.with_no_client_auth(),
         };
-        Caller { address, config: Arc::new(config) }
+        Caller { address, from: None, config: Arc::new(config) }
     }
 }
 
@@ -105,6 +105,8 @@ impl Parties {
 #[derive(Clone)]
 pub struct Caller {
     pub address: SocketAddr,
+    /// Its own address, where the kernel shall not choose.
+    pub from: Option<IpAddr>,
     config: Arc<rustls::ClientConfig>,
 }
 
@@ -118,7 +120,7 @@ pub struct Answer {
 impl Caller {
     /// One request as it is; `Err` where the connection did not come to an answer.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+        let stream = self.connect().await.map_err(|error| error.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(self.config.clone());
         let name = ServerName::try_from(NAME).expect("a name");
         let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
@@ -131,6 +133,13 @@ impl Caller {
         connection.abort();
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Ok(Answer { status: head.status, headers: head.headers, json })
+    }
+
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        let Some(from) = self.from else { return TcpStream::connect(self.address).await };
+        let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind((from, 0).into())?;
+        socket.connect(self.address).await
     }
 
     /// `GET`, with this `Authorization` if there is one.

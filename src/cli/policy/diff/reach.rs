@@ -54,7 +54,7 @@ pub(super) fn gained(old: &Policy, new: &Policy) -> Vec<Reached> {
         for (scope, rule) in fresh {
             say(Some(scope), rule.described(), Since::Rule);
         }
-        for deny in before.denies.iter().filter(|deny| !after.denies(deny)) {
+        for (_, deny) in before.denies.iter().filter(|(scope, deny)| !after.denies(*scope, deny)) {
             if kept.iter().any(|(_, rule)| deny.can_forbid(rule)) {
                 say(None, deny.described(), Since::Deny);
             }
@@ -80,10 +80,12 @@ fn held(policy: &Policy) -> BTreeSet<(&AgentName, &ServiceName)> {
 /// What an agent may do at most with one service.
 struct Reach<'a> {
     allows: Vec<(&'a Scope, &'a Rule)>,
-    denies: Vec<&'a Rule>,
+    /// With the scope that a nonce has to hold for it; none where the service itself denies.
+    denies: Vec<(Option<&'a Scope>, &'a Rule)>,
     hosts: &'a [HostPattern],
-    /// The allows and the denies as texts: most are on both sides, word for word.
-    texts: [HashSet<String>; 2],
+    /// The allows and the denies as texts, these with the names of their scopes: most are on both sides, word for word.
+    allowed: HashSet<String>,
+    denied: HashSet<(Option<&'a str>, String)>,
 }
 
 impl<'a> Reach<'a> {
@@ -94,24 +96,28 @@ impl<'a> Reach<'a> {
             known.iter().flat_map(|service| &service.scopes).filter(|scope| granted.contains(&scope.name)).collect();
         let allows: Vec<_> =
             scopes.iter().flat_map(|scope| scope.allow.iter().map(move |rule| (*scope, rule))).collect();
-        let denies: Vec<&Rule> =
-            known.iter().flat_map(|service| &service.deny).chain(scopes.iter().flat_map(|scope| &scope.deny)).collect();
+        let of_service = known.iter().flat_map(|service| &service.deny).map(|rule| (None, rule));
+        let of_scopes = scopes.iter().flat_map(|scope| scope.deny.iter().map(move |rule| (Some(*scope), rule)));
+        let denies: Vec<_> = of_service.chain(of_scopes).collect();
         let hosts = known.map_or(&[][..], |service| &service.hosts);
-        let texts = [
-            allows.iter().map(|(_, rule)| rule.described()).collect(),
-            denies.iter().map(|rule| rule.described()).collect(),
-        ];
-        Self { allows, denies, hosts, texts }
+        let allowed = allows.iter().map(|(_, rule)| rule.described()).collect();
+        let denied =
+            denies.iter().map(|(scope, rule)| (scope.map(|scope| scope.name.as_str()), rule.described())).collect();
+        Self { allows, denies, hosts, allowed, denied }
     }
 
     /// True when a rule here includes it.
     fn allows(&self, rule: &Rule) -> bool {
-        self.texts[0].contains(&rule.described()) || self.allows.iter().any(|(_, own)| own.covers(rule))
+        self.allowed.contains(&rule.described()) || self.allows.iter().any(|(_, own)| own.covers(rule))
     }
 
-    /// True when a deny here includes it.
-    fn denies(&self, rule: &Rule) -> bool {
-        self.texts[1].contains(&rule.described()) || self.denies.iter().any(|own| own.covers(rule))
+    /// True when a deny here includes it, and holds wherever that one of this scope does: for one of the service, that is
+    /// the service's alone.
+    fn denies(&self, scope: Option<&Scope>, rule: &Rule) -> bool {
+        let name = scope.map(|scope| scope.name.as_str());
+        let holds = |own: Option<&Scope>| own.is_none_or(|own| Some(own.name.as_str()) == name);
+        [None, name].into_iter().any(|name| self.denied.contains(&(name, rule.described())))
+            || self.denies.iter().any(|(of, own)| holds(*of) && own.covers(rule))
     }
 
     fn lists(&self, host: &HostPattern) -> bool {

@@ -139,6 +139,39 @@ fn denies_count_where_they_forbid_something() {
 }
 
 #[test]
+fn a_condition_that_is_gone_lets_more_through() {
+    let rule = |rest: &str| format!("risk = \"high\"\nrules = [{{ allow = \"PUT /v1/{{item}}\"{rest} }}]");
+    let when = ", when = \"path.item != 'a'\"";
+    let with_body = |order: &str| format!(", body = {{ type = \"json\", fields = {{ {order} }} }}");
+    let base = |rest: &str| BASE.replace("risk = \"high\"", &rule(rest));
+    let reached = |old: &str, new: &str| -> Vec<String> {
+        lines(&base(old), &base(new)).into_iter().filter(|line| line.starts_with(['+', '-'])).collect()
+    };
+    assert_eq!(reached(when, ""), ["+ writer write PUT /v1/{item}"]);
+    assert_eq!(reached("", when), ["- writer write PUT /v1/{item}"]);
+    let other = ", when = \"path.item != 'b'\"";
+    assert_eq!(
+        reached(when, other),
+        ["+ writer write PUT /v1/{item} when path.item != 'b'", "- writer write PUT /v1/{item} when path.item != 'a'"]
+    );
+    let body = with_body("a = \"int\", b = \"string\"");
+    assert_eq!(reached(&body, ""), ["+ writer write PUT /v1/{item}"]);
+    assert_eq!(reached(&body, &with_body("b = \"string\", a = \"int\"")), [""; 0]);
+    assert_eq!(reached(&body, &with_body("a = \"int\"")).len(), 2);
+}
+
+#[test]
+fn a_deny_that_only_some_nonces_meet_is_less_than_one_for_all() {
+    let deny = "deny = [\"* /v1/keys\"]\n";
+    let of_scope = BASE.replace(deny, "").replace("max_uses = 1\n", &format!("max_uses = 1\n{deny}"));
+    let reached = |old: &str, new: &str| -> Vec<String> {
+        lines(old, new).into_iter().filter(|line| line.starts_with(['+', '-'])).collect()
+    };
+    assert_eq!(reached(BASE, &of_scope), ["+ reader Deny * /v1/keys", "+ writer Deny * /v1/keys"]);
+    assert_eq!(reached(&of_scope, BASE), ["- reader Deny * /v1/keys", "- writer Deny * /v1/keys"]);
+}
+
+#[test]
 fn hosts_are_told_to_everybody_who_may_go_there() {
     assert_eq!(
         changed("hosts = [\"api.test\"]", "hosts = [\"api.test\", \"b.api.test\"]"),
