@@ -325,6 +325,12 @@ impl Audit {
         self.handle.tap.follow()
     }
 
+    /// The same for a part of the sidecar itself, whom no number of other followers keeps out; `None` when the audit is over.
+    #[must_use]
+    pub fn follow_ourselves(&self) -> Option<Follower> {
+        self.handle.tap.follow_ourselves()
+    }
+
     /// Opens the sink anew (after a rotation); bad news shows in [`Audit::state`], the old file is used until it works.
     pub fn reopen(&self) {
         self.handle.queue.ask_reopen();

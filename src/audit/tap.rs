@@ -40,7 +40,7 @@ pub enum Followed {
 /// Follows the records from its making on.
 pub struct Follower {
     records: broadcast::Receiver<Arc<Written>>,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Follower {
@@ -75,7 +75,12 @@ impl Tap {
     pub(super) fn follow(&self) -> Option<Follower> {
         let place = self.places.clone().try_acquire_owned().ok()?;
         let records = self.records.upgrade()?.subscribe();
-        Some(Follower { records, _place: place })
+        Some(Follower { records, _place: Some(place) })
+    }
+
+    /// One of our own, who takes no place and is kept out by nobody; `None` when the audit is over.
+    pub(super) fn follow_ourselves(&self) -> Option<Follower> {
+        Some(Follower { records: self.records.upgrade()?.subscribe(), _place: None })
     }
 }
 

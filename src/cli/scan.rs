@@ -37,7 +37,7 @@ Exit codes:
   0  nothing was found
   1  something was found
   2  the command line is wrong, or something could not be read (and nothing was found in the rest)
-  7  no sidecar answers at --control, or it refused";
+  7  no sidecar answers at --control, or it refused; what was found is shown as unknown";
 
 /// Flags of `valetkey scan`.
 #[derive(Debug, Args)]
@@ -84,9 +84,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         });
     }
     let seen = walk.finish();
-    let states = match &arguments.control {
-        Some(control) => runtime()?.block_on(ask(&Client::new(control), &finds))?,
-        None => BTreeMap::new(),
+    let mut states = BTreeMap::new();
+    let asked = match &arguments.control {
+        Some(control) => runtime()?.block_on(ask(&Client::new(control), &finds, &mut states)),
+        None => Ok(()),
     };
     if arguments.json {
         let listed: Vec<_> = finds.listed.iter().map(|found| document(found, &states)).collect();
@@ -99,6 +100,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         print::text(&lines)?;
         print::note(summary(&finds, &seen));
     }
+    // What was found is shown first: whoever plants more nonces than a minter may ask about hides none of the others.
+    asked?;
     Ok(ExitCode::from(match (finds.listed.is_empty(), seen.unreadable) {
         (false, _) => 1,
         (true, 0) => 0,
@@ -119,9 +122,8 @@ impl Finds {
 /// What the sidecar knows of a nonce: its id if it is alive.
 type States = BTreeMap<String, Option<String>>;
 
-/// Asks once for each nonce.
-async fn ask(client: &Client, finds: &Finds) -> Result<States, Failure> {
-    let mut states = States::new();
+/// Asks once for each nonce, up to the first that cannot be asked about.
+async fn ask(client: &Client, finds: &Finds, states: &mut States) -> Result<(), Failure> {
     for found in &finds.listed {
         let What::Nonce(nonce) = &found.find.what else { continue };
         if !states.contains_key(nonce.as_str()) {
@@ -129,7 +131,7 @@ async fn ask(client: &Client, finds: &Finds) -> Result<States, Failure> {
             states.insert(nonce.to_string(), known.jti.filter(|_| known.active));
         }
     }
-    Ok(states)
+    Ok(())
 }
 
 /// The kind, what is shown of it, the state of a nonce, and its id.

@@ -106,18 +106,16 @@ pub struct Sending {
 pub async fn send(sending: Sending, endpoints: watch::Receiver<Vec<Arc<Endpoint>>>, stopping: CancellationToken) {
     let (sending, mut endpoints) = (Arc::new(sending), endpoints);
     let tasks = TaskTracker::new();
+    // Kept over every change of the endpoints: what was written in that moment is told of as well.
+    let (mut follower, mut watcher) = (None, Watcher::default());
     loop {
         let posts: Vec<Post> = endpoints.borrow_and_update().iter().map(|it| Post::new(it, &sending)).collect();
         // Without any, nobody follows the audit, and its records are not copied.
+        follower = if posts.is_empty() { None } else { follower.or_else(|| sending.audit.follow_ourselves()) };
         let following = async {
-            match sending.audit.follow().filter(|_| !posts.is_empty()) {
-                Some(mut follower) => {
-                    let mut watcher = Watcher::default();
-                    while let Some(followed) = follower.next().await {
-                        tell(&sending, &mut watcher, &posts, &followed, &tasks, &stopping);
-                    }
-                }
-                None => std::future::pending().await,
+            let Some(follower) = &mut follower else { return std::future::pending().await };
+            while let Some(followed) = follower.next().await {
+                tell(&sending, &mut watcher, &posts, &followed, &tasks, &stopping);
             }
         };
         tokio::select! {

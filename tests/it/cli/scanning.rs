@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::{Desk, Done};
-use crate::support::Stage;
+use crate::support::{Stage, policies};
 
 /// A nonce that is nobody's, with its checksum.
 fn nonce() -> String {
@@ -67,6 +67,20 @@ async fn a_sidecar_says_which_are_alive() {
     assert_eq!(scan(&control).ends(1).out, format!("log:1:nonce an_… alive {}\nlog:2:nonce an_… not alive\n", live.id));
     scan("/nowhere/control.sock").ends(7);
     stage.assert_silent(&[&live.nonce]);
+}
+
+#[tokio::test]
+async fn nonces_that_were_made_up_hide_none_of_the_others() {
+    let uid = rustix::process::geteuid().as_raw();
+    let minter = format!("[minters.slow]\nidentity = [\"uid:{uid}\"]\nagents = [\"worker\"]\n");
+    let policy = format!("{}\n{minter}may = [\"mint\", \"read\"]\nrate = \"1/h\"\n", policies::ONE_API);
+    let stage = Stage::of_policy(&policy).await;
+    let desk = Desk::new();
+    let live = stage.sidecar.orchestrator().mint("worker", "api", "read").await;
+    desk.write("log", &format!("{}\n{}\n", nonce(), live.nonce));
+    let control = stage.sidecar.control().to_str().expect("a path").to_owned();
+    let done = Done::of(&desk.command(&["scan", "log", "--control", &control]).output().expect("it starts"));
+    assert_eq!(done.ends(7).says("rate_limited").out, "log:1:nonce an_… not alive\nlog:2:nonce an_… unknown\n");
 }
 
 /// What the documentation says of the last six characters.

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use valetkey::control::client::Client;
 
 use crate::support::agent::with;
 use crate::support::orchestrator::{Minted, post};
@@ -65,6 +66,31 @@ async fn a_revocation_is_told_and_signed() {
     assert_eq!(receiver.seen().len(), 1, "and nothing else that happened");
     stage.assert_silent(&[&minted.nonce]);
     assert!(!stage.sidecar.log().contains(&STANDARD.encode(KEY)), "its secret is in no log");
+}
+
+#[tokio::test]
+async fn followers_of_the_audit_keep_no_webhook_from_being_told() {
+    let receiver = FakeUpstream::start_with(&["hooks.test"], &[b"http/1.1"]).await;
+    let stage = telling("[\"revoked\"]", &receiver).await;
+    let (path, client) = (stage.sidecar.path("policy.toml"), Client::new(&stage.sidecar.control()));
+    let with_webhook = std::fs::read_to_string(&path).expect("the policy");
+    let (without, _) = with_webhook.split_once("[webhooks").expect("a webhook");
+    let adopt = async |text: &str, times: usize| {
+        std::fs::write(&path, text).expect("our directory");
+        let adopted = || stage.sidecar.audit_text().matches("\"outcome\":\"adopted\"").count();
+        eventually("another policy", || (adopted() == times).then_some(())).await;
+    };
+    adopt(without, 1).await;
+    let mut followers = Vec::new();
+    while let Ok(follower) = client.events(None, None).await {
+        followers.push(follower);
+    }
+    assert_eq!(followers.len(), 16);
+    adopt(&with_webhook, 2).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    let minted = orchestrator.mint("worker", "api", "read").await;
+    orchestrator.revoke(&minted.id).await;
+    assert_eq!(believed(&first(&receiver).await)["data"]["nonce.id"], minted.id.as_str());
 }
 
 /// A message of one leak, whose nonce this is.
