@@ -15,6 +15,7 @@ use micro::pauses::{Failure, Pauses, Queue, Random, Restless, Texts, nanoseconds
 use micro::policies::{Question, policy};
 use micro::steps::Steps;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 use valetkey::lease::{Config, Found, Lease, Lookup, Store};
 use valetkey::model::NonceHash;
 use valetkey::model::nonce::NONCE_BYTES;
@@ -97,28 +98,32 @@ fn measure(live: usize, people: People) -> Result<Map<String, Value>, Failure> {
     let config = Config { live_max: live.saturating_add(live / 8 + SPARE), ..Config::default() };
     let store = Store::new(config, clock.clone());
     let mut figures = Map::new();
-    let texts = mint_all(&store, &people, live, &mut figures)?;
+    // The thread that mints is the one that sweeps, as in the product; this one is as those of the agents' connections.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+    let people = Arc::new(people);
+    let minting = mint_all(store.clone(), people.clone(), live);
+    let (texts, minted) = runtime.block_on(runtime.spawn(minting))??;
+    figures.extend(minted);
     look_up(&store.lookup(), &texts, &mut figures)?;
-    sweep(&store, &clock, &people, &texts, &mut figures)?;
+    sweep(&runtime, &store, &clock, &people, &texts, &mut figures)?;
     drop(store);
     decide(&mut figures)?;
     Ok(figures)
 }
 
 /// Fills the store; what that took, and what it weighs.
-fn mint_all(
-    store: &Arc<Store>,
-    people: &People,
+async fn mint_all(
+    store: Arc<Store>,
+    people: Arc<People>,
     live: usize,
-    figures: &mut Map<String, Value>,
-) -> Result<Texts, Failure> {
-    let minter = store.minter();
+) -> Result<(Texts, Map<String, Value>), Failure> {
+    let (minter, mut figures) = (store.minter(), Map::new());
     // Written to before the memory is looked at, so that the texts are no part of what leases weigh.
     let mut texts: Texts = vec![[b'-'; NONCE_BYTES]; live];
     let before = rss_kib()?;
     let start = Instant::now();
     for (number, text) in (0..).zip(&mut texts) {
-        let (nonce, _) = minting::mint(&minter, people, number)?;
+        let (nonce, _) = minting::mint(&minter, &people, number)?;
         text.copy_from_slice(nonce.as_str().as_bytes());
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -128,7 +133,7 @@ fn mint_all(
     figures.insert("bytes_each".into(), rounded(added as f64 * 1024.0 / live as f64));
     figures.insert("size_of_lease".into(), json!(size_of::<Lease>()));
     figures.insert("mints_per_second".into(), json!((live as f64 / seconds).round()));
-    Ok(texts)
+    Ok((texts, figures))
 }
 
 /// Random live nonces by their text, as it comes out of a request.
@@ -153,6 +158,7 @@ fn look_up(lookup: &Lookup, texts: &Texts, figures: &mut Map<String, Value>) -> 
 
 /// Lets the time of every second nonce be over, and the product's own sweep end them on a thread of its own.
 fn sweep(
+    runtime: &Runtime,
     store: &Arc<Store>,
     clock: &Ahead,
     people: &People,
@@ -165,7 +171,6 @@ fn sweep(
     store.on_end(Box::new(move |_, _, _| {
         count.fetch_add(1, Ordering::Relaxed);
     }));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
     // Of the runtime's one thread, which sweeps.
     let both = async { [Queue::of_this_thread(), Queue::of_this_thread()] };
     let [first, second] = runtime.block_on(runtime.spawn(both))?;
