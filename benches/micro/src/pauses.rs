@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use valetkey::lease::{Found, Lookup, Minter, Store};
 use valetkey::model::NonceHash;
 use valetkey::model::nonce::NONCE_BYTES;
 
 use crate::minting::{self, People};
+use crate::steps::own_time;
 
 /// Everything that can go wrong ends the run.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -36,7 +38,7 @@ pub struct Pauses {
     pub mints: Histogram<u64>,
     /// How many of both took longer than a millisecond.
     pub long: u64,
-    /// The longest of both without the time in which this thread, or the sweeper's, was ready and had no core.
+    /// The longest of both, as far as it is ours: see [`Watch::awake`].
     pub awake_max: Duration,
     /// How many of both took longer than a millisecond without that time.
     pub awake_long: u64,
@@ -48,15 +50,51 @@ impl Pauses {
         Ok(Self { lookups, mints, long: 0, awake_max: Duration::ZERO, awake_long: 0 })
     }
 
-    fn note(&mut self, time: Duration, queues: &mut [Queue]) {
+    fn note(&mut self, time: Duration, watch: &mut Watch) {
         self.long += u64::from(time > LONG);
         if time > NOTABLE {
-            let waits = queues.iter_mut().map(Queue::waited);
-            let asleep = waits.map(|wait| within(wait, time)).max().unwrap_or_default();
-            let awake = time.saturating_sub(asleep);
+            let awake = watch.awake(time);
             self.awake_max = self.awake_max.max(awake);
             self.awake_long += u64::from(awake > LONG);
         }
+    }
+}
+
+/// What the kernel says of the two threads.
+struct Watch {
+    own: Queue,
+    sweeper: Queue,
+    /// This thread's CPU time when it was last looked at.
+    used: Duration,
+}
+
+impl Watch {
+    fn new(sweeper: Queue) -> Self {
+        let mut watch = Self { own: Queue::of_this_thread(), sweeper, used: Duration::ZERO };
+        watch.begin();
+        watch
+    }
+
+    /// What was before is nothing that the next operation can be spared.
+    fn begin(&mut self) {
+        self.own.since();
+        self.sweeper.since();
+        self.used = own_time();
+    }
+
+    /// What remains of an operation's time without that in which the machine gave this thread no core: where the thread
+    /// never left its core, its CPU time, in which what a hypervisor took is not (the kernel's steal time); where it
+    /// did, the time without that in which either thread was ready and waited for a core.
+    fn awake(&mut self, time: Duration) -> Duration {
+        let (own, sweeper) = (self.own.since(), self.sweeper.since());
+        let now = own_time();
+        let used = now.saturating_sub(self.used);
+        self.used = now;
+        if own.is_known && own.turns == 0 {
+            return time.min(used);
+        }
+        let without_a_core = within(own.waited, time).max(within(sweeper.waited, time));
+        time.saturating_sub(without_a_core)
     }
 }
 
@@ -66,29 +104,79 @@ fn within(wait: Duration, time: Duration) -> Duration {
     if wait < time + NOTABLE { wait.min(time) } else { Duration::ZERO }
 }
 
-/// How long a thread has waited for a core, as the kernel counts it.
+/// How often a thread got a core, and how long it has waited for one, as the kernel counts it.
 pub struct Queue {
     file: Option<File>,
-    seen: u64,
+    waited: u64,
+    turns: u64,
+}
+
+/// Of a queue, since it was last looked at.
+struct Since {
+    waited: Duration,
+    turns: u64,
+    /// Whether the kernel counts it.
+    is_known: bool,
 }
 
 impl Queue {
     /// Of the thread that calls this, whoever asks it afterwards.
     #[must_use]
     pub fn of_this_thread() -> Self {
-        Self { file: File::open("/proc/thread-self/schedstat").ok(), seen: 0 }
+        Self { file: File::open("/proc/thread-self/schedstat").ok(), waited: 0, turns: 0 }
     }
 
-    /// Since the last call; nothing where the kernel does not count it.
-    fn waited(&mut self) -> Duration {
+    fn since(&mut self) -> Since {
         let mut text = [0; 96];
         let length = self.file.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or_default();
-        let mut words = text[..length].split(u8::is_ascii_whitespace);
-        let total = words.nth(1).and_then(|word| std::str::from_utf8(word).ok()?.parse().ok()).unwrap_or(self.seen);
-        let waited = Duration::from_nanos(total.saturating_sub(self.seen));
-        self.seen = total;
-        waited
+        let mut numbers = text[..length].split(u8::is_ascii_whitespace);
+        let mut next = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u64>().ok();
+        // Its CPU time goes before.
+        let (_, waited, turns) = (next(), next(), next());
+        let (waited, turns, is_known) = match (waited, turns) {
+            (Some(waited), Some(turns)) => (waited, turns, true),
+            _ => (self.waited, self.turns, false),
+        };
+        let since = Since {
+            waited: Duration::from_nanos(waited.saturating_sub(self.waited)),
+            turns: turns.saturating_sub(self.turns),
+            is_known,
+        };
+        (self.waited, self.turns) = (waited, turns);
+        since
     }
+}
+
+/// Two cores of those that this process may use.
+#[derive(Clone, Copy)]
+pub struct Cores {
+    /// For who mints and sweeps.
+    pub minter: usize,
+    /// For who looks up: another one, if there is another.
+    pub reader: usize,
+}
+
+impl Cores {
+    /// To be asked before any thread stays on one.
+    ///
+    /// # Errors
+    /// When the kernel does not say which cores there are.
+    pub fn of_this_process() -> Result<Self, Failure> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        let minter = cores.next().ok_or("this process may use no core")?;
+        Ok(Self { minter, reader: cores.next_back().unwrap_or(minter) })
+    }
+}
+
+/// Keeps the thread that calls this on a core, so that the two which are measured never share one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn stay_on(core: usize) -> Result<(), Failure> {
+    let mut only = CpuSet::new();
+    only.set(core);
+    Ok(sched_setaffinity(None, &only)?)
 }
 
 /// Looks up live nonces at random (those of even numbers, which outlive the sweep) and mints more of them.
@@ -115,23 +203,17 @@ impl<'a> Restless<'a> {
     /// # Errors
     /// When a live nonce is not found, or none can be minted.
     pub fn run(&mut self, sweeper: Queue, is_over: impl Fn() -> bool) -> Result<Pauses, Failure> {
-        let (mut pauses, mut queues) = (Pauses::new()?, [Queue::of_this_thread(), sweeper]);
-        for queue in &mut queues {
-            queue.waited();
-        }
+        let (mut pauses, mut watch) = (Pauses::new()?, Watch::new(sweeper));
         while !is_over() {
             for _ in 0..LOOKUPS_PER_MINT {
                 let time = self.look_up()?;
                 pauses.lookups.record(nanoseconds(time))?;
-                pauses.note(time, &mut queues);
+                pauses.note(time, &mut watch);
             }
             let time = self.mint()?;
             pauses.mints.record(nanoseconds(time))?;
-            pauses.note(time, &mut queues);
-            // What was waited so far, between the operations too, is nothing that the next one can be spared.
-            for queue in &mut queues {
-                queue.waited();
-            }
+            pauses.note(time, &mut watch);
+            watch.begin();
         }
         Ok(pauses)
     }

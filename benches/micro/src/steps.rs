@@ -68,7 +68,7 @@ impl<F: Future> Future for Timed<F> {
 }
 
 /// CPU time of this thread.
-fn own_time() -> Duration {
+pub(crate) fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }

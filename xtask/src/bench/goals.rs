@@ -92,6 +92,7 @@ pub fn all(medians: &Medians, own: &Own) -> Vec<Goal> {
         Goal::new("lookup among them, p99", AtMost(2.0), "µs", nonces("lookup_p99_ns").map(|ns| ns / 1000.0)),
         Goal::new("longest look-up during a sweep", AtMost(1000.0), "µs", nonces("sweep_pause_max_us")),
         Goal::new("longest mint during a sweep", AtMost(1000.0), "µs", nonces("sweep_mint_pause_max_us")),
+        Goal::new("longest of both, as far as it is ours", AtMost(1000.0), "µs", nonces("sweep_awake_pause_max_us")),
         Goal::new("longest step of the sweep", AtMost(1000.0), "µs of CPU", nonces("sweep_step_max_us")),
         Goal::new("mints in process", AtLeast(100_000.0), "/s", nonces("mints_per_second")),
         Goal::new("idle memory", AtMost(12.0), "MiB", own.idle_mib),

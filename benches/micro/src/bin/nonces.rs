@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use micro::clock::Ahead;
 use micro::minting::{self, People, SHORT};
-use micro::pauses::{Failure, Pauses, Queue, Random, Restless, Texts, nanoseconds};
+use micro::pauses::{Cores, Failure, Pauses, Queue, Random, Restless, Texts, nanoseconds, stay_on};
 use micro::policies::{Question, policy};
 use micro::steps::Steps;
 use serde_json::{Map, Value, json};
@@ -44,8 +44,8 @@ labels, limits of uses and what else a minter may say and mostly does not.
   sweep_seconds, sweep_ended   the product's sweep of every second nonce, all due at one moment
   sweep_pause_max_us           the longest lookup of a live nonce on another thread meanwhile
   sweep_mint_pause_max_us      the longest mint there
-  sweep_awake_pause_max_us     the longest of both without the time in which this thread or the sweeper's was ready and
-                               had no core: what the sweep itself keeps others from
+  sweep_awake_pause_max_us     the longest of both, as far as it is ours: in CPU time where this thread never left its core,
+                               or else without the time in which it or the sweeper's was ready and had no core
   sweep_awake_over_1_ms        how many of both took more than a millisecond even so
   sweep_step_max_us            the longest that the sweep kept its thread at a time, in CPU time of its own: in the product
                                the control API waits so long, which has one thread with the sweep, and agents have others
@@ -57,8 +57,8 @@ labels, limits of uses and what else a minter may say and mostly does not.
   decide_one_ns                a decision with 1 service x 20 rules, mean
   decide_thousand_ns           with 1,000 services x 20 rules, each asked in turn
 
-The sweep needs two cores. On a busy machine the pauses are those of its scheduler: compare with a neighbour. What a
-hypervisor takes from the machine no kernel counts: it is in all figures, also in those of who is awake.
+The sweep needs two cores, and each of its two threads stays on one. On a busy machine the pauses are those of its
+scheduler, on a virtual one those of its hypervisor: compare with a neighbour.
 ";
 
 fn main() -> ExitCode {
@@ -100,23 +100,22 @@ fn measure(live: usize, people: People) -> Result<Map<String, Value>, Failure> {
     let mut figures = Map::new();
     // The thread that mints is the one that sweeps, as in the product; this one is as those of the agents' connections.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
+    let cores = Cores::of_this_process()?;
+    runtime.block_on(runtime.spawn(async move { stay_on(cores.minter) }))??;
+    stay_on(cores.reader)?;
     let people = Arc::new(people);
     let minting = mint_all(store.clone(), people.clone(), live);
     let (texts, minted) = runtime.block_on(runtime.spawn(minting))??;
     figures.extend(minted);
     look_up(&store.lookup(), &texts, &mut figures)?;
-    sweep(&runtime, &store, &clock, &people, &texts, &mut figures)?;
+    sweep(&runtime, cores, &store, &clock, &people, &texts, &mut figures)?;
     drop(store);
     decide(&mut figures)?;
     Ok(figures)
 }
 
 /// Fills the store; what that took, and what it weighs.
-async fn mint_all(
-    store: Arc<Store>,
-    people: Arc<People>,
-    live: usize,
-) -> Result<(Texts, Map<String, Value>), Failure> {
+async fn mint_all(store: Arc<Store>, people: Arc<People>, live: usize) -> Result<(Texts, Map<String, Value>), Failure> {
     let (minter, mut figures) = (store.minter(), Map::new());
     // Written to before the memory is looked at, so that the texts are no part of what leases weigh.
     let mut texts: Texts = vec![[b'-'; NONCE_BYTES]; live];
@@ -159,6 +158,7 @@ fn look_up(lookup: &Lookup, texts: &Texts, figures: &mut Map<String, Value>) -> 
 /// Lets the time of every second nonce be over, and the product's own sweep end them on a thread of its own.
 fn sweep(
     runtime: &Runtime,
+    cores: Cores,
     store: &Arc<Store>,
     clock: &Ahead,
     people: &People,
@@ -195,17 +195,19 @@ fn sweep(
     figures.insert("sweep_steps_over_1_ms".into(), json!(steps.long()));
     tell("sweep", &during, figures);
     tell("no_sweep", &after, figures);
-    tell("neighbour", &beside_a_neighbour(&mut restless, took)?, figures);
+    tell("neighbour", &beside_a_neighbour(&mut restless, took, cores)?, figures);
     Ok(())
 }
 
 /// For so long beside a thread that is busy with itself.
-fn beside_a_neighbour(restless: &mut Restless<'_>, long: Duration) -> Result<Pauses, Failure> {
+fn beside_a_neighbour(restless: &mut Restless<'_>, long: Duration, cores: Cores) -> Result<Pauses, Failure> {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
         let is_over = &is_over;
         scope.spawn(move || {
+            // Where the sweeper was; that it cannot be kept there would have shown already.
+            let _ = stay_on(cores.minter);
             let _ = tell.send(Queue::of_this_thread());
             let mut count = 0_u64;
             while !is_over.load(Ordering::Relaxed) {
