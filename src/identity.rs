@@ -1,7 +1,7 @@
 //! Who the caller is, as far as it can be proven.
 //!
 //! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
-//! ([`loopback_owner`] and [`redirected_owner`], which `sockets` reads). Nothing that the caller says is believed.
+//! ([`loopback_owner`], [`redirected_owner`] and [`whence`], which `sockets` reads). Nothing that the caller says is believed.
 //!
 //! From further away it takes a secret or a signature: a certificate ([`chain_identity`]), the token of a file or
 //! a JWT ([`Verifier`]).
@@ -111,7 +111,36 @@ pub fn redirected_owner(peer: SocketAddr, original: SocketAddr) -> Option<Identi
     }
 }
 
-/// This process, as the two functions above would name it.
+/// Where a TCP connection comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whence {
+    /// From an address that this machine does not have.
+    Elsewhere,
+    /// From this machine: by whom, where the kernel tells.
+    Here(Option<Identity>),
+}
+
+/// Where the client's end of a TCP connection is. `peer` is the client's end, `local` ours.
+///
+/// Every address to which a socket of ours can be bound counts as this machine's: with `ip_nonlocal_bind` set, that is
+/// any. Of a connection that was redirected on its way, or whose source was translated, the kernel's table does not tell
+/// the owner. Cost and limits are those of [`loopback_owner`]. Elsewhere than on Linux nobody is known to be here.
+#[must_use]
+pub fn whence(peer: SocketAddr, local: SocketAddr) -> Whence {
+    #[cfg(target_os = "linux")]
+    return if sockets::is_of_this_machine(peer) {
+        Whence::Here(sockets::lookup(canonical(peer), canonical(local)).map(Identity::Uid))
+    } else {
+        Whence::Elsewhere
+    };
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (peer, local);
+        Whence::Elsewhere
+    }
+}
+
+/// This process, as the functions above would name it.
 #[must_use]
 pub fn own() -> Identity {
     Identity::Uid(rustix::process::geteuid().as_raw())
@@ -205,6 +234,17 @@ mod tests {
         assert_eq!(redirected_owner("192.0.2.1:4000".parse().unwrap(), local), None, "another machine's address");
         drop(client);
         assert_eq!(redirected_owner(peer, local), None, "gone");
+    }
+
+    #[test]
+    fn who_is_here_and_cannot_be_told_is_not_elsewhere() {
+        let (client, _server, peer, local) = connect(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into());
+        assert_eq!(whence(peer, local), Whence::Here(me()));
+        assert_eq!(whence(peer, "192.0.2.1:443".parse().unwrap()), Whence::Here(None), "redirected on its way");
+        assert_eq!(whence("192.0.2.1:4000".parse().unwrap(), local), Whence::Elsewhere);
+        assert_eq!(whence("[fe80::1]:4000".parse().unwrap(), local), Whence::Here(None), "of which interface?");
+        drop(client);
+        assert_eq!(whence(peer, local), Whence::Here(None), "gone");
     }
 
     #[test]

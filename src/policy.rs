@@ -362,6 +362,13 @@ impl Policy {
         self.minters.iter().find(|minter| minter.name == *name)
     }
 
+    /// True when some agent is known by its local user.
+    #[must_use]
+    pub fn has_local_agents(&self) -> bool {
+        let is_local = |rule: &IdentityRule| matches!(rule, IdentityRule::Uid(_));
+        self.agents.iter().any(|agent| agent.identities.iter().any(is_local))
+    }
+
     /// True when some agent can be proven by a token.
     #[must_use]
     pub fn proves_by_token(&self) -> bool {

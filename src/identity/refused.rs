@@ -63,6 +63,9 @@ pub enum Refused {
     /// A certificate that is for something else.
     #[error("the certificate is not for clients that sign their handshake")]
     CertificateUse,
+    /// Somebody on this machine, where some users are agents, and no telling which user it is.
+    #[error("the call comes from this machine, some of whose users are agents, and cannot be told from theirs")]
+    User,
     /// The keys, or whoever would judge the token, cannot be had; nothing is believed without.
     #[error("the issuer's keys cannot be had just now")]
     Unavailable,

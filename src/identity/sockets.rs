@@ -1,7 +1,7 @@
 //! The kernel's table of TCP sockets: `/proc/self/net/tcp` and `tcp6` (proc_net_tcp in the kernel's documentation).
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Sockets that are looked through; a machine with more of them gets no answer.
@@ -20,11 +20,18 @@ pub(super) fn owner(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
 /// The uid of the socket whose own address is `peer`, one of this machine's, and whose remote one is `original`.
 pub(super) fn owner_of_redirected(peer: SocketAddr, original: SocketAddr) -> Option<u32> {
     // An address that nobody here has could be in the table as the local end of a TPROXY connection of our own.
-    UdpSocket::bind((peer.ip(), 0)).ok()?;
-    lookup(peer, original)
+    if is_of_this_machine(peer) { lookup(peer, original) } else { None }
 }
 
-fn lookup(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+/// True unless the kernel says that no address of this machine's is this one: where it can say nothing, as without a
+/// descriptor, or of an address that is of one interface alone, it may be.
+pub(super) fn is_of_this_machine(peer: SocketAddr) -> bool {
+    let bound = UdpSocket::bind((peer.ip(), 0));
+    bound.map_or_else(|error| error.kind() != ErrorKind::AddrNotAvailable, |_| true)
+}
+
+/// The uid of the socket with these two addresses.
+pub(super) fn lookup(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     // A socket of IPv6 can carry IPv4: it is in `tcp6` then.
     let tables: &[&str] =
         if peer.is_ipv4() { &["/proc/self/net/tcp", "/proc/self/net/tcp6"] } else { &["/proc/self/net/tcp6"] };

@@ -6,6 +6,7 @@
 
 mod crowded;
 mod stopped;
+mod streams;
 mod wall;
 
 use std::collections::BTreeMap;
@@ -27,20 +28,7 @@ impl Faked {
     /// With a wall clock to set; none where there is no libfaketime.
     async fn wall() -> Option<Self> {
         let library = libfaketime()?;
-        Some(
-            Self::of(|builder| {
-                builder
-                    .file("wall", "+0")
-                    .environment("LD_PRELOAD", library.to_str().expect("a path"))
-                    .environment("FAKETIME_TIMESTAMP_FILE", "{dir}/wall")
-                    .environment("FAKETIME_NO_CACHE", "1")
-                    .environment("FAKETIME_DISABLE_SHM", "1")
-                    .environment("NO_FAKE_STAT", "1")
-                    .environment("DONT_FAKE_MONOTONIC", "1")
-                    .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            })
-            .await,
-        )
+        Some(Self::of(|builder| walled(builder, &library)).await)
     }
 
     /// With a boot-time clock to set, while all others go on as they do.
@@ -60,10 +48,7 @@ impl Faked {
 
     /// Sets the wall clock so many seconds ahead of the true one, or behind.
     fn set_wall(&self, seconds: i64) {
-        let file = self.0.sidecar.path("wall");
-        // Renamed into place: it is read at every look at the clock.
-        std::fs::write(file.with_extension("next"), format!("{seconds:+}")).expect("a file");
-        std::fs::rename(file.with_extension("next"), file).expect("a file");
+        set_wall(&self.0.sidecar.path("wall"), seconds);
     }
 
     /// The machine slept for so long: nothing but the boot-time clock noticed. (A wall clock that was set back by as much
@@ -86,6 +71,25 @@ impl Faked {
         let strayed = expires.duration_since(Timestamp::now()) - SignedDuration::from_mins(10);
         (strayed.as_secs() + 30).div_euclid(60)
     }
+}
+
+/// With a wall clock to set, by the file `wall`.
+fn walled(builder: Builder, library: &Path) -> Builder {
+    builder
+        .file("wall", "+0")
+        .environment("LD_PRELOAD", library.to_str().expect("a path"))
+        .environment("FAKETIME_TIMESTAMP_FILE", "{dir}/wall")
+        .environment("FAKETIME_NO_CACHE", "1")
+        .environment("FAKETIME_DISABLE_SHM", "1")
+        .environment("NO_FAKE_STAT", "1")
+        .environment("DONT_FAKE_MONOTONIC", "1")
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+fn set_wall(file: &Path, seconds: i64) {
+    // Renamed into place: it is read at every look at the clock.
+    std::fs::write(file.with_extension("next"), format!("{seconds:+}")).expect("a file");
+    std::fs::rename(file.with_extension("next"), file).expect("a file");
 }
 
 fn outcome(reply: &Reply) -> (u16, Option<&str>) {

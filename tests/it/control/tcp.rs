@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::support::agent::PATIENCE;
-use crate::support::namespace::can_have_namespaces;
+use crate::support::namespace::{can_have_namespaces, can_redirect};
 use crate::support::remote::{NAME, Parties, write};
 use crate::support::stranger::{STRANGER, acting, can_be_others};
 use crate::support::wire::read_answers;
-use crate::support::{Agent, Builder, FakeUpstream, Namespace, TestSidecar, canary, policies};
+use crate::support::{Agent, Builder, FakeUpstream, Namespace, TestSidecar, canary, policies, skip};
 
 /// The minter `remote` for those who come from elsewhere.
 pub fn policy(agent: &str, identities: &str) -> String {
@@ -249,6 +249,35 @@ async fn an_agent_that_goes_from_one_address_of_this_machine_to_another_is_still
             })
         };
         assert_eq!((as_user(STRANGER), as_user(0)), (403, 201), "from {from} to {to}");
+    }
+}
+
+#[tokio::test]
+async fn where_users_are_agents_a_caller_from_this_machine_whose_user_does_not_show_is_refused() {
+    if !can_be_others() || !can_redirect() {
+        return;
+    }
+    let namespace = Arc::new(Namespace::new());
+    // The caller's socket has an address in the kernel's table that is not the one that the listener sees.
+    namespace.shell("ip addr add 10.9.9.1/32 dev lo\nip route add 192.0.2.7/32 dev lo src 10.9.9.1");
+    let redirect = "table ip test { chain out { type nat hook output priority -100; \
+                    ip daddr 192.0.2.7 tcp dport 8443 redirect to :8443; }; }";
+    if let Err(error) = namespace.rules(redirect) {
+        return skip(format!("this kernel does not redirect: {error}"));
+    }
+    for (agent, expected) in [(format!("[\"uid:{STRANGER}\"]"), 401), ("[\"any\"]".to_owned(), 201)] {
+        let lay = |directory: &std::path::Path| write(&directory.join("mint-token"), &token("a"), 0o600);
+        let inside = |builder: Builder| builder.inside(&namespace).set_flag("--control-tcp", "[::]:8443");
+        let scene = scene(&policy(&agent, BEARER), lay, inside).await;
+        let mut caller = scene.parties.caller(&scene.sidecar);
+        caller.address = "192.0.2.7:8443".parse().expect("an address");
+        for uid in [STRANGER, 0] {
+            let answer = namespace.inside(uid, || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(caller.mint(&token("a")))
+            });
+            assert_eq!(answer.status, expected, "{agent}, uid {uid}: {:#}", answer.json);
+        }
     }
 }
 
