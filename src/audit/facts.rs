@@ -209,6 +209,11 @@ pub enum Event {
         /// How often it was tried; 0 where there was no room for it.
         attempts: u32,
     },
+    /// What webhooks are told of is read from the audit, and could not be read as fast as it was written.
+    WebhookGap {
+        /// Records that nobody looked at.
+        records: u64,
+    },
     /// The policy file was read again.
     PolicyRead {
         /// Digest of the policy that is in force from here on.
@@ -319,6 +324,7 @@ impl Event {
             | Self::ControlRefused { .. }
             | Self::PolicyRead { .. }
             | Self::WebhookLost { .. }
+            | Self::WebhookGap { .. }
             | Self::Alarm(_)
             | Self::Connection { .. } => self,
             Self::Revocation { call, agent, task, service, reason, caller, revoked } => {

@@ -128,6 +128,7 @@ impl Body {
                 Event::LeaseEnded { .. } => "lease_end",
                 Event::PolicyRead { .. } => "policy",
                 Event::WebhookLost { .. } => "webhook_lost",
+                Event::WebhookGap { .. } => "webhook_gap",
                 Event::Revocation { .. } => "revocation",
                 Event::LeakReport { .. } => "leak_report",
                 Event::Leaked { .. } => "leak",
@@ -158,6 +159,7 @@ impl Body {
                 | Event::LeakReport { .. }
                 | Event::PolicyRead { .. }
                 | Event::WebhookLost { .. }
+                | Event::WebhookGap { .. }
                 | Event::Connection { .. } => (None, None),
             },
             Self::Refused(summary) => (summary.agent(), None),
@@ -346,6 +348,7 @@ impl Event {
                 fields.text(key!("cause"), cause);
                 fields.text_some(key!("by"), by.as_deref());
             }
+            Self::WebhookGap { records } => fields.number(key!("records"), *records),
             Self::WebhookLost { webhook, message, event, attempts } => {
                 fields.text(key!("webhook"), webhook);
                 fields.text(key!("message"), message);
@@ -407,6 +410,7 @@ impl Event {
             | Self::ControlRefused { .. }
             | Self::LeaseEnded { .. }
             | Self::WebhookLost { .. }
+            | Self::WebhookGap { .. }
             | Self::PolicyRead { .. }
             | Self::Alarm(_)
             | Self::Connection { .. } => {}

@@ -108,14 +108,15 @@ pub async fn send(sending: Sending, endpoints: watch::Receiver<Vec<Arc<Endpoint>
     let tasks = TaskTracker::new();
     // Kept over every change of the endpoints: what was written in that moment is told of as well.
     let (mut follower, mut watcher) = (None, Watcher::default());
+    let mut posts = Vec::new();
     loop {
-        let posts: Vec<Post> = endpoints.borrow_and_update().iter().map(|it| Post::new(it, &sending)).collect();
+        posts = replaced(posts, &endpoints.borrow_and_update(), &sending, &stopping);
         // Without any, nobody follows the audit, and its records are not copied.
         follower = if posts.is_empty() { None } else { follower.or_else(|| sending.audit.follow_ourselves()) };
         let following = async {
             let Some(follower) = &mut follower else { return std::future::pending().await };
             while let Some(followed) = follower.next().await {
-                tell(&sending, &mut watcher, &posts, &followed, &tasks, &stopping);
+                tell(&sending, &mut watcher, &posts, &followed, &tasks);
             }
         };
         tokio::select! {
@@ -129,28 +130,38 @@ pub async fn send(sending: Sending, endpoints: watch::Receiver<Vec<Arc<Endpoint>
     let _ = timeout(LAST_ATTEMPTS, tasks.wait()).await;
 }
 
-fn tell(
-    sending: &Arc<Sending>,
-    watcher: &mut Watcher,
-    posts: &[Post],
-    followed: &Followed,
-    tasks: &TaskTracker,
-    stopping: &CancellationToken,
-) {
+fn tell(sending: &Arc<Sending>, watcher: &mut Watcher, posts: &[Post], followed: &Followed, tasks: &TaskTracker) {
     let record = match followed {
         Followed::Record(record) => record,
         Followed::Gap(records) => {
             tracing::warn!(records, "webhooks could not keep up with the audit, and were not told of these records");
             sending.metrics.webhook("*", "gap");
+            sending.audit.note(Event::WebhookGap { records: *records });
             return;
         }
     };
     for notice in watcher.look(record) {
         let notice = Arc::new(notice);
         for post in posts {
-            post.take(&notice, tasks, stopping);
+            post.take(&notice, tasks);
         }
     }
+}
+
+/// The posts of these endpoints. What still waits for one that is not among them any more, or is somewhere else now, is
+/// sent nowhere.
+fn replaced(
+    before: Vec<Post>,
+    endpoints: &[Arc<Endpoint>],
+    sending: &Arc<Sending>,
+    stopping: &CancellationToken,
+) -> Vec<Post> {
+    for post in before {
+        if !endpoints.iter().any(|endpoint| endpoint.webhook == post.endpoint.webhook) {
+            post.over.cancel();
+        }
+    }
+    endpoints.iter().map(|endpoint| Post::new(endpoint, sending, stopping.child_token())).collect()
 }
 
 /// One webhook's queues: one for each topic, so that many messages of one sort keep no other away.
@@ -158,6 +169,8 @@ struct Post {
     endpoint: Arc<Endpoint>,
     sending: Arc<Sending>,
     lanes: Vec<(Topic, Lane)>,
+    /// Nothing is tried again from here on.
+    over: CancellationToken,
 }
 
 /// The messages of one topic.
@@ -177,34 +190,39 @@ impl Lane {
 }
 
 impl Post {
-    fn new(endpoint: &Arc<Endpoint>, sending: &Arc<Sending>) -> Self {
+    fn new(endpoint: &Arc<Endpoint>, sending: &Arc<Sending>, over: CancellationToken) -> Self {
         let topics = &endpoint.webhook.on;
         let lanes = topics.iter().map(|topic| (*topic, Lane::of(topics.len()))).collect();
-        Self { endpoint: endpoint.clone(), sending: sending.clone(), lanes }
+        Self { endpoint: endpoint.clone(), sending: sending.clone(), lanes, over }
     }
 
     /// Sends a notice from a task of its own; one that finds no place is lost.
-    fn take(&self, notice: &Arc<Notice>, tasks: &TaskTracker, stopping: &CancellationToken) {
+    fn take(&self, notice: &Arc<Notice>, tasks: &TaskTracker) {
         // Of what it was not asked to be told there is none.
         let Some((_, lane)) = self.lanes.iter().find(|(topic, _)| *topic == notice.topic) else { return };
         let Ok(place) = lane.pending.clone().try_acquire_owned() else { return self.lost(notice, 0) };
         let (this, lane, notice) = (self.shared(), lane.clone(), notice.clone());
-        let stopping = stopping.clone();
         tasks.spawn(async move {
             let _place = place;
-            this.persist(&notice, &lane, &stopping).await;
+            this.persist(&notice, &lane).await;
         });
     }
 
     fn shared(&self) -> Self {
-        Self { endpoint: self.endpoint.clone(), sending: self.sending.clone(), lanes: Vec::new() }
+        let (endpoint, sending, over) = (self.endpoint.clone(), self.sending.clone(), self.over.clone());
+        Self { endpoint, sending, lanes: Vec::new(), over }
     }
 
     /// Tries until it is taken, until it is clear that it never will be, or as often as may be.
-    async fn persist(&self, notice: &Notice, lane: &Lane, stopping: &CancellationToken) {
+    async fn persist(&self, notice: &Notice, lane: &Lane) {
         for attempt in 1..=ATTEMPTS_MAX {
             let outcome = {
-                let Ok(_turn) = lane.under_way.acquire().await else { return };
+                // Who has a turn at once has it even in the end; who waits for one then gets none.
+                let _turn = tokio::select! {
+                    biased;
+                    turn = lane.under_way.acquire() => turn,
+                    () = self.over.cancelled() => return self.lost(notice, attempt - 1),
+                };
                 let attempting = deliver(&self.sending.dialer, &self.endpoint, notice, seconds_now());
                 timeout(ATTEMPT_TIMEOUT, attempting).await.unwrap_or(Attempt::Failed { retry_after: None })
             };
@@ -219,7 +237,7 @@ impl Post {
             }
             tokio::select! {
                 () = sleep(pause(attempt, asked)) => {}
-                () = stopping.cancelled() => return self.lost(notice, attempt),
+                () = self.over.cancelled() => return self.lost(notice, attempt),
             }
         }
         self.lost(notice, ATTEMPTS_MAX);

@@ -261,6 +261,30 @@ async fn who_wants_nothing_more_gets_nothing_and_it_is_on_record() {
 }
 
 #[tokio::test]
+async fn one_that_a_reload_takes_away_is_told_of_nothing_that_waits() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = attempts.clone();
+    let receiver = FakeUpstream::raw(&["hooks.test"], move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 4\r\ncontent-length: 0\r\n\r\n".to_vec()
+    })
+    .await;
+    let stage = telling("[\"revoked\"]", &receiver).await;
+    let orchestrator = stage.sidecar.orchestrator();
+    orchestrator.revoke(&orchestrator.mint("worker", "api", "read").await.id).await;
+    let has_failed = || metrics_now(stage.sidecar.admin).contains("outcome=\"failed\"} 1").then_some(());
+    eventually("a first attempt", has_failed).await;
+    let path = stage.sidecar.path("policy.toml");
+    let text = std::fs::read_to_string(&path).expect("the policy");
+    let without = text.split("[webhooks.soc]").next().expect("what is before").to_owned();
+    std::fs::write(&path, without).expect("our directory");
+    let record = stage.sidecar.audited(|record| record["type"] == "webhook_lost").await;
+    assert_eq!((&record["webhook"], &record["attempts"]), (&"soc".into(), &1.into()));
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(attempts.load(Ordering::SeqCst), 1, "the second was due after four seconds");
+}
+
+#[tokio::test]
 async fn a_webhook_that_cannot_be_signed_ends_the_start() {
     let upstream = FakeUpstream::start(&["api.test"]).await;
     let started = |secret: &str| {
