@@ -17,6 +17,7 @@ pub mod scope;
 pub mod secret;
 pub mod table;
 pub mod time;
+mod unseen;
 
 pub use agent::{Identity, IdentityRule, Subject};
 pub use denial::{Ambiguity, Denial, Fault};
@@ -30,3 +31,4 @@ pub use scope::{Risk, RiskCap};
 pub use secret::Credential;
 pub use table::Table;
 pub use time::{Deadline, Now};
+pub use unseen::is_unseen;

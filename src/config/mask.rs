@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::model::is_unseen;
+
 /// What the scan is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -70,8 +72,7 @@ fn escape_bytes(rest: &[u8]) -> usize {
 
 /// What acts on a terminal instead of showing on it: controls, and marks that turn the direction of text or hide in it.
 fn is_treacherous(c: char) -> bool {
-    let is_format = matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    is_format || c.is_control() && !matches!(c, '\n' | '\r' | '\t')
+    is_unseen(c) && !matches!(c, '\n' | '\r' | '\t')
 }
 
 /// A character of the same length in bytes.

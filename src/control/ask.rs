@@ -15,7 +15,7 @@ use super::types::{
 use crate::json::Json;
 use crate::model::name::NameError;
 use crate::model::rate::RATE_COUNT_MAX;
-use crate::model::{AgentName, Grant, NonceHash, Rate, ScopeName, ServiceName, TaskName};
+use crate::model::{AgentName, Grant, NonceHash, Rate, ScopeName, ServiceName, TaskName, is_unseen};
 pub(super) use delegation::{DelegationAsked, delegation, label_pointer};
 pub(super) use many::{
     ManyAsked, OfWhom, RiskAsked, Selector, completion, explanation, leaks, revocation, risk, task_in_path,
@@ -268,15 +268,10 @@ fn text<const BYTES_MAX: usize>(json: &Json) -> Result<String, String> {
 
 /// These texts are read by people, in logs and terminals: nothing invisible, nothing that turns the line around.
 fn printable(text: &str, bytes_max: usize) -> Result<(), String> {
-    let is_misleading = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    };
     match text.len() {
         0 => Err("must not be empty".to_owned()),
         length if length > bytes_max => Err(format!("must have at most {bytes_max} bytes")),
-        _ if text.chars().any(is_misleading) => Err("must hold printable characters only".to_owned()),
+        _ if text.chars().any(is_unseen) => Err("must hold printable characters only".to_owned()),
         _ => no_nonce(text),
     }
 }

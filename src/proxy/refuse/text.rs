@@ -1,5 +1,7 @@
 //! Bounding and cleaning of what others chose.
 
+use crate::model::is_unseen;
+
 /// At most `chars_max` characters, without control, bidirectional, invisible or non-characters: fit for JSON, XML and
 /// plain text once that dialect's own marks are escaped. What was cut off leaves a `…`.
 pub(super) fn clean(text: &str, chars_max: usize) -> String {
@@ -18,12 +20,7 @@ pub(super) fn clean(text: &str, chars_max: usize) -> String {
 }
 
 fn is_plain(character: char) -> bool {
-    !character.is_control()
-        && !matches!(
-            character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}'
-        )
+    !is_unseen(character) && !matches!(character, '\u{fff0}'..='\u{ffff}')
 }
 
 /// Printable ASCII of at most `bytes_max` bytes, for a status line or a header field.

@@ -24,7 +24,7 @@ async fn secrets_are_in_no_environment_and_no_command_line() {
     }
     stage.assert_clean(&look("cmdline"), "/proc/PID/cmdline");
     assert!(look("cmdline").windows(5).any(|word| word == b"serve"), "arguments stay");
-    assert_eq!(look("comm"), b"valetkey\n", "it keeps its name after it started itself over");
+    assert!(look("comm").starts_with(b"valetkey"), "it keeps its name after it started itself over");
 }
 
 #[tokio::test]
