@@ -1,7 +1,7 @@
 //! Who the caller is, as far as it can be proven.
 //!
-//! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does
-//! ([`loopback_owner`], [`redirected_owner`] and [`whence`], which `sockets` reads). Nothing that the caller says is believed.
+//! On a Unix socket the kernel tells ([`socket_peer`]); on loopback TCP its table of sockets does ([`loopback_owner`],
+//! [`redirected_owner`] and [`whence`], which `sockets` reads). Nothing that the caller says is believed.
 //!
 //! From further away it takes a secret or a signature: a certificate ([`chain_identity`]), the token of a file or
 //! a JWT ([`Verifier`]).

@@ -148,20 +148,26 @@ fn tell(sending: &Arc<Sending>, watcher: &mut Watcher, posts: &[Post], followed:
     }
 }
 
-/// The posts of these endpoints. What still waits for one that is not among them any more, or is somewhere else now, is
-/// sent nowhere.
+/// The posts of these endpoints. What waits for one of before keeps its places; where that is gone, or somewhere else
+/// now, it is sent nowhere.
 fn replaced(
-    before: Vec<Post>,
+    mut before: Vec<Post>,
     endpoints: &[Arc<Endpoint>],
     sending: &Arc<Sending>,
     stopping: &CancellationToken,
 ) -> Vec<Post> {
-    for post in before {
-        if !endpoints.iter().any(|endpoint| endpoint.webhook == post.endpoint.webhook) {
-            post.over.cancel();
+    let mut post = |endpoint: &Arc<Endpoint>| {
+        let same = before.iter().position(|post| post.endpoint.webhook == endpoint.webhook);
+        match same.map(|at| before.swap_remove(at)) {
+            Some(post) => Post { endpoint: endpoint.clone(), ..post },
+            None => Post::new(endpoint, sending, stopping.child_token()),
         }
+    };
+    let posts = endpoints.iter().map(&mut post).collect();
+    for gone in before {
+        gone.over.cancel();
     }
-    endpoints.iter().map(|endpoint| Post::new(endpoint, sending, stopping.child_token())).collect()
+    posts
 }
 
 /// One webhook's queues: one for each topic, so that many messages of one sort keep no other away.
