@@ -13,7 +13,7 @@
 //! | `flood` | refusals that are only counted, because there are so many of them |
 //! | `handle`, `queue` | the way to the writer |
 //! | `pen`, `writer` | who writes at the moment; groups, failures, recovery |
-//! | `record`, `fields`, `chain` | what a record says; its text; its seal |
+//! | `record`, `proof`, `fields`, `chain` | what a record says, and of whom; its text; its seal |
 //! | `author` | the boot and its key: what is signed, and when |
 //! | `tap` | following the records while they are written |
 //! | `sink` | files, pipes and standard output |
@@ -47,6 +47,7 @@ mod gaps;
 mod golden;
 mod handle;
 mod pen;
+mod proof;
 mod queue;
 mod record;
 mod render;

@@ -349,24 +349,10 @@ impl Policy {
         self.agent(agent).is_some_and(|agent| agent.limits.self_renew)
     }
 
-    /// True when some agent is this identity, which never mints; `any` makes nobody in particular an agent.
-    #[must_use]
-    pub fn is_agent(&self, identity: &Identity) -> bool {
-        let names = |rule: &IdentityRule| *rule != IdentityRule::Any && rule.admits(Some(identity));
-        self.agents.iter().any(|agent| agent.identities.iter().any(names))
-    }
-
     /// One minter.
     #[must_use]
     pub fn minter(&self, name: &MinterName) -> Option<&MinterRule> {
         self.minters.iter().find(|minter| minter.name == *name)
-    }
-
-    /// True when some agent is known by its local user.
-    #[must_use]
-    pub fn has_local_agents(&self) -> bool {
-        let is_local = |rule: &IdentityRule| matches!(rule, IdentityRule::Uid(_));
-        self.agents.iter().any(|agent| agent.identities.iter().any(is_local))
     }
 
     /// True when some agent can be proven by a token.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::fields::{Fields, key};
-use super::record::{CALLER, write_identity};
+use super::proof::{CALLER, write_identity};
 use crate::model::denial::Fault;
 use crate::model::{AgentName, Denial, Identity, ServiceName};
 

@@ -10,9 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::exchange::Ending;
 use super::facts::{DecisionFacts, Event, ExchangeFacts, ITSELF};
-use super::fields::{Fields, Key, key};
+use super::fields::{Fields, key};
 use super::flood::Summary;
-use crate::model::{AgentName, Identity, Lineage, MinterName, Now, TaskName};
+use super::proof::{CALLER, MINTED_BY, PRESENTED_BY, RENEWED_BY, write_identity};
+use crate::model::{AgentName, Lineage, MinterName, Now, TaskName};
 
 /// Most bytes of the start record's facts; more are left out.
 const START_FACTS_BYTES_MAX: usize = 256 * 1024;
@@ -422,33 +423,6 @@ impl Event {
 fn write_subject(fields: &mut Fields<'_>, agent: Option<&AgentName>, task: Option<&TaskName>) {
     fields.text_some(key!("agent"), agent.map(|name| name.as_str()));
     fields.text_some(key!("task"), task.map(|name| name.as_str()));
-}
-
-/// The two members of an identity: who, and how that was proven.
-pub(super) type IdentityKeys = (Key, Key);
-
-const PRESENTED_BY: IdentityKeys = (key!("presented_by.identity"), key!("presented_by.proof"));
-const MINTED_BY: IdentityKeys = (key!("minted_by.identity"), key!("minted_by.proof"));
-const RENEWED_BY: IdentityKeys = (key!("renewed_by.identity"), key!("renewed_by.proof"));
-pub(super) const CALLER: IdentityKeys = (key!("caller.identity"), key!("caller.proof"));
-
-/// Who it was, and how that was proven.
-pub(super) fn write_identity(fields: &mut Fields<'_>, (who, how): IdentityKeys, identity: Option<&Identity>) {
-    fields.show_some(who, identity);
-    let proof = match identity {
-        // The kernel says who owns the other end of the socket.
-        Some(Identity::Uid(_)) => "kernel",
-        // It came over the one socket that was handed to us at the start.
-        Some(Identity::Supervisor) => "channel",
-        // It was proven over TLS: by a secret that both know, or by somebody's signature.
-        Some(Identity::Bearer(_)) => "bearer",
-        Some(Identity::Kubernetes(_) | Identity::Oidc(_)) => "token",
-        Some(Identity::Spiffe(_)) => "svid",
-        Some(Identity::Mtls(_)) => "certificate",
-        Some(Identity::Scanner(_)) => "signature",
-        Some(Identity::Anybody) | None => "none",
-    };
-    fields.text(how, proof);
 }
 
 #[cfg(test)]

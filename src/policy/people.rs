@@ -4,8 +4,25 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::DelegateRule;
-use crate::model::{AgentName, Budget, Grant, IdentityRule, MinterName, Rate, Risk};
+use super::{DelegateRule, Policy};
+use crate::model::{AgentName, Budget, Grant, Identity, IdentityRule, MinterName, Rate, Risk};
+
+/// Whom agents are told by.
+impl Policy {
+    /// True when some agent is this identity, which never mints; `any` makes nobody in particular an agent.
+    #[must_use]
+    pub fn is_agent(&self, identity: &Identity) -> bool {
+        let names = |rule: &IdentityRule| *rule != IdentityRule::Any && rule.admits(Some(identity));
+        self.agents.iter().any(|agent| agent.identities.iter().any(names))
+    }
+
+    /// True when some agent is known by its local user.
+    #[must_use]
+    pub fn has_local_agents(&self) -> bool {
+        let is_local = |rule: &IdentityRule| matches!(rule, IdentityRule::Uid(_));
+        self.agents.iter().any(|agent| agent.identities.iter().any(is_local))
+    }
+}
 
 /// One `[agents.NAME]`.
 #[derive(Debug, Clone)]
