@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config;
+use crate::model::Rate;
 
 /// Which way a change goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,16 +43,24 @@ pub(super) fn direction(way: &[String], was: Option<&Value>, is: Option<&Value>)
         ("nonces", "on_misplaced") => to(is, "refuse"),
         ("nonces", "ttl" | "lifetime") => by(seconds(was), seconds(is)),
         ("services", "private" | "cleartext" | "anonymous") => by(flag(was), flag(is)),
+        ("services", "leak_scan") => by(look(was), look(is)).reversed(),
         ("services", "scrub") => by(flag(was), flag(is)).reversed(),
         // A riskier scope lives shorter.
         ("services", "risk") if way.len() > 3 => by(rank(was), rank(is)).reversed(),
-        ("services", "max_uses") => by(uses(was), uses(is)),
+        ("services", "max_uses") | ("agents", "uses") => by(uses(was), uses(is)),
+        ("services" | "agents", "rate") => rates(was, is),
         ("services", "rules") if is_deny(was.or(is)) => presence(was, is).reversed(),
         ("services", "deny") => presence(was, is).reversed(),
         ("services", "hosts" | "slots" | "allow" | "rules") | ("credentials", "hosts") => presence(was, is),
         ("agents" | "minters", "max_risk") => by(ceiling(was), ceiling(is)),
-        ("services" | "agents", "reattest") => by(within(was), within(is)),
+        ("services" | "agents", "reattest") | ("agents", "ttl") => by(within(was), within(is)),
+        ("agents", "budget") => presence(was, is).reversed(),
+        ("agents", "self_renew") => by(flag_or_off(was), flag_or_off(is)),
+        ("agents", "depth" | "children_max") | ("minters", "nonces_max") => by(number(was), number(is)),
+        ("minters", "rate") => rates(was, is),
+        ("agents", "delegate" | "to") => presence(was, is),
         ("agents" | "minters", "identity") | ("minters", "agents" | "may") => presence(was, is),
+        ("risk", "max_risk") => by(cap(was), cap(is)),
         _ => Direction::Other,
     }
 }
@@ -92,6 +101,30 @@ fn seconds(value: Option<&Value>) -> Option<u64> {
     config::seconds(value?.as_str()?)
 }
 
+fn number(value: Option<&Value>) -> Option<u64> {
+    value?.as_u64()
+}
+
+/// Where it is left out it is off.
+fn flag_or_off(value: Option<&Value>) -> Option<bool> {
+    value.map_or(Some(false), Value::as_bool)
+}
+
+/// None is without a limit. `60/h` and `1/min` are neither more than the other: more at once, or more in an hour.
+fn rates(was: Option<&Value>, is: Option<&Value>) -> Direction {
+    let rate = |value: &Value| value.as_str().and_then(Rate::parse);
+    match (was.map(rate), is.map(rate)) {
+        (Some(_), None) => Direction::More,
+        (None, Some(_)) => Direction::Less,
+        (Some(Some(was)), Some(Some(is))) => match (was.is_within(is), is.is_within(was)) {
+            (true, false) => Direction::More,
+            (false, true) => Direction::Less,
+            _ => Direction::Other,
+        },
+        _ => Direction::Other,
+    }
+}
+
 fn flag(value: Option<&Value>) -> Option<bool> {
     value?.as_bool()
 }
@@ -99,6 +132,17 @@ fn flag(value: Option<&Value>) -> Option<bool> {
 fn rank(value: Option<&Value>) -> Option<usize> {
     let word = value?.as_str()?;
     ["low", "medium", "high"].iter().position(|risk| *risk == word)
+}
+
+/// How much comes of a nonce that was found where none belongs.
+fn look(value: Option<&Value>) -> Option<usize> {
+    let word = value?.as_str()?;
+    ["off", "report", "refuse", "revoke"].iter().position(|look| *look == word)
+}
+
+/// What a level of risk leaves, from nothing.
+fn cap(value: Option<&Value>) -> Option<usize> {
+    if value?.as_str()? == "none" { Some(0) } else { Some(rank(value)? + 1) }
 }
 
 /// None is without a limit.

@@ -11,7 +11,7 @@ use super::direction::{Direction, direction};
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 /// Lists whose order means nothing: what is in them is compared.
-const SETS: [&str; 9] = ["hosts", "slots", "identity", "agents", "may", "environment", "allow", "deny", "rules"];
+const SETS: [&str; 10] = ["hosts", "slots", "identity", "agents", "may", "environment", "allow", "deny", "rules", "to"];
 
 /// A setting that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -193,6 +193,7 @@ fn settings_have_a_direction() {
         ("max_uses = 1\n", "", "More services.api.scopes.write.max_uses 1 nothing"),
         ("max_uses = 1\n", "max_uses = 3\n", "More services.api.scopes.write.max_uses 1 3"),
         ("slots = [", "scrub = false\nslots = [", "More services.api.scrub true false"),
+        ("slots = [", "leak_scan = \"off\"\nslots = [", "More services.api.leak_scan report off"),
         ("slots = [", "anonymous = true\nslots = [", "More services.api.anonymous false true"),
         ("name = \"API_KEY\"", "name = \"OTHER_KEY\"", "Other credentials.api.name API_KEY OTHER_KEY"),
         ("\"b.api.test\"]", "\"c.api.test\"]", "More credentials.api.hosts nothing c.api.test"),
@@ -204,6 +205,48 @@ fn settings_have_a_direction() {
         let found = changed(from, to);
         assert!(found.iter().any(|found| found == line), "{line}: {found:?}");
     }
+}
+
+#[test]
+fn what_agents_and_minters_may_has_a_direction() {
+    const LIMITS: &str = r#"
+ttl = "4m"
+self_renew = true
+delegate = { depth = 2, to = ["writer"], children_max = 8 }
+budget = { uses = 10, rate = "10/min" }
+grants = { api = ["read"] }"#;
+    let base = BASE
+        .replace("grants = { api = [\"read\"] }", LIMITS.trim())
+        .replace("may = [\"mint\"]", "may = [\"mint\"]\nrate = \"5/s\"\nnonces_max = 10")
+        .replace("max_uses = 1", "rate = \"1/min\"")
+        .replace("version = 1", "version = 1\n[risk.levels]\nelevated = { max_risk = \"low\" }");
+    for (from, to, line) in [
+        ("ttl = \"4m\"\n", "", "More agents.reader.ttl 4m nothing"),
+        ("ttl = \"4m\"", "ttl = \"3m\"", "Less agents.reader.ttl 4m 3m"),
+        ("self_renew = true\n", "", "Less agents.reader.self_renew true nothing"),
+        ("depth = 2", "depth = 3", "More agents.reader.delegate.depth 2 3"),
+        ("children_max = 8", "children_max = 7", "Less agents.reader.delegate.children_max 8 7"),
+        ("to = [\"writer\"]", "to = [\"writer\", \"reader\"]", "More agents.reader.delegate.to nothing reader"),
+        ("uses = 10, ", "", "More agents.reader.budget.uses 10 nothing"),
+        ("uses = 10", "uses = 9", "Less agents.reader.budget.uses 10 9"),
+        (", rate = \"10/min\"", "", "More agents.reader.budget.rate 10/min nothing"),
+        ("\"10/min\"", "\"20/min\"", "More agents.reader.budget.rate 10/min 20/min"),
+        ("\"10/min\"", "\"600/h\"", "More agents.reader.budget.rate 10/min 600/h"),
+        ("\"10/min\"", "\"1/s\"", "Other agents.reader.budget.rate 10/min 1/s"),
+        ("rate = \"5/s\"", "rate = \"4/s\"", "Less minters.boss.rate 5/s 4/s"),
+        ("nonces_max = 10", "nonces_max = 11", "More minters.boss.nonces_max 10 11"),
+        ("rate = \"1/min\"", "rate = \"1/h\"", "Less services.api.scopes.write.rate 1/min 1/h"),
+        ("rate = \"1/min\"\n", "", "More services.api.scopes.write.rate 1/min nothing"),
+        ("max_risk = \"low\"", "max_risk = \"none\"", "Less risk.levels.elevated.max_risk low none"),
+        ("max_risk = \"low\"", "max_risk = \"medium\"", "More risk.levels.elevated.max_risk low medium"),
+    ] {
+        assert!(base.contains(from), "{from}");
+        let found = lines(&base, &base.replacen(from, to, 1));
+        assert_eq!(found, [line]);
+    }
+    let without = base.replace("budget = { uses = 10, rate = \"10/min\" }\n", "");
+    assert!(lines(&base, &without)[0].starts_with("More agents.reader.budget "));
+    assert!(lines(&without, &base)[0].starts_with("Less agents.reader.budget "));
 }
 
 #[test]
