@@ -23,6 +23,7 @@ mod limits;
 mod mixing;
 mod observing;
 mod parent;
+mod pools;
 mod presenting;
 mod process;
 mod proxied;

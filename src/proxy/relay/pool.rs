@@ -1,6 +1,7 @@
 //! Upstream connections, pooled per destination and credential version, shared across tunnels; over HTTP/2 not across agents.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use rustls::ClientConfig;
@@ -17,10 +18,14 @@ use crate::proxy::inject::{Errand, Shown};
 
 /// Pools at most: services × hosts × credentials stay far below; a wildcard host can name many.
 const POOLS_MAX: usize = 1024;
+/// When there is no room, one pool in so many goes at once, those unused for longest: looking for them has its price, and
+/// so has closing their connections, which keeps everybody else waiting.
+const LEAVING_SHARE: usize = 64;
 
 /// All upstream connections of the process.
 pub struct Upstream {
-    pools: DashMap<Errand, Arc<Lines>>,
+    pools: DashMap<Errand, Pool>,
+    uses: AtomicU64,
     newest: Newest,
     dialer: Arc<Dialer>,
     parent: Option<Arc<Parent>>,
@@ -28,6 +33,13 @@ pub struct Upstream {
     tls: TlsProfiles,
     certified: Certified,
     limits: Limits,
+}
+
+/// The connections for one errand.
+struct Pool {
+    lines: Arc<Lines>,
+    /// The number of its latest use; no two pools have the same.
+    used: AtomicU64,
 }
 
 impl Upstream {
@@ -42,6 +54,7 @@ impl Upstream {
     ) -> Self {
         Self {
             pools: DashMap::new(),
+            uses: AtomicU64::default(),
             newest: Newest::default(),
             dialer,
             parent: parent.map(Arc::new),
@@ -54,23 +67,35 @@ impl Upstream {
 
     /// The pool for an errand; a credential's older versions lose theirs.
     pub(super) fn lines(&self, errand: &Errand) -> Result<Arc<Lines>, Denial> {
+        let used = self.uses.fetch_add(1, Ordering::Relaxed);
         if let Some(pool) = self.pools.get(errand) {
-            return Ok(pool.clone());
+            pool.used.store(used, Ordering::Relaxed);
+            return Ok(pool.lines.clone());
         }
         if self.newest.is_raised_by(errand) {
             self.pools.retain(|other, _| !is_outdated(other, errand));
         }
-        if self.pools.len() >= POOLS_MAX {
-            // Connections under way live on with their exchanges.
-            self.pools.clear();
-        }
-        let pool = Arc::new(Lines::new(self.connector(errand)?, &self.limits)?);
-        let pool = self.pools.entry(errand.clone()).or_insert(pool).clone();
+        self.make_room();
+        let lines = Arc::new(Lines::new(self.connector(errand)?, &self.limits)?);
+        let pool = Pool { lines, used: AtomicU64::new(used) };
+        let lines = self.pools.entry(errand.clone()).or_insert(pool).lines.clone();
         // Asked only now: whoever brings a newer version later finds this one among the pools.
         if self.newest.is_above(errand) {
             self.pools.remove(errand);
         }
-        Ok(pool)
+        Ok(lines)
+    }
+
+    /// Some pools go where there are too many. Connections under way live on with their exchanges.
+    fn make_room(&self) {
+        if self.pools.len() < POOLS_MAX {
+            return;
+        }
+        let mut uses: Vec<u64> = self.pools.iter().map(|pool| pool.used.load(Ordering::Relaxed)).collect();
+        // Others take pools out, too.
+        let Some(last) = (POOLS_MAX / LEAVING_SHARE).min(uses.len()).checked_sub(1) else { return };
+        let (_, until, _) = uses.select_nth_unstable(last);
+        self.pools.retain(|_, pool| pool.used.load(Ordering::Relaxed) > *until);
     }
 
     /// Drops the pools on which these credentials went out; true if there was one. Connections under way end with their
