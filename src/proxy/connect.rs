@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderValue;
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -48,14 +49,28 @@ impl Session {
     }
 }
 
-/// A destination as a URI spells it, parsed by the first request that needs it.
+/// A destination as a URI and `Host` spell it, parsed by the first request that needs it.
 #[derive(Debug, Clone, Default)]
-pub struct AskedFor(OnceLock<Option<Authority>>);
+pub struct AskedFor(OnceLock<Option<(Authority, HeaderValue)>>);
 
 impl AskedFor {
     /// That of a session; none if it could not be spelled.
     pub(super) fn of(&self, session: &Session) -> Option<Authority> {
-        self.0.get_or_init(|| session.destination.authority(session.scheme).try_into().ok()).clone()
+        self.spelled(session).map(|(authority, _)| authority.clone())
+    }
+
+    /// The same, as a field.
+    pub(super) fn host(&self, session: &Session) -> Option<&HeaderValue> {
+        self.spelled(session).map(|(_, host)| host)
+    }
+
+    fn spelled(&self, session: &Session) -> Option<&(Authority, HeaderValue)> {
+        let spell = || {
+            let authority = session.destination.authority(session.scheme);
+            let host = HeaderValue::try_from(&authority).ok()?;
+            Some((authority.try_into().ok()?, host))
+        };
+        self.0.get_or_init(spell).as_ref()
     }
 }
 

@@ -85,7 +85,7 @@ pub fn extract(
     let whole = judge(session, limits, &head)?;
     let services = policy.services_at(&session.destination).clone();
     let came = signed::Came::of(&head, services.iter().map(|service| &**service));
-    head.headers = fields::strip(std::mem::take(&mut head.headers))?;
+    head.headers = fields::strip(std::mem::take(&mut head.headers), session.authority.host(session))?;
     if services.is_empty() {
         let strays = strays::find(&head.headers, &whole, None);
         return Ok(Presented { head, body, seen: None, target: whole, lifted: None, strays, services, websocket });

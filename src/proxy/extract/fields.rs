@@ -156,9 +156,15 @@ pub fn check_expectation(headers: &HeaderMap) -> Result<(), Denial> {
 }
 
 /// Takes out what ends here, in a new map, so that the order of the rest is kept.
-pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
+///
+/// `Host` says what was judged from here on, in its place: `host`, or nothing.
+pub fn strip(mut headers: HeaderMap, host: Option<&HeaderValue>) -> Result<HeaderMap, Denial> {
     check_connection_options(&headers)?;
-    // As over HTTP/2 nearly always: `Host` is not a field there.
+    let goes_on = |name: &HeaderName| if name == header::HOST { host.is_some() } else { goes_on(name) };
+    if let (Some(host), Some(said)) = (host, headers.get_mut(header::HOST)) {
+        *said = host.clone();
+    }
+    // As nearly always.
     if headers.keys().all(goes_on) {
         return Ok(headers);
     }
@@ -175,12 +181,10 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
             (None, None) => continue,
         };
         last = Some(name.clone());
-        let dashed = with_dashes(name.as_str());
-        if is_method_override(&dashed) {
+        if is_method_override(&with_dashes(name.as_str())) {
             return Err(Denial::RequestAmbiguous(Ambiguity::MethodOverride));
         }
-        // The client library writes `Host` or `:authority` from the destination that was judged.
-        if name != header::HOST && !is_stripped(name.as_str(), &dashed) {
+        if goes_on(&name) {
             kept.append(name, value);
         }
     }
@@ -193,7 +197,7 @@ pub fn strip(headers: HeaderMap) -> Result<HeaderMap, Denial> {
 /// True for a field that is neither taken out nor refused.
 fn goes_on(name: &HeaderName) -> bool {
     let dashed = with_dashes(name.as_str());
-    name != header::HOST && !is_method_override(&dashed) && !is_stripped(name.as_str(), &dashed)
+    !is_method_override(&dashed) && !is_stripped(name.as_str(), &dashed)
 }
 
 /// A field's name as servers see it that hand fields on as CGI does (RFC 3875, 4.1.18), where `_` and `-` are one.
@@ -270,7 +274,21 @@ mod tests {
     fn left_of(names: &[&'static str]) -> Result<Vec<String>, Denial> {
         let value = || HeaderValue::from_static("close");
         let headers = names.iter().map(|name| (HeaderName::from_static(name), value())).collect();
-        Ok(strip(headers)?.keys().map(|name| name.as_str().to_owned()).collect())
+        Ok(strip(headers, None)?.keys().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    #[test]
+    fn the_host_that_was_judged_stands_where_one_was_said() {
+        let judged = HeaderValue::from_static("api.test");
+        for ends in [&[][..], &["via"]] {
+            let names = [&["x-a", "host", "x-b"], ends].concat();
+            let said = |name: &'static str| (HeaderName::from_static(name), HeaderValue::from_static("API.TEST:443"));
+            let kept = strip(names.iter().copied().map(said).collect(), Some(&judged)).unwrap();
+            assert_eq!(kept.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-a", "host", "x-b"]);
+            assert_eq!(kept[header::HOST], judged);
+        }
+        let none = strip(HeaderMap::new(), Some(&judged)).unwrap();
+        assert!(none.is_empty(), "HTTP/2 says it elsewhere");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn extract_own(session: &Session, limits: &Limits, request: Request<Inbound>
     check_count(limits, &head)?;
     check_method(&head.method)?;
     let target = judge(session, limits, &head)?;
-    head.headers = fields::strip(std::mem::take(&mut head.headers))?;
+    head.headers = fields::strip(std::mem::take(&mut head.headers), None)?;
     let (lifted, target) = lift(&mut head.headers, target, &Slots::bearer(), None)?;
     fields::refuse_foreign(&head.headers, &target, lifted.as_ref())?;
     let strays = strays::find(&head.headers, &target, lifted.as_ref());

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use http::uri::{self, Authority, PathAndQuery};
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
@@ -146,7 +146,7 @@ impl Lines {
                 }
                 Err(failed) => failed,
             },
-            Taken::Shared(mut shared) => match shared.sender.try_send_request(*request).await {
+            Taken::Shared(mut shared) => match shared.sender.try_send_request(without_host(*request)).await {
                 Ok(response) => return Ok((response, shared.address)),
                 Err(failed) => {
                     self.forget(whose, &shared);
@@ -285,9 +285,21 @@ impl Lines {
         });
         parts.authority = Some(self.authority.clone());
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        request.headers_mut().remove(header::HOST);
         request
     }
+}
+
+/// As a request stands on a connection of HTTP/2, where `:authority` says it all (RFC 9113, 8.3.1). In a new map, so that
+/// the order of the rest is kept.
+fn without_host(mut request: Request<Upload>) -> Request<Upload> {
+    if request.headers().contains_key(header::HOST) {
+        let mut kept = HeaderMap::with_capacity(request.headers().len());
+        for (name, value) in request.headers().iter().filter(|(name, _)| *name != header::HOST) {
+            kept.append(name.clone(), value.clone());
+        }
+        *request.headers_mut() = kept;
+    }
+    request
 }
 
 /// Looks now and then, for as long as there is something to look after.

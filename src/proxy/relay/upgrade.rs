@@ -109,7 +109,7 @@ fn origin_form(mut head: request::Parts, errand: &Errand) -> Result<request::Par
     let authority = errand.destination.authority(errand.scheme);
     let mut headers = HeaderMap::with_capacity(head.headers.len() + 1);
     headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| Denial::Internal)?);
-    for (name, value) in &head.headers {
+    for (name, value) in head.headers.iter().filter(|(name, _)| *name != header::HOST) {
         headers.append(name.clone(), value.clone());
     }
     head.headers = headers;

@@ -236,9 +236,13 @@ impl FakeUpstream {
         self.recorder.clone()
     }
 
-    /// Everything that arrived so far.
+    /// Everything that arrived so far; nothing with two hosts ever does.
     pub fn seen(&self) -> Vec<Seen> {
-        self.recorder.seen.lock().expect("not poisoned").clone()
+        let seen = self.recorder.seen.lock().expect("not poisoned").clone();
+        for one in &seen {
+            assert!(one.headers.get_all(http::header::HOST).iter().count() <= 1, "two hosts: {one:#?}");
+        }
+        seen
     }
 
     /// Forgets what arrived, in a test that goes on for long.
