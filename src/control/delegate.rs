@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ask::{self, DelegationAsked, MintAsked};
-use super::caller::Caller;
+use super::caller::{self, Caller};
 use super::front::Control;
 use super::idempotency::{BodyHash, Key};
 use super::mint::{self, Approved, Order, Parent};
@@ -63,9 +63,14 @@ pub(super) async fn delegate(
     let terms = parent.terms();
     let minter = caller.acting_as(terms.minter, Permission::Mint, terms.agent)?;
     caller.acting_as(terms.minter, Permission::Mint, &asked.agent)?;
+    // By now: another call with its key may have been waited for.
     let approve = || {
-        let approved = approve(&control.policy(), &control.parts.clock.now(), &minter.name, &parent, &asked)?;
-        caller.minting_as(&minter.name, &asked.agent, approved.plan.risk)?;
+        let policy = control.policy();
+        for agent in [terms.agent, &asked.agent] {
+            caller::still_may(&policy, &minter.name, Permission::Mint, agent)?;
+        }
+        let approved = approve(&policy, &control.parts.clock.now(), &minter.name, &parent, &asked)?;
+        caller::still_reaches(&policy, &minter.name, approved.plan.risk)?;
         Ok(Cow::Owned(approved))
     };
     let minter = &minter.name;

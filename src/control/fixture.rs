@@ -102,6 +102,11 @@ fn minter(name: &str, uid: u32, agents: Option<&[&str]>, may: &[Permission]) -> 
 
 /// Two services, three agents, three minters.
 pub(super) fn policy() -> Policy {
+    Policy::new(policy_parts())
+}
+
+/// What [`policy`] is made of.
+pub(super) fn policy_parts() -> Parts {
     let seconds = std::time::Duration::from_secs;
     let ceiling = |ttl, lifetime| Ceiling { ttl: seconds(ttl), lifetime: seconds(lifetime) };
     let all = [Permission::Mint, Permission::Read, Permission::Revoke, Permission::Events, Permission::Risk];
@@ -111,7 +116,7 @@ pub(super) fn policy() -> Policy {
         scope("read:secret-plans", Risk::High, &["GET /v1/plans"]),
     ];
     let github = vec![scope("read:app", Risk::Low, &["GET api.github.com/repos/acme/app/contents/{*path}"])];
-    Policy::new(Parts {
+    Parts {
         digest: "d1ge57".into(),
         unlisted: Unlisted::Deny,
         parent_proxy: None,
@@ -134,7 +139,7 @@ pub(super) fn policy() -> Policy {
             minter("auditor", AUDITOR_UID, None, &[Permission::Read]),
             minter("two-faced", AGENT_AND_MINTER_UID, None, &all),
         ],
-    })
+    }
 }
 
 /// Leases that the fixture's store holds at most.

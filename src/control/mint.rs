@@ -110,7 +110,9 @@ impl Approved {
 )]
 pub(super) async fn mint(control: &Control, caller: &Caller, key: Option<Key>, body: &Json) -> Result<Answer, Refusal> {
     let approved = approve(control, caller, ask::mint(body)?)?;
-    let order = Order { minter: &approved.minter, approve: &|| Ok(Cow::Borrowed(&approved)) };
+    let may_wait = key.is_some();
+    let by_now = || if may_wait { again(control, &approved).map(Cow::Owned) } else { Ok(Cow::Borrowed(&approved)) };
+    let order = Order { minter: &approved.minter, approve: &by_now };
     answer(control, caller, &order, key, || BodyHash::of(&body.canonical())).await
 }
 
@@ -160,19 +162,30 @@ pub(super) fn created(minted: &Minted, is_replayed: bool) -> Result<Answer, Refu
 
 fn approve(control: &Control, caller: &Caller, asked: MintAsked) -> Result<Approved, Refusal> {
     caller.acting(Permission::Mint, &asked.agent)?;
-    let plan = if asked.is_canary {
-        control.policy().plan_canary(&asked.agent, asked.ttl)?
-    } else {
-        let request =
-            MintRequest { agent: asked.agent.clone(), grants: asked.grants.clone(), ttl: asked.ttl, rate: asked.rate };
-        control.policy().plan(&request)?
-    };
+    let plan = plan(&control.policy(), &asked)?;
     let minter = caller.minting(&asked.agent, plan.risk)?.name.clone();
     // Again when the lease is made; here so that there is no record of a mint that nobody gets.
     if control.parts.leases.is_completed(&minter, &asked.task) {
         return Err(Refusal::TaskCompleted);
     }
     Ok(Approved { asked, minter, plan, parent: None })
+}
+
+/// What the policy makes by now of a mint that it approved: another call with its key may have been waited for.
+fn again(control: &Control, before: &Approved) -> Result<Approved, Refusal> {
+    let policy = control.policy();
+    caller::still_may(&policy, &before.minter, Permission::Mint, &before.asked.agent)?;
+    let plan = plan(&policy, &before.asked)?;
+    caller::still_reaches(&policy, &before.minter, plan.risk)?;
+    Ok(Approved { plan, ..before.clone() })
+}
+
+fn plan(policy: &Policy, asked: &MintAsked) -> Result<MintPlan, Refusal> {
+    if asked.is_canary {
+        return Ok(policy.plan_canary(&asked.agent, asked.ttl)?);
+    }
+    let MintAsked { agent, grants, ttl, rate, .. } = asked.clone();
+    Ok(policy.plan(&MintRequest { agent, grants, ttl, rate })?)
 }
 
 /// Makes the lease of this key, or finds it; of several at once one makes it and the others wait.

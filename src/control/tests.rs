@@ -3,6 +3,7 @@
 mod following;
 mod panicking;
 mod serving;
+mod waiting;
 
 use std::collections::HashSet;
 use std::sync::Arc;
