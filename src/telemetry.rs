@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
@@ -125,15 +125,17 @@ where
     Ok(lines.with_filter(levels(level)?.and(filter_fn(may_speak))).boxed())
 }
 
-fn levels(level: &str) -> Result<EnvFilter, TelemetryError> {
+fn levels(level: &str) -> Result<Targets, TelemetryError> {
+    let words: Vec<&str> = level.split(',').filter(|word| !word.is_empty()).collect();
+    if words.is_empty() {
+        return Ok(Targets::new().with_default(LevelFilter::INFO));
+    }
     // A misspelled level is a valid name of a target, of which nothing is ever heard; nor is anything of the rest then.
     let is_level_or_own = |word: &str| word.parse::<LevelFilter>().is_ok() || is_own(word);
-    let words = level.split(',').filter(|word| !word.is_empty());
-    if !words.filter(|word| !word.contains(['=', '['])).all(is_level_or_own) {
+    if !words.iter().all(|word| word.contains('=') || is_level_or_own(word)) {
         return Err(TelemetryError::Level);
     }
-    let default = LevelFilter::INFO.into();
-    EnvFilter::builder().with_default_directive(default).parse(level).map_err(|_| TelemetryError::Level)
+    words.join(",").parse().map_err(|_| TelemetryError::Level)
 }
 
 /// What a level cannot switch on.
@@ -228,7 +230,7 @@ pub(crate) mod tests {
         for level in ["valetkey", "valetkey::proxy", "INFO", "warn,valetkey::proxy=debug", "2"] {
             assert!(levels(level).is_ok(), "{level}");
         }
-        for level in ["valetkey=loud", "loud", "inof", "info,verbose"] {
+        for level in ["valetkey=loud", "loud", "inof", "info,verbose", "[span]"] {
             assert_eq!(levels(level).err(), Some(TelemetryError::Level), "{level}");
         }
     }

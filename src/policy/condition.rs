@@ -88,7 +88,7 @@ impl Condition {
         };
         let scene = Scene { facts, path, given, fields: fields.as_deref(), readings };
         let Some(when) = &self.when else { return Outcome::Holds };
-        match when.holds(&scene.context(Roots::of(std::slice::from_ref(when)))) {
+        match when.holds(scene.context(Roots::of(std::slice::from_ref(when)))) {
             Some(true) => Outcome::Holds,
             Some(false) => Outcome::Fails,
             None => Outcome::Unknown(None),

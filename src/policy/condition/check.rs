@@ -4,6 +4,7 @@ use std::fmt;
 
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, Expr, ListExpr, LiteralValue, SelectExpr, operators};
+use regex::{Regex, RegexBuilder};
 
 use super::expression::NODES_MAX;
 use super::inputs::{Root, Roots, Variables};
@@ -49,17 +50,28 @@ fn bad<T>(sentence: impl Into<String>) -> Result<T, BadSyntax> {
     Err(BadSyntax(sentence.into()))
 }
 
-/// The type of an expression, and which inputs it reads.
-pub(super) fn check(expression: &IdedExpr, variables: &Variables<'_>) -> Result<(Type, Roots), BadSyntax> {
-    let mut checker = Checker { variables, nodes: 0, roots: Roots::default() };
+/// What is known of an expression before it is evaluated.
+pub(super) struct Findings {
+    /// Its type.
+    pub(super) kind: Type,
+    /// Which inputs it reads.
+    pub(super) roots: Roots,
+    /// The patterns of `matches`, as they are written and compiled.
+    pub(super) patterns: Vec<Regex>,
+}
+
+/// Checks an expression's names, types and patterns.
+pub(super) fn check(expression: &IdedExpr, variables: &Variables<'_>) -> Result<Findings, BadSyntax> {
+    let mut checker = Checker { variables, nodes: 0, roots: Roots::default(), patterns: Vec::new() };
     let kind = checker.of(expression)?;
-    Ok((kind, checker.roots))
+    Ok(Findings { kind, roots: checker.roots, patterns: checker.patterns })
 }
 
 struct Checker<'a> {
     variables: &'a Variables<'a>,
     nodes: usize,
     roots: Roots,
+    patterns: Vec<Regex>,
 }
 
 impl Checker<'_> {
@@ -134,7 +146,10 @@ impl Checker<'_> {
             return self.of_index(call, &kinds);
         }
         let given = match (call.target.is_some(), kinds.as_slice()) {
-            (true, [Type::Text, Type::Text]) if name == "matches" => return of_pattern(call),
+            (true, [Type::Text, Type::Text]) if name == "matches" => {
+                self.patterns.push(pattern(call)?);
+                return Ok(Type::Bool);
+            }
             (false, kinds) => of_operator(name, kinds).or_else(|| of_function(name, kinds)),
             (true, kinds) => of_function(name, kinds),
         };
@@ -208,7 +223,7 @@ fn of_function(name: &str, kinds: &[Type]) -> Option<Type> {
 }
 
 /// `text.matches('…')`: the pattern stands in the policy, and is small. Its search takes time in proportion to the text.
-fn of_pattern(call: &CallExpr) -> Result<Type, BadSyntax> {
+fn pattern(call: &CallExpr) -> Result<Regex, BadSyntax> {
     let [IdedExpr { expr: Expr::Literal(LiteralValue::String(pattern)), .. }] = call.args.as_slice() else {
         return bad("the pattern of matches() is written out, and never an input");
     };
@@ -216,11 +231,13 @@ fn of_pattern(call: &CallExpr) -> Result<Type, BadSyntax> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return bad(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
     }
-    match regex::RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build() {
-        Ok(_) => Ok(Type::Bool),
-        Err(regex::Error::CompiledTooBig(_)) => bad("the pattern of matches() repeats too much"),
-        Err(_) => bad("the pattern of matches() is no regular expression"),
-    }
+    RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build().map_err(|error| {
+        let why = match error {
+            regex::Error::CompiledTooBig(_) => "the pattern of matches() repeats too much",
+            _ => "the pattern of matches() is no regular expression",
+        };
+        BadSyntax(why.to_owned())
+    })
 }
 
 /// Why a call is not taken.

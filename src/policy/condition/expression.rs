@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use cel::common::ast::Expr;
+use cel::extractors::This;
 use cel::parser::PrattParser;
-use cel::{Context, IdedExpr, Value};
+use cel::{Context, ExecutionError, IdedExpr, Value};
+use regex::Regex;
 
-use super::check::{self, Type};
+use super::check::{self, Findings, Type};
 use super::inputs::{Roots, Variables};
 use crate::policy::BadSyntax;
 
@@ -27,6 +29,8 @@ struct Checked {
     source: Box<str>,
     expression: IdedExpr,
     roots: Roots,
+    /// The patterns of `matches`, compiled once.
+    patterns: Vec<Regex>,
 }
 
 impl Expression {
@@ -71,8 +75,8 @@ impl Expression {
                 |error| format!("is no CEL expression: column {}: {}", error.pos.1, one_line(&error.msg)),
             ))
         })?;
-        let (kind, roots) = check::check(&expression, variables)?;
-        Ok((Self(Arc::new(Checked { source: source.into(), expression, roots })), kind))
+        let Findings { kind, roots, patterns } = check::check(&expression, variables)?;
+        Ok((Self(Arc::new(Checked { source: source.into(), expression, roots, patterns })), kind))
     }
 
     /// As the policy spells it.
@@ -86,7 +90,12 @@ impl Expression {
     }
 
     /// True or false; `None` if it cannot be evaluated.
-    pub(super) fn holds(&self, context: &Context<'_, '_>) -> Option<bool> {
+    pub(super) fn holds(&self, mut context: Context<'_, '_>) -> Option<bool> {
+        if !self.0.patterns.is_empty() {
+            let own = Arc::clone(&self.0);
+            let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| own.matches(&text, &pattern);
+            context.add_function("matches", matches).ok()?;
+        }
         match context.resolve(&self.0.expression) {
             Ok(Value::Bool(value)) => Some(value),
             Ok(_) | Err(_) => None,
@@ -102,6 +111,16 @@ impl Expression {
             Value::String(text) => Some(text.to_string()),
             _ => None,
         }
+    }
+}
+
+impl Checked {
+    /// `text.matches(pattern)`, with one of the expression's own patterns.
+    fn matches(&self, text: &str, pattern: &str) -> Result<bool, ExecutionError> {
+        let known = self.patterns.iter().find(|known| known.as_str() == pattern);
+        let known =
+            known.ok_or_else(|| ExecutionError::function_error("matches", "a pattern that nobody has checked"))?;
+        Ok(known.is_match(text))
     }
 }
 

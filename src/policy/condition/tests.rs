@@ -208,6 +208,12 @@ fn what_is_looked_at_is_this_request_and_this_nonce() {
         ("'pii' in nonce.data", facts, Outcome::Holds),
         ("size(nonce.labels) == 1", facts, Outcome::Holds),
         ("now % 4 == 3 && -now < 0 && !(now >= 8)", facts, Outcome::Holds),
+        ("risk.matches('^n.*l$') && nonce.agent.matches('^[a-z]$')", facts, Outcome::Holds),
+        ("risk.matches('^n') && risk.matches('^b')", facts, Outcome::Fails),
+        ("risk.matches('^b') || risk.matches('^n') && !risk.matches('^b')", facts, Outcome::Holds),
+        ("risk.matches('(?i)^NORMAL$') && risk.matches('^\\\\p{L}+$')", facts, Outcome::Holds),
+        ("risk.matches('\\\\p{Greek}|\\\\d|\\\\s')", facts, Outcome::Fails),
+        ("nonce.instance.matches('^i')", facts, Outcome::Unknown(None)),
         ("body.int == 5", facts, Outcome::Holds),
         ("body.int == 5 ? risk == 'normal' : false", facts, Outcome::Holds),
     ] {
