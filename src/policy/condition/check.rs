@@ -14,6 +14,9 @@ use crate::policy::BadSyntax;
 const PATTERN_BYTES_MAX: usize = 128;
 /// Memory of a compiled pattern at most, in bytes.
 const PATTERN_SIZE_MAX: usize = 64 * 1024;
+/// Memory of what a pattern's search has learnt of texts at most, in bytes, for each thread. With less some patterns of the
+/// size above are searched state by state: 17 µs a byte instead of 9 ns.
+const PATTERN_MEMORY_MAX: usize = 256 * 1024;
 
 /// What an expression gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,7 +234,8 @@ fn pattern(call: &CallExpr) -> Result<Regex, BadSyntax> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return bad(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
     }
-    RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build().map_err(|error| {
+    let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).dfa_size_limit(PATTERN_MEMORY_MAX).build();
+    compiled.map_err(|error| {
         let why = match error {
             regex::Error::CompiledTooBig(_) => "the pattern of matches() repeats too much",
             _ => "the pattern of matches() is no regular expression",
