@@ -44,7 +44,7 @@ pub enum TelemetryError {
 
 /// Sets logging up for the whole process, and [`guard_panics`] with it.
 ///
-/// `level` is one level, or directives in the syntax of `RUST_LOG`; empty means `info`.
+/// `level` is one level, or a list of levels and `target=level` with commas between them; empty means `info`.
 ///
 /// # Errors
 /// [`TelemetryError`].
