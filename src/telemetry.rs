@@ -126,7 +126,7 @@ where
 }
 
 fn levels(level: &str) -> Result<Targets, TelemetryError> {
-    let words: Vec<&str> = level.split(',').filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = level.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return Ok(Targets::new().with_default(LevelFilter::INFO));
     }
@@ -225,7 +225,10 @@ pub(crate) mod tests {
         assert_eq!(as_json("info", act).lines().count(), 1);
         assert_eq!(as_json("", act).lines().count(), 1);
         assert_eq!(as_json("debug", act).lines().count(), 2);
-        assert_eq!(as_json("warn,valetkey::proxy=debug", act).lines().count(), 2);
+        for level in ["warn,valetkey::proxy=debug", " warn , valetkey::proxy=debug,", "valetkey=DEBUG"] {
+            assert_eq!(as_json(level, act).lines().count(), 2, "{level}");
+        }
+        assert_eq!(as_json("debug,valetkey=off", act).lines().count(), 0);
         assert_eq!(as_json("off", act).lines().count(), 0);
         for level in ["valetkey", "valetkey::proxy", "INFO", "warn,valetkey::proxy=debug", "2"] {
             assert!(levels(level).is_ok(), "{level}");
